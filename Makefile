@@ -1,0 +1,46 @@
+# make book: install, run every notebook, build the book. make help lists the rest.
+PYTHON ?= python3
+TORCH_INDEX ?=
+BIN := .venv/bin
+STAMP := .venv/.installed
+PYTEST = $(BIN)/python -m pytest -n 2 --dist loadgroup
+
+.PHONY: help env book test test-all bench lint clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@echo
+	@echo "PYTHON=...       the interpreter for .venv (default: python3; 3.11 or newer)"
+	@echo "TORCH_INDEX=...  an extra package index for PyTorch, such as its CPU index"
+	@echo "LSR_STORE=...    where the records of finished runs are kept (default: the user's cache)"
+
+env: $(STAMP) ## create .venv and install everything into it
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "$(PYTHON) is older than Python 3.11; choose another with PYTHON="; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) \
+		-c constraints.txt -e ".[book,test]"
+	@touch $@
+
+book: env ## execute every notebook and build the book as HTML
+	$(BIN)/lsr notebooks run --out book --status book/status.md
+	$(BIN)/jupyter-book build -q -W -n --keep-going book
+	@echo "the book: $(CURDIR)/book/_build/html/index.html"
+
+test: env ## the tests, a few minutes
+	$(PYTEST)
+
+test-all: env ## the tests with the slow ones
+	$(PYTEST) -m "slow or not slow" --capture=no
+
+bench: env ## a stack of runs against an ordinary loop
+	$(BIN)/lsr bench
+
+lint: env ## style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean: ## remove what was built; records of finished runs stay
+	rm -rf .venv book/_build book/*.ipynb book/status.md executed build *.egg-info

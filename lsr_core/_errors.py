@@ -1,0 +1,25 @@
+"""The one exception for mistakes that a sentence explains."""
+
+
+class InputError(ValueError):
+    """A value, file or folder that cannot be used; the message names it and says what would be right."""
+
+
+def require(condition: bool, sentence: str) -> None:
+    """Raise `InputError` with this sentence unless the condition holds."""
+    if not condition:
+        raise InputError(sentence)
+
+
+def require_fraction(name: str, value: float) -> None:
+    """Raise `InputError` unless the value is a number in [0, 1]."""
+    require(_is_number(value) and 0 <= value <= 1, f"{name} is {value!r}; it must be a number from 0 to 1")
+
+
+def require_positive(name: str, value: float) -> None:
+    """Raise `InputError` unless the value is a finite number above 0."""
+    require(_is_number(value) and 0 < value < float("inf"), f"{name} is {value!r}; it must be a finite number above 0")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -1,0 +1,205 @@
+"""`lsr`: the study's command line."""
+
+import ast
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from . import __version__, experiments
+from ._errors import InputError
+from .records import Record, Store
+
+
+class _Group(click.Group):
+    """Commands whose mistakes end in one sentence and exit code 2."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except InputError as error:
+            click.echo(f"lsr: {error}", err=True)
+            sys.exit(2)
+        except KeyboardInterrupt:
+            click.echo(
+                "lsr: interrupted; finished runs are kept, and the same command trains what is missing", err=True
+            )
+            sys.exit(130)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def main() -> None:
+    """Label smoothing and knowledge distillation: run the study's notebooks and look at its records."""
+
+
+@main.group()
+def notebooks() -> None:
+    """The study's notebooks."""
+
+
+@notebooks.command("list")
+def list_notebooks() -> None:
+    """Names and parameters of the notebooks."""
+    from . import notebooks as runner
+
+    for name in runner.names():
+        shown = ", ".join(f"{parameter} = {default}" for parameter, default in runner.parameters(name).items())
+        click.echo(f"{name}: {shown or 'no parameters'}")
+
+
+@notebooks.command("run")
+@click.argument("names", nargs=-1)
+@click.option("-p", "--parameter", "given", type=(str, str), multiple=True, help="A parameter and its value.")
+@click.option(
+    "--out", type=Path, default=Path("executed"), show_default=True, help="Folder for the executed notebooks."
+)
+@click.option("--status", type=Path, help="Write a page with times and versions here.")
+@click.option("--time-limit", type=click.FloatRange(min=0, min_open=True), default=1800, help="Seconds a notebook.")
+def run_notebooks(
+    names: tuple[str, ...], given: tuple[tuple[str, str], ...], out: Path, status: Path | None, time_limit: float
+) -> None:
+    """Execute notebooks (all, where none is named), two at a time, each in its own process."""
+    from . import notebooks as runner
+
+    values = {name: _literal(value) for name, value in given}
+    if "preset" in values:
+        experiments.preset(values["preset"])
+    outcomes = runner.run(names, values, out.absolute(), time_limit)
+    if status:
+        status.write_text(runner.status_page(outcomes))
+    for outcome in outcomes:
+        if outcome.report:
+            click.echo(f"\n{outcome.name}: {outcome.report}", err=True)
+    width = max(len(outcome.name) for outcome in outcomes)
+    for outcome in outcomes:
+        click.echo(f"{outcome.name:{width}}  {outcome.seconds:7.1f} s  {outcome.result}")
+    results = {outcome.result for outcome in outcomes} - {"done"}
+    sys.exit(0 if not results else 2 if results == {"refused"} else 1)
+
+
+@main.group()
+def runs() -> None:
+    """The records of finished runs."""
+
+
+@runs.command("list")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def list_runs(as_json: bool) -> None:
+    """All records, one a line."""
+    store = Store()
+    found = 0
+    for record in store:
+        found += 1
+        if as_json:
+            click.echo(json.dumps({"key": record.key, **_summary(record)}))
+        else:
+            summary = _summary(record)
+            constants = " ".join(f"{k}={v:g}" for k, v in record.run["objective"].items() if k != "method")
+            accuracy = "diverged" if summary["diverged_at"] else f"{100 * summary['accuracy']:.2f} %"
+            click.echo(
+                f"{record.key}  {summary['data']:13} n={summary['train']:<4} seed={summary['seed']:<4} "
+                f"{accuracy:>9}  {summary['method']} {constants}"
+            )
+    if not as_json:
+        click.echo(f"{found} records in {store.folder}")
+
+
+@runs.command("show")
+@click.argument("prefix")
+@click.option("--json", "as_json", is_flag=True, help="The record as it is stored.")
+def show_run(prefix: str, as_json: bool) -> None:
+    """One record, by its key or the beginning of it."""
+    store = Store()
+    keys = store.matching(prefix)
+    if len(keys) > 1:
+        raise InputError(f"{len(keys)} records' keys begin with {prefix!r}; give more of the key")
+    record = store.get(keys[0])
+    content = {"key": record.key, **vars(record)}
+    if as_json:
+        click.echo(json.dumps(content))
+        return
+    for part, value in content.items():
+        if not isinstance(value, dict):
+            click.echo(f"{part}: {value}")
+            continue
+        click.echo(f"{part}:")
+        for name, entry in value.items():
+            click.echo(f"  {name}: {entry}")
+
+
+@runs.command("rm")
+@click.argument("keys", nargs=-1, required=True)
+def remove_runs(keys: tuple[str, ...]) -> None:
+    """Remove records by their keys; nothing is removed where one of them does not exist."""
+    store = Store()
+    for key in keys:
+        if key not in store:
+            raise InputError(f"there is no record {key!r} in {store.folder}; `lsr runs list` shows the keys")
+    for key in keys:
+        store.remove(key)
+    click.echo(f"removed {len(keys)} of the records in {store.folder}")
+
+
+@main.command()
+@click.argument("method")
+@click.option("--preset", default="quick", show_default=True)
+@click.option("--write", is_flag=True, help="Replace the published trials by these.")
+def tune(method: str, preset: str, write: bool) -> None:
+    """Redo a method's 12 validation trials in every setting and mark the chosen one."""
+    experiments.preset(preset)
+    for setting in experiments.SETTINGS:
+        rows = experiments.tune(method, setting)
+        chosen = experiments.best_trial(rows)
+        click.echo(str(setting))
+        for row in rows:
+            constants = " ".join(f"{k}={row[k]:g}" for k in row if k not in _NOT_CONSTANTS)
+            figures = f"validation {100 * row['validation_accuracy']:.2f} %, NLL {row['validation_nll']:.3f}"
+            click.echo(f"{'*' if row is chosen else ' '} {figures}  {constants}")
+        if write:
+            experiments.write_tuned_rows(rows)
+
+
+@main.command()
+@click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Write the rows here.")
+def bench(file: Path | None) -> None:
+    """Compare a stack of runs with an ordinary loop, in one call."""
+    from . import bench as benchmark
+
+    rows = benchmark.rows()
+    for row in rows:
+        click.echo(
+            f"{row['name']}: stack {row['ours']:.4f}, loop {row['other']:.4f} {row['unit']}, ratio {row['ratio']:.1f}"
+        )
+    if file:
+        file.write_text(json.dumps(rows, indent=2) + "\n")
+
+
+_NOT_CONSTANTS = {
+    "data", "train", "method", "seeds", "diverged", "validation_accuracy", "validation_nll", "train_accuracy",
+}  # fmt: skip
+
+
+def _summary(record: Record) -> dict[str, Any]:
+    run = record.run
+    return {
+        "data": run["data"]["name"],
+        "train": run["data"]["train"],
+        "method": run["objective"]["method"],
+        "objective": run["objective"],
+        "schedule": run["schedule"],
+        "seed": run["seed"],
+        "accuracy": record.metrics["accuracy"],
+        "diverged_at": record.diverged_at,
+        "seconds": record.seconds,
+    }
+
+
+def _literal(text: str) -> Any:
+    """A number, list or truth value where the text is one in Python's or YAML's writing, else the text."""
+    try:
+        return ast.literal_eval({"true": "True", "false": "False", "null": "None"}.get(text, text))
+    except (ValueError, SyntaxError):
+        return text

@@ -1,0 +1,49 @@
+"""scikit-learn's handwritten digits: 1,797 real images of 8×8 pixels that come with the package."""
+
+from functools import cached_property
+from typing import ClassVar
+
+import numpy as np
+import torch
+from sklearn.datasets import load_digits
+
+from .._errors import require
+from ._split import VALIDATION, Split, fingerprint, split_seed
+
+_TEST_FROM = 1000  # rows 1000 to 1796 were mostly written by other people than the rest
+
+
+class Digits:
+    """Test: rows 1000 to 1796. Training and validation: drawn by seed from the first 1,000, disjoint.
+
+    Pixels are scaled to [0, 1]. The images were collected by Alpaydin and Kaynak (1998).
+    """
+
+    name: ClassVar[str] = "digits"
+    classes: ClassVar[int] = 10
+    features: ClassVar[int] = 64
+    largest: ClassVar[int] = _TEST_FROM - VALIDATION
+    fingerprint: ClassVar[str] = "e67156d1e844ce6e"
+
+    @cached_property
+    def _rows(self) -> tuple[torch.Tensor, torch.Tensor]:
+        images, labels = load_digits(return_X_y=True)
+        found = fingerprint(images.astype(np.uint8), labels.astype(np.int64))
+        require(
+            found == self.fingerprint, f"digits has fingerprint {found}; the study was made with {self.fingerprint}"
+        )
+        return torch.tensor(images / 16, dtype=torch.float32), torch.tensor(labels, dtype=torch.int64)
+
+    def split(self, train: int, seed: int) -> Split:
+        """`train` training images and 300 validation images of this seed."""
+        inputs, labels = self._rows
+        rows = torch.from_numpy(split_seed(seed).permutation(_TEST_FROM))
+        validation, chosen = rows[:VALIDATION], rows[VALIDATION : VALIDATION + train]
+        return Split(
+            inputs[chosen],
+            labels[chosen],
+            inputs[validation],
+            labels[validation],
+            inputs[_TEST_FROM:],
+            labels[_TEST_FROM:],
+        )

@@ -1,0 +1,76 @@
+"""A mixture of Gaussians whose posterior is known: the truth that a soft label should tell.
+
+Classes come in superclasses. Superclass means are standard normal, class means scatter around them, and inputs
+scatter around the class means with unit variance, so that one scale factor on all means sets the Bayes accuracy.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from scipy.special import log_softmax
+
+from .._errors import require
+from ._split import VALIDATION, Split, fingerprint, split_seed
+
+_TEST = 5000
+_WITHIN = 0.5  # standard deviation of class means around their superclass mean
+_MEANS_SEED, _TEST_SEED = 20200911, 20210520
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """K `classes` in `superclasses`, inputs in `features` dimensions, `bayes` accuracy of the best classifier.
+
+    Training and validation points are drawn afresh by seed; the 5,000 test points are the same for all.
+    """
+
+    classes: int
+    superclasses: int
+    features: int
+    bayes: float
+    scale: float
+    fingerprint: str
+    largest: int = 100_000
+
+    @property
+    def name(self) -> str:
+        return f"mixture-{self.classes}-{self.bayes:.0%}".rstrip("%")
+
+    @cached_property
+    def means(self) -> np.ndarray:
+        """Class means float64 `[K, D]`; class k belongs to superclass k mod superclasses."""
+        generator = np.random.default_rng([_MEANS_SEED, self.classes])
+        superclass = generator.standard_normal((self.superclasses, self.features))
+        offsets = _WITHIN * generator.standard_normal((self.classes, self.features))
+        means = superclass[np.arange(self.classes) % self.superclasses] + offsets
+        found = fingerprint(means.round(4) + 0.0)
+        require(
+            found == self.fingerprint,
+            f"{self.name} has fingerprint {found}; the study was made with {self.fingerprint}",
+        )
+        return self.scale * means
+
+    def log_posterior(self, inputs: np.ndarray) -> np.ndarray:
+        """$\\log p(k \\mid x)$ `[N, K]` of inputs `[N, D]`, exact by log-sum-exp; the classes are equally likely."""
+        return log_softmax(inputs @ self.means.T - (self.means**2).sum(-1) / 2, axis=-1)
+
+    def sample(self, count: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """`count` inputs `[N, D]`, each with a label `[N]` sampled together with it."""
+        labels = generator.integers(self.classes, size=count)
+        return self.means[labels] + generator.standard_normal((count, self.features)), labels
+
+    @cached_property
+    def _test(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        inputs, labels = self.sample(_TEST, np.random.default_rng([_TEST_SEED, self.classes]))
+        return (*_tensors(inputs, labels), torch.from_numpy(np.exp(self.log_posterior(inputs))))
+
+    def split(self, train: int, seed: int) -> Split:
+        """`train` training and 300 validation points of this seed, and the test points with their posterior."""
+        inputs, labels = _tensors(*self.sample(train + VALIDATION, split_seed(seed)))
+        return Split(inputs[VALIDATION:], labels[VALIDATION:], inputs[:VALIDATION], labels[:VALIDATION], *self._test)
+
+
+def _tensors(inputs: np.ndarray, labels: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.tensor(inputs, dtype=torch.float32), torch.tensor(labels, dtype=torch.int64)

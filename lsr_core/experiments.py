@@ -1,0 +1,263 @@
+"""For each chapter and preset: the arms it compares, each with the runs it needs, and their results side by side.
+
+An arm is an objective with a schedule in a setting (data set and training-set size); arms are paired by seed.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cache
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from . import statistics
+from ._errors import require
+from .data import dataset
+from .execution import execute
+from .objectives import METHODS, Objective, describe, objective
+from .records import Record, Store
+from .runs import Run, Schedule
+
+TUNING_SEEDS = range(1000, 1030)  # never used for verdicts
+_TUNED_FILE = Path(__file__).with_name("tuned_quick.jsonl")
+
+
+@dataclass(frozen=True)
+class Preset:
+    """How large a study is: the number of paired seeds belongs to it and is never raised after looking."""
+
+    name: str
+    seeds: int
+
+
+PRESETS = {preset.name: preset for preset in (Preset("quick", seeds=60),)}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A data set and how many training examples of it."""
+
+    data: str
+    train: int
+
+    def __str__(self) -> str:
+        return f"{self.data}, n = {self.train}"
+
+
+DIGITS = (Setting("digits", 100), Setting("digits", 300))
+MIXTURES = tuple(Setting(f"mixture-10-{bayes}", 300) for bayes in (65, 80, 95))
+SETTINGS = (*DIGITS, *MIXTURES)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One side of a comparison; everything but the seed."""
+
+    setting: Setting
+    objective: Objective
+    schedule: Schedule
+
+    def runs(self, seeds: Iterable[int]) -> list[Run]:
+        """The arm's run for each seed."""
+        return [Run(self.setting.data, self.setting.train, self.objective, self.schedule, seed) for seed in seeds]
+
+
+class Results:
+    """The records of arms, seed by seed."""
+
+    def __init__(self, records: dict[Arm, list[Record]], seeds: Sequence[int]) -> None:
+        self._records, self.seeds = records, seeds
+
+    def values(self, arm: Arm, metric: str) -> np.ndarray:
+        """One value a seed. A diverged run counts at chance level: accuracy 1/K, likelihood of the uniform guess."""
+        chance = _chance(arm.setting)
+        return np.array(
+            [
+                chance.get(metric, np.nan)
+                if record.diverged_at or record.metrics[metric] is None
+                else record.metrics[metric]
+                for record in self._records[arm]
+            ]
+        )
+
+    def differences(self, arm: Arm, control: Arm, metric: str) -> np.ndarray:
+        """Arm minus control, one value a seed."""
+        return self.values(arm, metric) - self.values(control, metric)
+
+    def diverged(self, arm: Arm) -> float:
+        """The share of the arm's runs that diverged."""
+        return float(np.mean([record.diverged_at is not None for record in self._records[arm]]))
+
+    def records(self, arm: Arm) -> list[Record]:
+        """The arm's records, in the order of the seeds."""
+        return self._records[arm]
+
+
+def collect(arms: Iterable[Arm], seeds: Sequence[int], store: Store | None = None) -> Results:
+    """Results of all arms for all seeds, trained where they are missing."""
+    arms = list(dict.fromkeys(arms))
+    records = iter(execute([run for arm in arms for run in arm.runs(seeds)], store))
+    return Results({arm: [next(records) for _ in seeds] for arm in arms}, seeds)
+
+
+def preset(name: str) -> Preset:
+    """The preset of this name; raises `InputError` for an unknown one."""
+    require(name in PRESETS, f"unknown preset {name!r}; there is {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def paired_seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
+    """The seeds 0 … n−1 of a number, or the seeds of a list; at least two, distinct, below the tuning seeds."""
+    if isinstance(seeds, int) and not isinstance(seeds, bool):
+        require(seeds >= 2, f"seeds is {seeds}; paired differences need at least 2")
+        seeds = range(seeds)
+    require(isinstance(seeds, Sequence) and not isinstance(seeds, str), f"seeds is {seeds!r}; give a number or a list")
+    chosen = tuple(seeds)
+    require(len(chosen) >= 2, f"seeds is {list(chosen)}; paired differences need at least 2")
+    require(len(set(chosen)) == len(chosen), f"seeds is {list(chosen)}; no seed may be repeated")
+    for seed in chosen:
+        allowed = isinstance(seed, int) and 0 <= seed < TUNING_SEEDS.start
+        require(
+            allowed, f"seed {seed!r} is not a whole number from 0 to {TUNING_SEEDS.start - 1} (the rest is for tuning)"
+        )
+    return chosen
+
+
+def is_exploratory(preset_name: str, seeds: Sequence[int]) -> bool:
+    """Whether these seeds are others than the preset's own."""
+    return tuple(seeds) != tuple(range(preset(preset_name).seeds))
+
+
+# Tuning: the baseline first, then 12 trials for every method, judged by validation accuracy at the last epoch.
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Constants to try: for cross-entropy a schedule, for a method its objective and a share of the baseline's rate."""
+
+    objective: Objective
+    rate: float
+    decay: float | None = None  # None: the baseline's
+
+    def arm(self, setting: Setting) -> Arm:
+        """The trial as an arm."""
+        if self.decay is not None:
+            return Arm(setting, self.objective, Schedule(self.rate, self.decay))
+        baseline = tuned(setting, "cross-entropy").schedule
+        return Arm(setting, self.objective, replace(baseline, learning_rate=self.rate * baseline.learning_rate))
+
+
+def _grid(method: str, rates: Sequence[float] = (1.0,), **constants: Sequence[float]) -> list[Trial]:
+    cells = product(rates, *constants.values())
+    return [Trial(objective(method, **dict(zip(constants, cell, strict=True))), rate) for rate, *cell in cells]
+
+
+TRIALS: dict[str, list[Trial]] = {
+    "cross-entropy": [
+        Trial(objective("cross-entropy"), rate, decay)
+        for rate in (0.05, 0.1, 0.2)
+        for decay in (1e-4, 1e-3, 5e-3, 1e-2)
+    ],
+    "lsr": _grid("lsr", rates=(1.0, 0.5), epsilon=(0.05, 0.1, 0.15, 0.2, 0.3, 0.4)),
+    "lsrkd": _grid("lsrkd", temperature=(2.0, 4.0, 8.0), alpha=(0.05, 0.1, 0.2, 0.3)),
+    "lsrkd-tc": _grid("lsrkd-tc", temperature=(2.0, 4.0), alpha=(0.1, 0.3), gap=(4.0, 6.0, 9.0)),
+    "lsrkd-tc-share": _grid("lsrkd-tc-share", temperature=(2.0, 4.0), alpha=(0.1, 0.3), share=(0.3, 0.5, 0.9)),
+}
+
+
+def tune(method: str, setting: Setting, store: Store | None = None) -> list[dict[str, object]]:
+    """Run a method's trials on the tuning seeds: a row a trial with its validation figures, in the trials' order.
+
+    Raises `InputError` for a method that has no trials.
+    """
+    require(method in TRIALS, f"unknown method {method!r}; there are trials for {', '.join(TRIALS)}")
+    arms = [trial.arm(setting) for trial in TRIALS[method]]
+    results = collect(arms, TUNING_SEEDS, store)
+    return [
+        {
+            "data": setting.data,
+            "train": setting.train,
+            **describe(arm.objective),
+            "learning_rate": arm.schedule.learning_rate,
+            "weight_decay": arm.schedule.weight_decay,
+            "seeds": len(TUNING_SEEDS),
+            **{name: round(float(results.values(arm, name).mean()), 6) for name in _JUDGED_BY},
+            "diverged": results.diverged(arm),
+        }
+        for arm in arms
+    ]
+
+
+_JUDGED_BY = ("validation_accuracy", "validation_nll", "train_accuracy")
+
+
+def best_trial(rows: Sequence[dict[str, object]]) -> dict[str, object]:
+    """The trial with the highest validation accuracy; ties go to the lower likelihood loss."""
+    return max(rows, key=lambda row: (row["validation_accuracy"], -row["validation_nll"]))
+
+
+def tuned_rows() -> list[dict[str, object]]:
+    """All trials with their validation figures, as published beside this file (`lsr tune` makes them anew)."""
+    return [json.loads(line) for line in _TUNED_FILE.read_text().splitlines()]
+
+
+def write_tuned_rows(rows: Sequence[dict[str, object]]) -> Path:
+    """Replace the published rows of the methods and settings that `rows` speak of."""
+
+    def place(row: dict[str, object]) -> tuple[object, ...]:
+        return row["data"], row["train"], row["method"]
+
+    renewed = {place(row) for row in rows}
+    kept = [row for row in (tuned_rows() if _TUNED_FILE.exists() else []) if place(row) not in renewed]
+    order = {(s.data, s.train, method): i for i, (s, method) in enumerate(product(SETTINGS, TRIALS))}
+    lines = [json.dumps(row) for row in sorted([*kept, *rows], key=lambda row: order[place(row)])]
+    _TUNED_FILE.write_text("\n".join(lines) + "\n")
+    tuned.cache_clear()
+    return _TUNED_FILE
+
+
+@cache
+def tuned(setting: Setting, method: str) -> Arm:
+    """A method's arm with the constants that validation chose; raises `InputError` where none were tuned."""
+    rows = [r for r in tuned_rows() if (r["data"], r["train"], r["method"]) == (setting.data, setting.train, method)]
+    require(bool(rows), f"method {method!r} is not tuned on {setting}; run `lsr tune {method}`")
+    row = best_trial(rows)
+    constants = {constant.name: row[constant.name] for constant in fields(METHODS[method])}
+    return Arm(setting, objective(method, **constants), Schedule(row["learning_rate"], row["weight_decay"]))
+
+
+def with_objective(arm: Arm, method: str, **constants: float) -> Arm:
+    """The same arm with another objective."""
+    return replace(arm, objective=objective(method, **constants))
+
+
+# Tables.
+
+
+def table(results: Results, arms: dict[str, Arm], control: str, metric: str, scale: float = 1.0) -> pd.DataFrame:
+    """A row an arm: n, mean, paired difference to the control with its 95 % interval, training accuracy, diverged."""
+    rows = []
+    for label, arm in arms.items():
+        mean, *_ = statistics.mean_interval(scale * results.values(arm, metric))
+        row = {"arm": label, "n": len(results.seeds), "mean": mean}
+        if label != control:
+            change, low, high = statistics.mean_interval(scale * results.differences(arm, arms[control], metric))
+            row |= {f"Δ to {control}": change, "95 % low": low, "95 % high": high}
+        row |= {"training accuracy": 100 * results.values(arm, "train_accuracy").mean()}
+        row |= {"diverged": round(results.diverged(arm) * len(results.seeds))}
+        rows.append(row)
+    return pd.DataFrame(rows).set_index("arm")
+
+
+def _chance(setting: Setting) -> dict[str, float]:
+    """What a network at chance level scores; its calibration error is that of a sure guess."""
+    classes = dataset(setting.data).classes
+    accuracies = dict.fromkeys(("accuracy", "validation_accuracy", "train_accuracy"), 1 / classes)
+    return {
+        **accuracies,
+        **dict.fromkeys(("nll", "nll_scaled", "validation_nll"), float(np.log(classes))),
+        "ece": 1 - 1 / classes,
+    }

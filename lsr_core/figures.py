@@ -1,0 +1,215 @@
+"""Every figure of the book, and how a figure or a table is shown with its caption."""
+
+import base64
+import html
+import io
+from collections.abc import Mapping, Sequence
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import seaborn as sns
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from . import statistics
+from .claims import MEASURES, Judgement
+from .experiments import Arm, Results
+from .losses import kl_divergence, optimum_gap
+from .statistics import CONTRADICTED, NEGLIGIBLE, PROVED, REFUTED, REPRODUCED, UNDECIDED
+
+PALETTE = sns.color_palette("colorblind")
+VERDICT_COLOURS = {
+    REPRODUCED: PALETTE[2],
+    PROVED: PALETTE[2],
+    CONTRADICTED: PALETTE[3],
+    REFUTED: PALETTE[3],
+    NEGLIGIBLE: PALETTE[7],
+    UNDECIDED: PALETTE[1],
+}
+_STYLE = {
+    **sns.axes_style("whitegrid"),
+    **sns.plotting_context("notebook", font_scale=0.9),
+    "svg.hashsalt": "lsr",  # the same figure gives the same file
+    "figure.constrained_layout.use": True,
+}
+
+
+class Shown:
+    """Something displayed in a notebook and in the book: HTML with a caption."""
+
+    def __init__(self, content: str, plain: str) -> None:
+        self._html, self._plain = content, plain
+
+    def _repr_html_(self) -> str:
+        return self._html
+
+    def __repr__(self) -> str:
+        return self._plain
+
+
+def show(figure: Figure, caption: str, alt: str) -> Shown:
+    """A figure as SVG with a caption that says what to see, and a text for those who do not see it."""
+    buffer = io.BytesIO()
+    with mpl.rc_context(_STYLE):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    source = "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
+    image = f'<img src="{source}" alt="{html.escape(alt)}" style="max-width:100%;height:auto">'
+    content = f'<figure style="margin:1em 0">{image}<figcaption>{html.escape(caption)}</figcaption></figure>'
+    return Shown(content, f"{alt}\n{caption}")
+
+
+def show_table(table: pd.DataFrame, caption: str, digits: int = 2) -> Shown:
+    """A table that scrolls sideways where it is too wide for the page."""
+    body = table.to_html(float_format=lambda value: f"{value:.{digits}f}", border=0, na_rep="–", escape=False)
+    content = (
+        f'<figure style="margin:1em 0;overflow-x:auto">{body}<figcaption>{html.escape(caption)}</figcaption></figure>'
+    )
+    return Shown(content, f"{table.to_string()}\n{caption}")
+
+
+def penalties(logit_range: float = 30.0) -> Figure:
+    """The soft term against the logit gap, for τ = 1 to 20: linear at τ = 1, quadratic as τ grows (K = 10)."""
+    gap = torch.linspace(-logit_range, logit_range, 301, dtype=torch.float64)
+    logits = torch.nn.functional.pad(gap[:, None], (0, 9))
+    uniform = torch.full_like(logits, 0.1)
+    figure, (left, right) = _axes(1, 2)
+    for colour, tau in zip(PALETTE, (1.0, 2.0, 4.0, 20.0), strict=False):
+        left.plot(gap, tau**2 * kl_divergence(uniform, logits, tau), color=colour, label=f"τ = {tau:g}")
+    left.plot(gap, logits.var(-1, correction=0) / 2, "k--", label="half the logit variance")
+    left.set(xlabel="logit of one class above the others", ylabel="τ² KL(u‖p_τ), nats")
+    left.legend(frameon=False)
+    _optimum_gaps(right)
+    return figure
+
+
+def _optimum_gaps(axes: Axes) -> None:
+    taus = np.geomspace(1, 20, 40)
+    for colour, epsilon in zip(PALETTE, (0.05, 0.1, 0.3), strict=False):
+        for style, scaled in (("-", True), ("--", False)):
+            gaps = [
+                optimum_gap(
+                    hard_weight=1 - epsilon,
+                    soft_weight=epsilon * tau**2 if scaled else epsilon,
+                    temperature=tau,
+                    share=0.1,
+                    classes=10,
+                )
+                for tau in taus
+            ]
+            axes.plot(taus, gaps, style, color=colour, label=f"α = {epsilon}" if scaled else None)
+    axes.plot([], [], "k--", label="without τ²")
+    axes.set(xscale="log", xlabel="temperature τ", ylabel="logit gap at the optimum")
+    axes.set_xticks([1, 2, 4, 8, 20], labels=["1", "2", "4", "8", "20"])
+    axes.minorticks_off()
+    axes.legend(frameon=False)
+
+
+def curves_by_constant(
+    results: Results,
+    arms: Mapping[str, Mapping[float, Arm]],
+    control: Mapping[str, Arm],
+    metrics: Sequence[str],
+    label: str,
+) -> Figure:
+    """Paired difference to the control against a constant: a line a group, a panel a metric, 95 % intervals."""
+    figure, axes = _axes(1, len(metrics))
+    for panel, metric in zip(np.atleast_1d(axes), metrics, strict=True):
+        measure = MEASURES[metric]
+        _margin(panel, measure.margin)
+        for shift, (colour, (name, line)) in enumerate(zip(PALETTE, arms.items(), strict=False)):
+            summed = [
+                statistics.mean_interval(measure.scale * results.differences(arm, control[name], metric))
+                for arm in line.values()
+            ]
+            mean, low, high = map(np.array, zip(*summed, strict=True))
+            where = np.arange(len(line)) + 0.06 * (shift - len(arms) / 2)
+            panel.errorbar(
+                where, mean, [mean - low, high - mean], color=colour, marker="o", ms=4, capsize=2, label=name
+            )
+        panel.set_xticks(range(len(line)), labels=[f"{constant:g}" for constant in line])
+        panel.set(xlabel=label, ylabel=f"Δ {measure.label}")
+    np.atleast_1d(axes)[0].legend(frameon=False)
+    return figure
+
+
+def heat(cells: pd.DataFrame, label: str) -> Figure:
+    """A table of numbers as coloured cells, zero in the middle of the colours."""
+    figure, axes = _axes(1, 1, width=6.5)
+    reach = float(np.abs(cells.to_numpy()).max()) or 1.0
+    with mpl.rc_context(_STYLE):
+        sns.heatmap(
+            cells, annot=True, fmt="+.2f", cmap="vlag_r", vmin=-reach, vmax=reach, ax=axes, cbar_kws={"label": label}
+        )
+    axes.set_yticklabels(axes.get_yticklabels(), rotation=0)
+    return figure
+
+
+def forest(judgements: Sequence[Judgement]) -> Figure:
+    """The claims' effects in units of their margin, with 95 % intervals, coloured by verdict."""
+    tested = [j for j in judgements if j.differences][::-1]
+    figure, axes = _axes(1, 1, width=8, height=0.32 * len(tested) + 1.2)
+    axes.axvspan(-1, 1, color="0.9", zorder=0, label="within the margin")
+    axes.axvline(0, color="0.4", lw=0.8)
+    for row, judgement in enumerate(tested):
+        margin, d = MEASURES[judgement.claim.metric].margin, judgement.differences
+        ends = [[(d.mean - d.interval95[0]) / margin], [(d.interval95[1] - d.mean) / margin]]
+        colour = VERDICT_COLOURS[judgement.verdict.word]
+        axes.errorbar(d.mean / margin, row, xerr=ends, color=colour, marker="o", ms=5, capsize=3)
+    for word, colour in VERDICT_COLOURS.items():
+        if any(j.verdict.word == word for j in tested):
+            axes.plot([], [], "o-", color=colour, label=word)
+    axes.set_yticks(range(len(tested)), labels=[f"{j.claim.id}  {j.claim.text}" for j in tested])
+    axes.set_xscale("symlog", linthresh=2)
+    axes.set(xlabel="effect in margins, positive where the claim says so")
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(0, -0.12 if len(tested) > 9 else -0.3), ncols=3)
+    return figure
+
+
+def four_verdicts() -> Figure:
+    """How to read a verdict: four drawn intervals, one of each word."""
+    drawn = (
+        (REPRODUCED, 1.9, 0.6),
+        (CONTRADICTED, -1.8, 0.7),
+        (NEGLIGIBLE, 0.15, 0.5),
+        (UNDECIDED, 0.9, 1.4),
+    )
+    figure, axes = _axes(1, 1, width=7, height=2.6)
+    axes.axvspan(-1, 1, color="0.9", zorder=0)
+    axes.axvline(0, color="0.4", lw=0.8)
+    for row, (word, mean, reach) in enumerate(reversed(drawn)):
+        axes.errorbar(mean, row, xerr=reach, color=VERDICT_COLOURS[word], marker="o", ms=7, lw=2, capsize=4)
+    axes.set_yticks(range(len(drawn)), labels=[word for word, *_ in reversed(drawn)])
+    axes.set_xticks([-1, 0, 1], labels=["−δ", "0", "+δ"])
+    axes.set(xlabel="effect, positive where the claim says so", xlim=(-3, 3), ylim=(-0.6, 3.6))
+    return figure
+
+
+def by_setting(results: Results, arms: Mapping[str, Mapping[str, Arm]], metrics: Sequence[str]) -> Figure:
+    """Means with 95 % intervals, a group of points a setting, a colour a method, a panel a metric."""
+    figure, axes = _axes(1, len(metrics))
+    for panel, metric in zip(np.atleast_1d(axes), metrics, strict=True):
+        measure = MEASURES[metric]
+        for shift, (colour, (name, line)) in enumerate(zip(PALETTE, arms.items(), strict=False)):
+            summed = [statistics.mean_interval(measure.scale * results.values(arm, metric)) for arm in line.values()]
+            mean, low, high = map(np.array, zip(*summed, strict=True))
+            where = np.arange(len(line)) + 0.12 * (shift - (len(arms) - 1) / 2)
+            panel.errorbar(
+                where, mean, [mean - low, high - mean], color=colour, marker="o", ls="", capsize=2, label=name
+            )
+        panel.set_xticks(range(len(line)), labels=list(line))
+        panel.set(xlabel="Bayes accuracy", ylabel=measure.label, ylim=(0, None))
+    np.atleast_1d(axes)[-1].legend(frameon=False)
+    return figure
+
+
+def _axes(rows: int, columns: int, width: float = 9.0, height: float = 3.6) -> tuple[Figure, Axes | np.ndarray]:
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(width, height * rows))
+        return figure, figure.subplots(rows, columns)
+
+
+def _margin(axes: Axes, margin: float) -> None:
+    axes.axhspan(-margin, margin, color="0.9", zorder=0)
+    axes.axhline(0, color="0.4", lw=0.8)

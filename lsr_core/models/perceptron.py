@@ -1,0 +1,56 @@
+"""A fully connected network that holds the weights of S runs on a leading axis."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from .._errors import require
+
+
+@dataclass(frozen=True)
+class Perceptron:
+    """The description of a perceptron with ReLU: the widths of its hidden layers."""
+
+    hidden: tuple[int, ...] = (64, 64)
+
+    def __post_init__(self) -> None:
+        require(
+            all(isinstance(width, int) and width > 0 for width in self.hidden),
+            f"hidden is {self.hidden!r}; it must be whole numbers above 0",
+        )
+
+    def stack(self, features: int, classes: int, generators: Sequence[torch.Generator]) -> "StackedPerceptron":
+        """Networks from `features` inputs to `classes` logits, one a generator, each initialised from its own."""
+        return StackedPerceptron((features, *self.hidden, classes), generators)
+
+
+class StackedPerceptron(nn.Module):
+    """S perceptrons side by side: inputs `[S, B, D]` to logits `[S, B, K]`.
+
+    Weights are `[S, in, out]` and biases `[S, 1, out]`, drawn from $U(-1/\\sqrt{in}, 1/\\sqrt{in})$ as
+    `torch.nn.Linear` does. No run's logits depend on another run's weights.
+    """
+
+    def __init__(self, widths: Sequence[int], generators: Sequence[torch.Generator]) -> None:
+        super().__init__()
+        drawn = [[_initial(shape, generator) for shape in pairwise(widths)] for generator in generators]
+        layers = [[torch.stack(tensors) for tensors in zip(*layer, strict=True)] for layer in zip(*drawn, strict=True)]
+        self.weights = nn.ParameterList(weight for weight, _ in layers)
+        self.biases = nn.ParameterList(bias for _, bias in layers)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        (weight, *weights), (bias, *biases) = self.weights, self.biases
+        outputs = torch.baddbmm(bias, inputs, weight)
+        for weight, bias in zip(weights, biases, strict=True):
+            outputs = torch.baddbmm(bias, outputs.relu_(), weight)
+        return outputs
+
+
+def _initial(shape: tuple[int, int], generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Weight `[in, out]` and bias `[1, out]` of one layer."""
+    bound = 1 / math.sqrt(shape[0])
+    return tuple(torch.empty(size).uniform_(-bound, bound, generator=generator) for size in (shape, (1, shape[1])))

@@ -1,0 +1,172 @@
+"""The store: a folder with one JSON file for every finished run, named by the run's key."""
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy
+import scipy
+import torch
+
+from ._errors import InputError, require
+from .runs import key_of
+
+_SUFFIX = ".json"
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is kept of one finished run: its canonical form, what it measured, and where and how it was made.
+
+    Accuracies, ECE are fractions, likelihoods and divergences nats, `seconds` the run's share of its stack's time.
+    """
+
+    run: dict[str, Any]
+    metrics: dict[str, float | None]
+    curves: dict[str, list[float | None]]
+    diverged_at: int | None
+    seconds: float
+    made: dict[str, Any]
+
+    @property
+    def key(self) -> str:
+        return key_of(self.run)
+
+
+class Store:
+    """Records in a folder. Writing is atomic; a damaged record is reported, never used and never overwritten."""
+
+    def __init__(self, folder: Path | str | None = None) -> None:
+        self.folder = Path(folder) if folder is not None else default_folder()
+
+    def __contains__(self, key: str) -> bool:
+        return self._path(key).exists()
+
+    def keys(self) -> list[str]:
+        """The keys of all records, sorted."""
+        return sorted(path.stem for path in self.folder.glob(f"??/*{_SUFFIX}"))
+
+    def get(self, key: str) -> Record:
+        """The record of a key; raises `InputError` where there is none, or a damaged one."""
+        path = self._path(key)
+        require(path.exists(), f"there is no record {key!r} in {self.folder}")
+        try:
+            content = json.loads(path.read_text())
+            checksum = content.pop("checksum")
+            record = Record(**content)
+            sound = checksum == _checksum(content) and record.key == path.stem
+        except (ValueError, TypeError, KeyError, AttributeError):
+            sound = False
+        if not sound:
+            raise InputError(
+                f"record {path} is damaged (cut short or edited); remove it with `lsr runs rm {path.stem}`, "
+                "and the run will be trained again when it is needed"
+            )
+        return record
+
+    def put(self, record: Record) -> None:
+        """Keep a record; raises `InputError` where the folder cannot be written."""
+        content = asdict(record)
+        path = self._path(record.key)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=self.folder) as aside:
+                part = Path(aside) / path.name
+                part.write_text(json.dumps({**content, "checksum": _checksum(content)}))
+                part.replace(path)
+        except OSError as error:
+            raise self._unwritable(error) from None
+
+    def check_writable(self) -> None:
+        """Raise `InputError` unless records can be written here."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=self.folder).close()
+        except OSError as error:
+            raise self._unwritable(error) from None
+
+    def remove(self, key: str) -> None:
+        """Delete the record of a key, damaged or not; raises `InputError` where there is none."""
+        require(key in self, f"there is no record {key!r} in {self.folder}")
+        self._path(key).unlink()
+
+    def matching(self, prefix: str) -> list[str]:
+        """The keys that begin with `prefix`; raises `InputError` where none does."""
+        found = [key for key in self.keys() if key.startswith(prefix)]
+        require(bool(found), f"no record's key begins with {prefix!r} in {self.folder}; `lsr runs list` shows the keys")
+        return found
+
+    def __iter__(self) -> Iterator[Record]:
+        return (self.get(key) for key in self.keys())
+
+    def _unwritable(self, error: OSError) -> InputError:
+        return InputError(
+            f"results folder {self.folder} cannot be written ({error.strerror}); set LSR_STORE to a folder of yours"
+        )
+
+    def _path(self, key: str) -> Path:
+        return self.folder / key[:2] / (key + _SUFFIX)
+
+
+def default_folder() -> Path:
+    """`LSR_STORE`, or a folder in the user's cache."""
+    cache_home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(os.environ.get("LSR_STORE") or cache_home / "lsr_core" / "records")
+
+
+@cache
+def provenance() -> dict[str, Any]:
+    """Hardware, versions and sources that a record was made with; the commit where the tree is clean."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+        "scipy": scipy.__version__,
+        "machine": platform.machine(),
+        "processor": _processor(),
+        "simd": torch.backends.cpu.get_cpu_capability(),
+        "device": "cpu",
+        "sources": _sources_hash(),
+        "commit": _clean_commit(),
+    }
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _sources_hash() -> str:
+    state = hashlib.sha256()
+    root = Path(__file__).parent
+    for path in sorted(root.rglob("*.py")):
+        state.update(str(path.relative_to(root)).encode() + path.read_bytes())
+    return state.hexdigest()[:16]
+
+
+def _clean_commit() -> str | None:
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return None if git("status", "--porcelain") else git("rev-parse", "HEAD")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )

@@ -1,0 +1,154 @@
+"""Paired differences, intervals, tests, and the rule that turns them into a verdict.
+
+The rule is fixed in advance. For differences oriented so that positive is what the claim says, with a margin δ:
+
+1. *negligible*: the 90 % interval lies inside (−δ, δ);
+2. *reproduced*: Holm p ≤ .05, mean positive, |mean| ≥ δ;
+3. *contradicted here*: the same with the other sign;
+4. *undecided*: otherwise.
+
+Claims of *comparable* and *comparable or better* results have their own two lines in `verdict`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import optimize, stats
+
+from ._errors import require
+
+ALPHA = 0.05
+POWER = 0.8
+MOST_DIVERGED = 0.1
+_FLIP_FROM, _FLIP_EXACT_TO, _FLIP_DRAWS = 6, 14, 100_000
+
+Kind = Literal["better", "comparable", "comparable or better"]
+REPRODUCED, CONTRADICTED, NEGLIGIBLE, UNDECIDED = "reproduced", "contradicted here", "negligible", "undecided"
+PROVED, REFUTED = "proved", "refuted"
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Paired differences summed up: mean, Student-t intervals, two-sided paired t and sign-flip p values.
+
+    `flip_p` is None below 6 pairs; all 2ⁿ flips are counted to n = 14, 100,000 drawn ones beyond. `detectable` is
+    the mean difference that this many pairs would have shown with 80 % power at p ≤ .05.
+    """
+
+    n: int
+    mean: float
+    interval95: tuple[float, float]
+    interval90: tuple[float, float]
+    p: float
+    flip_p: float | None
+    detectable: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A verdict's word, and a remark where the rule asks for one."""
+
+    word: str
+    remark: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.word} ({self.remark})" if self.remark else self.word
+
+
+def paired(differences: ArrayLike) -> Paired:
+    """Sum up differences `[n]` between paired runs, n ≥ 2. All differences zero give p = 1."""
+    d = np.asarray(differences, dtype=np.float64)
+    require(d.ndim == 1 and len(d) >= 2, f"{d.size} paired difference(s); an interval needs at least 2")
+    require(bool(np.isfinite(d).all()), "a paired difference is not finite; count diverged runs at chance level first")
+    mean, error = d.mean(), d.std(ddof=1) / np.sqrt(len(d))
+    p = float(mean == 0) if error == 0 else float(2 * stats.t.sf(abs(mean) / error, len(d) - 1))
+    return Paired(
+        n=len(d),
+        mean=float(mean),
+        interval95=_interval(mean, error, len(d), 0.95),
+        interval90=_interval(mean, error, len(d), 0.90),
+        p=p,
+        flip_p=_sign_flip_p(d),
+        detectable=float(error) * _detectable(len(d)),
+    )
+
+
+def mean_interval(values: ArrayLike, level: float = 0.95) -> tuple[float, float, float]:
+    """Mean of values `[n]` and the ends of its Student-t interval."""
+    v = np.asarray(values, dtype=np.float64)
+    require(len(v) >= 2, f"{len(v)} value(s); an interval needs at least 2")
+    return (float(v.mean()), *_interval(v.mean(), v.std(ddof=1) / np.sqrt(len(v)), len(v), level))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down adjustment of a family's p values, in their order (Holm 1979)."""
+    order = np.argsort(p_values, kind="stable")
+    scaled = np.asarray(p_values, dtype=np.float64)[order] * np.arange(len(p_values), 0, -1)
+    adjusted = np.empty(len(p_values))
+    adjusted[order] = np.minimum(np.maximum.accumulate(scaled), 1)
+    return adjusted.tolist()
+
+
+def verdict(
+    differences: Paired, holm_p: float, margin: float, kind: Kind = "better", diverged: Sequence[float] = (0.0,)
+) -> Verdict:
+    """The verdict on a claim from its oriented differences, adjusted p, margin δ and each arm's diverged share."""
+    require(margin > 0, f"margin is {margin!r}; it must be above 0")
+    if max(diverged) > MOST_DIVERGED:
+        return Verdict(UNDECIDED, "diverged")
+    low, high = differences.interval90
+    inside = -margin < low and high < margin
+    certain = holm_p <= ALPHA
+    decided = certain and abs(differences.mean) >= margin
+    if kind == "comparable":
+        word = REPRODUCED if inside else CONTRADICTED if decided else UNDECIDED
+    elif kind == "comparable or better":
+        word = REPRODUCED if low > -margin else CONTRADICTED if decided and differences.mean < 0 else UNDECIDED
+    elif inside:
+        word = NEGLIGIBLE
+    elif decided:
+        word = REPRODUCED if differences.mean > 0 else CONTRADICTED
+    else:
+        word = UNDECIDED
+    return Verdict(word, "only the sign is certain" if word == UNDECIDED and certain else "")
+
+
+def _interval(mean: float, error: float, n: int, level: float) -> tuple[float, float]:
+    reach = stats.t.ppf((1 + level) / 2, n - 1) * error
+    return float(mean - reach), float(mean + reach)
+
+
+def _sign_flip_p(differences: np.ndarray) -> float | None:
+    n = len(differences)
+    if n < _FLIP_FROM:
+        return None
+    draws = np.inf if n <= _FLIP_EXACT_TO else _FLIP_DRAWS
+    test = stats.permutation_test(
+        (differences,),
+        np.mean,
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=draws,
+        batch=10_000,
+        rng=np.random.default_rng(0),
+    )
+    return float(test.pvalue)
+
+
+@cache
+def _detectable(n: int) -> float:
+    """The mean, in standard errors, that a two-sided t test of n differences finds with the wanted power.
+
+    The power is an average over the quantiles of the standard deviation (scipy's noncentral t fails far out).
+    """
+    quantiles = stats.chi2.ppf((np.arange(2000) + 0.5) / 2000, n - 1)
+    threshold = stats.t.ppf(1 - ALPHA / 2, n - 1) * np.sqrt(quantiles / (n - 1))
+
+    def lack(shift: float) -> float:
+        return (stats.norm.sf(threshold - shift) + stats.norm.cdf(-threshold - shift)).mean() - POWER
+
+    return float(optimize.brentq(lack, 0, 100))
