@@ -74,14 +74,8 @@ class Results:
     def values(self, arm: Arm, metric: str) -> np.ndarray:
         """One value a seed. A diverged run counts at chance level: accuracy 1/K, likelihood of the uniform guess."""
         chance = _chance(arm.setting)
-        return np.array(
-            [
-                chance.get(metric, np.nan)
-                if record.diverged_at or record.metrics[metric] is None
-                else record.metrics[metric]
-                for record in self._records[arm]
-            ]
-        )
+        measured = [None if r.diverged_at is not None else r.metrics[metric] for r in self._records[arm]]
+        return np.array([chance[metric] if value is None else value for value in measured])
 
     def differences(self, arm: Arm, control: Arm, metric: str) -> np.ndarray:
         """Arm minus control, one value a seed."""
@@ -90,6 +84,11 @@ class Results:
     def diverged(self, arm: Arm) -> float:
         """The share of the arm's runs that diverged."""
         return float(np.mean([record.diverged_at is not None for record in self._records[arm]]))
+
+    @property
+    def arms(self) -> list[Arm]:
+        """All arms, in the order in which they were asked for."""
+        return list(self._records)
 
     def records(self, arm: Arm) -> list[Record]:
         """The arm's records, in the order of the seeds."""
@@ -234,30 +233,124 @@ def with_objective(arm: Arm, method: str, **constants: float) -> Arm:
     return replace(arm, objective=objective(method, **constants))
 
 
+# The chapters' grids: a line is a dictionary from the constant that varies to its arm.
+
+
+def smoothing_sweep(
+    epsilons: Sequence[float], sizes: Sequence[int]
+) -> tuple[dict[str, dict[float, Arm]], dict[str, Arm]]:
+    """Label smoothing on digits at the baseline's schedule: a line a training-set size, and its cross-entropy.
+
+    A size that was not tuned takes the schedule of the nearest one that was.
+    """
+    _require_some(epsilons=epsilons, sizes=sizes)
+    controls = {}
+    for size in sizes:
+        nearest = min(DIGITS, key=lambda setting: abs(setting.train - size))
+        controls[f"n = {size}"] = replace(tuned(nearest, "cross-entropy"), setting=Setting("digits", size))
+    lines = {
+        name: {epsilon: with_objective(control, "lsr", epsilon=epsilon) for epsilon in epsilons}
+        for name, control in controls.items()
+    }
+    return lines, controls
+
+
+def softening_grid(
+    setting: Setting, temperatures: Sequence[float], alphas: Sequence[float]
+) -> dict[str, dict[float, Arm]]:
+    """LsrKD at the baseline's schedule: a line a temperature, over α. At τ = 1 it is label smoothing."""
+    _require_some(temperatures=temperatures, alphas=alphas)
+    baseline = tuned(setting, "cross-entropy")
+    return {
+        f"τ = {tau:g}": {alpha: with_objective(baseline, "lsrkd", alpha=alpha, temperature=tau) for alpha in alphas}
+        for tau in temperatures
+    }
+
+
+def correction_sweeps(
+    setting: Setting, temperatures: Sequence[float], gaps: Sequence[float], shares: Sequence[float]
+) -> tuple[dict[str, dict[float, Arm]], dict[str, dict[float, Arm]], dict[str, Arm]]:
+    """Teacher correction by target gap and by constant share, at the tuned LsrKD's α: a line a temperature.
+
+    Returns the lines over gaps, the lines over shares, and each temperature's uncorrected LsrKD.
+    """
+    _require_some(temperatures=temperatures, gaps=gaps, shares=shares)
+    chosen = tuned(setting, "lsrkd")
+    alpha = chosen.objective.alpha
+    by_gap, by_share, controls = {}, {}, {}
+    for tau in temperatures:
+        name, common = f"τ = {tau:g}", {"alpha": alpha, "temperature": tau}
+        controls[name] = with_objective(chosen, "lsrkd", **common)
+        by_gap[name] = {gap: with_objective(chosen, "lsrkd-tc", **common, gap=gap) for gap in gaps}
+        by_share[name] = {share: with_objective(chosen, "lsrkd-tc-share", **common, share=share) for share in shares}
+    return by_gap, by_share, controls
+
+
+def tuned_arms(settings: Sequence[Setting], methods: Sequence[str]) -> dict[str, dict[str, Arm]]:
+    """Each method's tuned arm: a line a method, over settings."""
+    return {method: {str(setting): tuned(setting, method) for setting in settings} for method in methods}
+
+
+def flat(*lines: dict[str, dict[float, Arm]]) -> list[Arm]:
+    """All arms of some lines."""
+    return [arm for group in lines for line in group.values() for arm in line.values()]
+
+
+def _require_some(**lists: Sequence[float]) -> None:
+    for name, values in lists.items():
+        some = isinstance(values, Sequence) and not isinstance(values, str) and len(values) > 0
+        require(some, f"{name} is {values!r}; give a list of at least one number")
+        for value in values:
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            require(number, f"{name} holds {value!r}; give numbers")
+
+
 # Tables.
 
 
-def table(results: Results, arms: dict[str, Arm], control: str, metric: str, scale: float = 1.0) -> pd.DataFrame:
-    """A row an arm: n, mean, paired difference to the control with its 95 % interval, training accuracy, diverged."""
+def table(results: Results, arms: dict[str, Arm], control: str, metrics: dict[str, tuple[str, float]]) -> pd.DataFrame:
+    """A row an arm: n; for each metric its mean and the paired difference to the control with its 95 % interval.
+
+    `metrics` gives each metric's column name and factor. Training accuracy and diverged runs stand in every row.
+    """
     rows = []
     for label, arm in arms.items():
-        mean, *_ = statistics.mean_interval(scale * results.values(arm, metric))
-        row = {"arm": label, "n": len(results.seeds), "mean": mean}
-        if label != control:
-            change, low, high = statistics.mean_interval(scale * results.differences(arm, arms[control], metric))
-            row |= {f"Δ to {control}": change, "95 % low": low, "95 % high": high}
-        row |= {"training accuracy": 100 * results.values(arm, "train_accuracy").mean()}
-        row |= {"diverged": round(results.diverged(arm) * len(results.seeds))}
+        row: dict[str, object] = {"arm": label, "n": len(results.seeds)}
+        for metric, (name, scale) in metrics.items():
+            row[name] = scale * results.values(arm, metric).mean()
+            if label != control:
+                differences = scale * results.differences(arm, arms[control], metric)
+                change, low, high = statistics.mean_interval(differences)
+                row[f"Δ {name} [95 %]"] = f"{change:+.3g} [{low:+.3g}, {high:+.3g}]"
+        row["training accuracy"] = 100 * results.values(arm, "train_accuracy").mean()
+        row["diverged"] = round(results.diverged(arm) * len(results.seeds))
         rows.append(row)
     return pd.DataFrame(rows).set_index("arm")
+
+
+def records_table(results: Results) -> pd.DataFrame:
+    """A row a run: its key, setting, objective, schedule, seed and every metric."""
+    return pd.DataFrame(
+        {
+            "key": record.key,
+            "data": record.run["data"]["name"],
+            "train": record.run["data"]["train"],
+            **record.run["objective"],
+            "learning_rate": record.run["schedule"]["learning_rate"],
+            "weight_decay": record.run["schedule"]["weight_decay"],
+            "seed": record.run["seed"],
+            **record.metrics,
+            "diverged_at": record.diverged_at,
+        }
+        for arm in results.arms
+        for record in results.records(arm)
+    )
 
 
 def _chance(setting: Setting) -> dict[str, float]:
     """What a network at chance level scores; its calibration error is that of a sure guess."""
     classes = dataset(setting.data).classes
     accuracies = dict.fromkeys(("accuracy", "validation_accuracy", "train_accuracy"), 1 / classes)
-    return {
-        **accuracies,
-        **dict.fromkeys(("nll", "nll_scaled", "validation_nll"), float(np.log(classes))),
-        "ece": 1 - 1 / classes,
-    }
+    likelihoods = dict.fromkeys(("nll", "nll_scaled", "validation_nll"), float(np.log(classes)))
+    divergences = dict.fromkeys(("kl_posterior", "kl_posterior_scaled"), float(np.log(classes)))
+    return {**accuracies, **likelihoods, **divergences, "kl_dark": float(np.log(classes - 1)), "ece": 1 - 1 / classes}

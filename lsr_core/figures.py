@@ -14,8 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from . import statistics
-from .claims import MEASURES, Judgement
-from .experiments import Arm, Results
+from .claims import MEASURES, Judgement, board
+from .experiments import Arm, Results, records_table
 from .losses import kl_divergence, optimum_gap
 from .statistics import CONTRADICTED, NEGLIGIBLE, PROVED, REFUTED, REPRODUCED, UNDECIDED
 
@@ -67,6 +67,29 @@ def show_table(table: pd.DataFrame, caption: str, digits: int = 2) -> Shown:
         f'<figure style="margin:1em 0;overflow-x:auto">{body}<figcaption>{html.escape(caption)}</figcaption></figure>'
     )
     return Shown(content, f"{table.to_string()}\n{caption}")
+
+
+def show_board(judgements: Sequence[Judgement], caption: str) -> Shown:
+    """The verdict board, each claim linked to its chapter in the book."""
+    table = board(judgements)
+    table["claim"] = [
+        f'<a href="{chapter}.html">{html.escape(claim)}</a>' for claim, chapter in table[["claim", "chapter"]].values
+    ]
+    return show_table(table.drop(columns="chapter"), caption)
+
+
+def show_list(sentences: Sequence[str], title: str) -> Shown:
+    """Sentences under a title."""
+    items = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in sentences)
+    return Shown(f"<p><strong>{html.escape(title)}</strong></p><ul>{items}</ul>", "\n".join([title, *sentences]))
+
+
+def show_csv(results: Results, name: str) -> Shown:
+    """A link that hands out the records of a chapter as CSV, from within the page."""
+    records = records_table(results)
+    content = base64.b64encode(records.to_csv(index=False).encode()).decode()
+    label = f"{name}.csv: the {len(records)} runs behind this page"
+    return Shown(f'<a download="{name}.csv" href="data:text/csv;base64,{content}">{label}</a>', label)
 
 
 def penalties(logit_range: float = 30.0) -> Figure:

@@ -6,6 +6,7 @@ Unknown parameters are refused, two notebooks run at a time, and a failure is re
 import importlib.metadata
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -15,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import nbformat
 import papermill
@@ -128,27 +129,28 @@ def _run_one(name: str, given: Mapping[str, Any], out: Path, time_limit: float) 
     command = [sys.executable, "-m", "lsr_core.notebooks", name, str(out), json.dumps(dict(given))]
     environment = {**os.environ, "TQDM_DISABLE": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
     start = time.monotonic()
-    # Its own session, so that the time limit ends the kernel with its parent.
-    with (
-        tempfile.TemporaryFile("w+") as said,
-        subprocess.Popen(
-            command, env=environment, stdout=said, stderr=subprocess.STDOUT, start_new_session=True
-        ) as child,
-    ):
+    with tempfile.TemporaryFile("w+") as said, tempfile.TemporaryFile("w+") as noise:
+        # Its own session, so that the time limit ends the kernel with its parent.
+        child = subprocess.Popen(command, env=environment, stdout=said, stderr=noise, start_new_session=True)
         try:
             code: int | None = child.wait(time_limit)
         except BaseException as stop:
-            os.killpg(child.pid, 15)
+            os.killpg(child.pid, signal.SIGTERM)
+            child.wait()
             if not isinstance(stop, subprocess.TimeoutExpired):
                 raise
             code = None
-        said.seek(0)
-        report = said.read().strip()
+        report = _content(said) or _content(noise)  # a kernel's warnings matter only where nothing else was said
     result = "out of time" if code is None else _EXIT.get(code, "failed")
     if result == "out of time":
         report = f"ended after the time limit of {time_limit:.0f} s\n{report}".strip()
     ended = datetime.now(UTC).strftime("%Y-%m-%d %H:%M")
     return Outcome(name, result, time.monotonic() - start, ended, "" if result == "done" else report)
+
+
+def _content(file: IO[str]) -> str:
+    file.seek(0)
+    return file.read().strip()
 
 
 def _execute(name: str, out: Path, given: Mapping[str, Any]) -> int:

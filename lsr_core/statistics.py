@@ -33,10 +33,9 @@ PROVED, REFUTED = "proved", "refuted"
 
 @dataclass(frozen=True)
 class Paired:
-    """Paired differences summed up: mean, Student-t intervals, two-sided paired t and sign-flip p values.
+    """Paired differences summed up: mean, Student-t intervals, two-sided paired t test.
 
-    `flip_p` is None below 6 pairs; all 2ⁿ flips are counted to n = 14, 100,000 drawn ones beyond. `detectable` is
-    the mean difference that this many pairs would have shown with 80 % power at p ≤ .05.
+    `detectable` is the mean difference that this many pairs would have shown with 80 % power at p ≤ .05.
     """
 
     n: int
@@ -44,7 +43,6 @@ class Paired:
     interval95: tuple[float, float]
     interval90: tuple[float, float]
     p: float
-    flip_p: float | None
     detectable: float
 
 
@@ -72,7 +70,6 @@ def paired(differences: ArrayLike) -> Paired:
         interval95=_interval(mean, error, len(d), 0.95),
         interval90=_interval(mean, error, len(d), 0.90),
         p=p,
-        flip_p=_sign_flip_p(d),
         detectable=float(error) * _detectable(len(d)),
     )
 
@@ -82,6 +79,27 @@ def mean_interval(values: ArrayLike, level: float = 0.95) -> tuple[float, float,
     v = np.asarray(values, dtype=np.float64)
     require(len(v) >= 2, f"{len(v)} value(s); an interval needs at least 2")
     return (float(v.mean()), *_interval(v.mean(), v.std(ddof=1) / np.sqrt(len(v)), len(v), level))
+
+
+def sign_flip_p(differences: ArrayLike) -> float | None:
+    """Two-sided p of the mean under random signs; None below 6 pairs.
+
+    All 2ⁿ flips are counted to n = 14, 100,000 drawn ones (the same ones each time) beyond.
+    """
+    n = len(differences)
+    if n < _FLIP_FROM:
+        return None
+    draws = np.inf if n <= _FLIP_EXACT_TO else _FLIP_DRAWS
+    test = stats.permutation_test(
+        (np.asarray(differences),),
+        np.mean,
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=draws,
+        batch=10_000,
+        rng=np.random.default_rng(0),
+    )
+    return float(test.pvalue)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -120,23 +138,6 @@ def verdict(
 def _interval(mean: float, error: float, n: int, level: float) -> tuple[float, float]:
     reach = stats.t.ppf((1 + level) / 2, n - 1) * error
     return float(mean - reach), float(mean + reach)
-
-
-def _sign_flip_p(differences: np.ndarray) -> float | None:
-    n = len(differences)
-    if n < _FLIP_FROM:
-        return None
-    draws = np.inf if n <= _FLIP_EXACT_TO else _FLIP_DRAWS
-    test = stats.permutation_test(
-        (differences,),
-        np.mean,
-        permutation_type="samples",
-        vectorized=True,
-        n_resamples=draws,
-        batch=10_000,
-        rng=np.random.default_rng(0),
-    )
-    return float(test.pvalue)
 
 
 @cache

@@ -15,7 +15,7 @@ from .losses import smoothing_gradient
 from .runs import Run, stream
 
 CURVE_POINTS = 12
-EVALUATION_BATCH = 250
+EVALUATION_BATCH = 128
 THREADS = 1  # one thread a program: the same bits on every machine of a kind, and programs side by side on its cores
 
 
@@ -149,7 +149,8 @@ class _SGD:
     def step(self, factor: float) -> None:
         """One step with every learning rate multiplied by `factor`; gradients are cleared."""
         for parameter, velocity in zip(self.parameters, self.velocities, strict=True):
-            velocity.mul_(self.momentum).add_(parameter.grad).addcmul_(parameter, self.decays)
+            torch.add(parameter.grad, velocity, alpha=self.momentum, out=velocity)
+            velocity.addcmul_(parameter, self.decays)
             parameter.addcmul_(velocity, self.rates, value=-factor)
             parameter.grad = None
 

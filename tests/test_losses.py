@@ -1,0 +1,145 @@
+import math
+
+import pytest
+import torch
+from torch.autograd import gradcheck
+from torch.nn.functional import cross_entropy as torch_cross_entropy
+
+from lsr_core import InputError, losses
+
+K = 10
+TEMPERATURES = (1.0, 2.0, 4.0, 20.0, 1000.0)
+SHARES = (0.0, 1 / K, 0.3, 0.9, 1.0)
+
+
+@pytest.fixture
+def batch(generator):
+    logits = 3 * torch.randn(4, 25, K, generator=generator, dtype=torch.float64)
+    return logits.requires_grad_(), torch.randint(K, (4, 25), generator=generator)
+
+
+def by_definition(logits, labels, hard_weight, soft_weight, temperature, share):
+    teacher = torch.full_like(logits, (1 - share) / (K - 1)).scatter(-1, labels[..., None], share)
+    return losses.distillation_loss(
+        logits, labels, teacher, hard_weight=hard_weight, soft_weight=soft_weight, temperature=temperature
+    )
+
+
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+@pytest.mark.parametrize("share", SHARES)
+def test_closed_form_equals_the_definition_in_value_and_gradient(batch, temperature, share):
+    logits, labels = batch
+    weights = {"hard_weight": 0.7, "soft_weight": 0.3 * temperature**2, "temperature": temperature, "share": share}
+    ours, expected = losses.smoothing_loss(logits, labels, **weights), by_definition(logits, labels, **weights)
+    # The definition loses digits as τ² grows; ours does not.
+    torch.testing.assert_close(ours, expected, rtol=1e-15 * temperature**2 + 1e-12, atol=0)
+    gradients = [torch.autograd.grad(loss.total.sum(), logits)[0] for loss in (ours, expected)]
+    torch.testing.assert_close(*gradients, rtol=1e-6, atol=1e-12)
+    torch.testing.assert_close(losses.smoothing_gradient(logits.detach(), labels, **weights), gradients[0])
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0, 20.0])
+def test_gradient_against_finite_differences(batch, temperature):
+    logits, labels = batch[0][0, :3].detach().requires_grad_(), batch[1][0, :3]
+    weights = {"hard_weight": 0.7, "soft_weight": 0.3 * temperature**2, "temperature": temperature, "share": 0.4}
+    assert gradcheck(lambda z: losses.smoothing_loss(z, labels, **weights).total, logits)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 20.0, 1e3, 1e5])
+@pytest.mark.parametrize("gap", [0.0, 6.0])
+def test_float32_keeps_its_digits_as_temperature_grows(batch, temperature, gap):
+    logits, labels = batch
+    share = losses.corrected_share(gap, temperature, K)
+    weights = {"hard_weight": 0.9, "soft_weight": 0.1 * temperature**2, "temperature": temperature, "share": share}
+    single = logits.detach().float().requires_grad_()
+    loss32, loss64 = losses.smoothing_loss(single, labels, **weights), losses.smoothing_loss(logits, labels, **weights)
+    torch.testing.assert_close(loss32.soft.double(), loss64.soft, rtol=2e-6, atol=0)
+    (gradient32,) = torch.autograd.grad(loss32.total.sum(), single)
+    (gradient64,) = torch.autograd.grad(loss64.total.sum(), logits)
+    assert (gradient32 - gradient64).norm() / gradient64.norm() < 1e-6
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 0.1, 1.0])
+def test_label_smoothing_is_torchs(batch, epsilon):
+    logits, labels = batch
+    expected = torch_cross_entropy(logits.flatten(0, 1), labels.flatten(), label_smoothing=epsilon)
+    targets = losses.smoothed_labels(labels, K, epsilon, dtype=torch.float64)
+    torch.testing.assert_close(losses.cross_entropy(targets, logits).mean(), expected)
+    ours = losses.smoothing_loss(logits, labels, hard_weight=1 - epsilon, soft_weight=epsilon, share=1 / K)
+    torch.testing.assert_close(ours.total.mean() + epsilon * math.log(K), expected)  # the constant is ε·ln K
+
+
+def test_the_two_conventions_differ_by_the_stated_factor(batch):
+    labels = batch[1]
+    wrong = losses.smoothed_labels(labels, K, 0.09, "K-1")
+    torch.testing.assert_close(wrong, losses.smoothed_labels(labels, K, 0.1))
+    assert torch.allclose(wrong.amin(-1), torch.tensor(0.09 / (K - 1)))
+    assert torch.allclose(wrong.amax(-1), torch.tensor(1 - 0.09))
+
+
+@pytest.mark.parametrize("epsilon", [-0.1, 1.5, float("nan"), "much", True])
+def test_smoothing_mass_outside_the_unit_interval_is_refused(epsilon):
+    with pytest.raises(InputError, match=r"epsilon is .*; it must be a number from 0 to 1"):
+        losses.smoothed_labels(torch.tensor([0]), K, epsilon)
+
+
+def test_very_soft_divergence_is_half_the_logit_variance(batch):
+    logits, labels = batch
+    tau = 1e4
+    soft = losses.smoothing_loss(
+        logits, labels, hard_weight=0.0, soft_weight=tau**2, temperature=tau, share=1 / K
+    ).total
+    torch.testing.assert_close(soft, logits.var(-1, correction=0).mean(-1) / 2, rtol=1e-3, atol=0)
+
+
+def test_optimum_gap_of_the_papers_table():
+    gaps = {
+        scaled: [
+            losses.optimum_gap(
+                hard_weight=0.9,
+                soft_weight=0.1 * (tau**2 if scaled else 1),
+                temperature=tau,
+                share=1 / K,
+                classes=K,
+            )
+            for tau in (1, 2, 4, 8, 20)
+        ]
+        for scaled in (True, False)
+    }
+    assert gaps[True] == pytest.approx([4.51, 4.49, 4.73, 4.91, 5.03], abs=0.005)
+    assert gaps[False] == pytest.approx([4.51, 5.65, 7.01, 8.43, 10.26], abs=0.005)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+def test_optimum_gap_is_where_the_gradient_vanishes(temperature):
+    weights = {"hard_weight": 0.8, "soft_weight": 0.2 * temperature**2, "temperature": temperature, "share": 0.3}
+    gap = losses.optimum_gap(**weights, classes=K)
+    logits = torch.zeros(1, K, dtype=torch.float64)
+    logits[0, 3] = gap
+    gradient = losses.smoothing_gradient(logits, torch.tensor([3]), **weights)
+    assert gradient.abs().max() < 1e-12
+
+
+def test_nothing_holds_the_gap_of_cross_entropy():
+    assert losses.optimum_gap(hard_weight=1.0, soft_weight=0.0, share=0.1, classes=K) == math.inf
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0, 20.0])
+def test_corrected_share_asks_for_its_gap(temperature):
+    share = losses.corrected_share(6.0, temperature, K)
+    assert temperature * math.log(share * (K - 1) / (1 - share)) == pytest.approx(6.0)
+    assert losses.corrected_share(0.0, temperature, K) == pytest.approx(1 / K)
+
+
+def test_a_run_that_is_not_finite_leaves_its_mates_alone(batch):
+    logits, labels = batch[0].detach().clone(), batch[1]
+    weights = {"hard_weight": 0.9, "soft_weight": 0.1, "share": 1 / K}
+    clean = losses.smoothing_gradient(logits, labels, **weights)
+    logits[1] = float("nan")
+    assert torch.equal(losses.smoothing_gradient(logits, labels, **weights)[[0, 2, 3]], clean[[0, 2, 3]])
+
+
+def test_half_precision_logits_are_computed_in_single(batch):
+    logits, labels = batch[0].detach().bfloat16(), batch[1]
+    loss = losses.smoothing_loss(logits, labels, hard_weight=0.9, soft_weight=0.1, share=1 / K)
+    assert loss.total.dtype == torch.float32

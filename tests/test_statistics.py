@@ -1,0 +1,133 @@
+import numpy as np
+import pytest
+from scipy import stats
+
+from lsr_core import InputError
+from lsr_core.statistics import holm, mean_interval, paired, sign_flip_p, verdict
+
+DELTA = 0.3
+
+
+def made(mean, sd, n=60):
+    """Differences with exactly this mean and standard deviation."""
+    shape = stats.norm.ppf((np.arange(n) + 0.5) / n)
+    return mean + sd * (shape - shape.mean()) / shape.std(ddof=1)
+
+
+def word(mean, sd, kind="better", n=60, holm_p=None, diverged=(0.0,)):
+    summed = paired(made(mean, sd, n))
+    return str(verdict(summed, summed.p if holm_p is None else holm_p, DELTA, kind, diverged))
+
+
+def test_summary_is_scipys():
+    d = made(0.4, 1.0)
+    summed, test = paired(d), stats.ttest_1samp(d, 0)
+    assert summed.p == pytest.approx(test.pvalue)
+    assert summed.interval95 == pytest.approx(tuple(test.confidence_interval(0.95)))
+    assert summed.interval90 == pytest.approx(tuple(test.confidence_interval(0.90)))
+    assert mean_interval(d) == pytest.approx((d.mean(), *test.confidence_interval(0.95)))
+
+
+@pytest.mark.parametrize(
+    ("mean", "sd", "expected"),
+    [
+        (0.05, 0.5, "negligible"),
+        (-0.05, 0.5, "negligible"),
+        (1.0, 1.0, "reproduced"),
+        (-1.0, 1.0, "contradicted here"),
+        (0.2, 2.0, "undecided"),
+        (0.28, 0.5, "undecided (only the sign is certain)"),
+        (0.2, 0.2, "negligible"),  # certain in sign, but no difference that matters: the first rule wins
+        (0.0, 0.0, "negligible"),
+    ],
+)
+def test_every_word_of_a_better_claim(mean, sd, expected):
+    assert word(mean, sd) == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "mean", "sd", "expected"),
+    [
+        ("comparable", 0.05, 0.5, "reproduced"),
+        ("comparable", 1.0, 1.0, "contradicted here"),
+        ("comparable", -1.0, 1.0, "contradicted here"),
+        ("comparable", 0.2, 2.0, "undecided"),
+        ("comparable or better", 1.0, 1.0, "reproduced"),
+        ("comparable or better", 0.0, 0.5, "reproduced"),
+        ("comparable or better", -1.0, 1.0, "contradicted here"),
+        ("comparable or better", -0.2, 2.0, "undecided"),
+    ],
+)
+def test_every_word_of_the_comparable_claims(kind, mean, sd, expected):
+    assert word(mean, sd, kind) == expected
+
+
+def test_the_adjusted_p_decides_not_the_raw_one():
+    assert word(0.5, 1.5, holm_p=0.06) == "undecided"
+    assert word(0.5, 1.5, holm_p=0.04) == "reproduced"
+
+
+def test_a_certain_effect_below_the_margin_is_not_reproduced():
+    assert word(0.29, 0.4) == "undecided (only the sign is certain)"
+
+
+def test_more_than_a_tenth_diverged_decides_nothing():
+    assert word(1.0, 1.0, diverged=(0.0, 0.12)) == "undecided (diverged)"
+    assert word(1.0, 1.0, diverged=(0.0, 0.1)) == "reproduced"
+
+
+def test_holm_by_hand():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.9]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_no_difference_at_all_has_p_one():
+    summed = paired(np.zeros(10))
+    assert (summed.p, sign_flip_p(np.zeros(10)), summed.mean) == (1.0, 1.0, 0.0)
+
+
+def test_sign_flips_are_counted_exactly_for_few_pairs():
+    assert sign_flip_p(made(1, 1, n=5)) is None
+    # Of 2^6 flips only the data and its mirror image reach a mean as far out.
+    assert sign_flip_p([1.0, 2, 3, 4, 5, 6]) == pytest.approx(2 / 64)
+    assert sign_flip_p(made(0.3, 1, n=60)) == pytest.approx(paired(made(0.3, 1, n=60)).p, abs=0.01)
+
+
+@pytest.mark.parametrize("n", [3, 10, 60])
+def test_detectable_difference_has_eighty_percent_power(n):
+    generator = np.random.default_rng(0)
+    draws = generator.standard_normal((20_000, n))
+    # Power is stated at the true deviation, so ask for the difference at a sample whose deviation is exactly one.
+    shift = paired(made(0.0, 1.0, n)).detectable
+    found = stats.ttest_1samp(draws + shift, 0, axis=1).pvalue <= 0.05
+    assert found.mean() == pytest.approx(0.8, abs=0.01)
+
+
+@pytest.mark.parametrize("differences", [[], [1.0], [1.0, float("nan")]])
+def test_too_few_or_broken_differences_are_refused(differences):
+    with pytest.raises(InputError):
+        paired(differences)
+
+
+@pytest.mark.slow
+def test_error_rates_on_simulated_nulls(capsys):
+    """2,000 studies of 6 claims, each of 60 pairs with no true difference."""
+    generator = np.random.default_rng(1)
+    studies, claims, n = 2000, 6, 60
+    for sd in (0.5, 1.5, 4.0):
+        words, wrong = {}, 0
+        for _ in range(studies):
+            draws = sd * generator.standard_normal((claims, n))
+            summed = [paired(d) for d in draws]
+            adjusted = holm([s.p for s in summed])
+            family = [verdict(s, p, DELTA).word for s, p in zip(summed, adjusted, strict=True)]
+            wrong += any(w in ("reproduced", "contradicted here") for w in family)
+            for w in family:
+                words[w] = words.get(w, 0) + 1
+        shares = {w: round(count / (studies * claims), 4) for w, count in sorted(words.items())}
+        with capsys.disabled():
+            print(
+                f"\nnull, sd {sd} points, n = {n}: families with a false verdict {wrong / studies:.4f}; words {shares}"
+            )
+        assert wrong / studies <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / studies)
