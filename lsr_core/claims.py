@@ -6,7 +6,6 @@ paper × preset. An identity is checked in float64, in value and gradient, and i
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -14,7 +13,19 @@ import torch
 from torch import Tensor
 
 from . import statistics
-from .experiments import DIGITS, MIXTURES, Arm, Results, Setting, collect, is_exploratory, preset, tuned
+from .experiments import (
+    DIGITS,
+    MEASURES,
+    MIXTURES,
+    Arm,
+    Results,
+    Setting,
+    collect,
+    is_exploratory,
+    preset,
+    signed,
+    tuned,
+)
 from .losses import cross_entropy, distillation_loss, kl_divergence, smoothed_labels
 from .objectives import Objective, objective
 from .records import Store
@@ -23,31 +34,6 @@ from .teachers import TargetGap, probabilities
 
 MULLER, YUAN, WANG = "Müller 2019", "Yuan 2020", "Wang 2020, 2021"
 SHEN, HINTON, OWN = "Shen 2021", "Hinton 2015", "this study"
-
-Metric = Literal["accuracy", "nll_scaled", "ece", "kl_posterior", "kl_posterior_scaled", "kl_dark"]
-
-
-@dataclass(frozen=True)
-class Measure:
-    """How a metric is printed and judged: the factor to its unit, the margin δ in it, whether more is better."""
-
-    label: str
-    scale: float
-    margin: float
-    higher_is_better: bool
-    digits: int
-
-
-MEASURES: dict[str, Measure] = {
-    "accuracy": Measure("accuracy, points", 100, 0.3, higher_is_better=True, digits=2),
-    "nll_scaled": Measure("NLL after temperature scaling, nats", 1, 0.02, higher_is_better=False, digits=3),
-    "ece": Measure("ECE", 1, 0.01, higher_is_better=False, digits=3),
-    "kl_posterior_scaled": Measure(
-        "KL to the truth at the best temperature, nats", 1, 0.02, higher_is_better=False, digits=3
-    ),
-    "kl_posterior": Measure("KL to the truth, nats", 1, 0.02, higher_is_better=False, digits=3),
-    "kl_dark": Measure("KL to the truth on the wrong classes, nats", 1, 0.02, higher_is_better=False, digits=3),
-}
 
 
 @dataclass(frozen=True)
@@ -61,7 +47,7 @@ class Claim:
     setting: Setting
     method: str
     control: str
-    metric: Metric = "accuracy"
+    metric: str = "accuracy"
     kind: Kind = "better"
     printed: str = "–"  # what the paper prints, and where
 
@@ -101,9 +87,7 @@ class Judgement:
         """Mean and 95 % interval in the metric's unit, positive where the claim says so; or the identity's error."""
         if self.differences is None:
             return f"largest relative error {self.error:.0e}"
-        digits = MEASURES[self.claim.metric].digits
-        low, high = self.differences.interval95
-        return f"{self.differences.mean:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
+        return signed(self.differences.mean, self.differences.interval95, MEASURES[self.claim.metric].digits)
 
     @property
     def sentence(self) -> str:
@@ -111,12 +95,11 @@ class Judgement:
         if self.differences is None:
             return f"{self.claim.text}: {self.verdict}, {self.effect}."
         d, measure = self.differences, MEASURES[self.claim.metric]
-        unit = measure.label.rpartition(", ")[2]
         tail = ""
         if self.verdict.word == statistics.UNDECIDED:
             tail = f"; this many seeds would have shown {d.detectable:.{measure.digits}f} with 80 % power"
         return (
-            f"{self.claim.text}: {self.verdict}, {self.effect} {unit}, Holm p {format_p(self.holm_p)}, "
+            f"{self.claim.text}: {self.verdict}, {self.effect} {measure.unit}, Holm p {format_p(self.holm_p)}, "
             f"{d.n} paired seeds, preset {self.preset}{', exploratory' if self.exploratory else ''}{tail}."
         )
 
@@ -233,7 +216,7 @@ def board(judgements: Sequence[Judgement]) -> pd.DataFrame:
             "paper": j.claim.paper,
             "verdict": str(j.verdict),
             "preset": j.preset + (" (exploratory)" if j.exploratory else ""),
-            "metric": MEASURES[j.claim.metric].label if j.differences else "value and gradient",
+            "metric": MEASURES[j.claim.metric].change if j.differences else "value and gradient",
             "effect, 95 % interval": j.effect,
             "Holm p": format_p(j.holm_p),
             "sign-flip p": format_p(j.flip_p),

@@ -308,24 +308,62 @@ def _require_some(**lists: Sequence[float]) -> None:
 # Tables.
 
 
-def table(results: Results, arms: dict[str, Arm], control: str, metrics: dict[str, tuple[str, float]]) -> pd.DataFrame:
+@dataclass(frozen=True)
+class Measure:
+    """How a metric is printed and judged: its name, the factor to its unit, the margin δ of a difference in it."""
+
+    name: str
+    unit: str
+    scale: float
+    margin: float
+    higher_is_better: bool
+    digits: int
+
+    @property
+    def label(self) -> str:
+        """The metric with its unit."""
+        return f"{self.name}, {self.unit}".removesuffix(", ").replace("points", "%")
+
+    @property
+    def change(self) -> str:
+        """A difference in the metric with its unit."""
+        return f"{self.name}, {self.unit}".removesuffix(", ")
+
+
+MEASURES: dict[str, Measure] = {
+    "accuracy": Measure("accuracy", "points", 100, 0.3, higher_is_better=True, digits=2),
+    "nll_scaled": Measure("NLL after temperature scaling", "nats", 1, 0.02, higher_is_better=False, digits=3),
+    "ece": Measure("ECE", "", 1, 0.01, higher_is_better=False, digits=3),
+    "kl_posterior": Measure("KL from the truth", "nats", 1, 0.02, higher_is_better=False, digits=3),
+    "kl_posterior_scaled": Measure("the same, best τ", "nats", 1, 0.02, higher_is_better=False, digits=3),
+    "kl_dark": Measure("the same, wrong classes", "nats", 1, 0.02, higher_is_better=False, digits=3),
+}
+
+
+def table(results: Results, arms: dict[str, Arm], control: str, metrics: Sequence[str]) -> pd.DataFrame:
     """A row an arm: n; for each metric its mean and the paired difference to the control with its 95 % interval.
 
-    `metrics` gives each metric's column name and factor. Training accuracy and diverged runs stand in every row.
+    Training accuracy and diverged runs stand in every row.
     """
     rows = []
     for label, arm in arms.items():
         row: dict[str, object] = {"arm": label, "n": len(results.seeds)}
-        for metric, (name, scale) in metrics.items():
-            row[name] = scale * results.values(arm, metric).mean()
-            if label != control:
-                differences = scale * results.differences(arm, arms[control], metric)
-                change, low, high = statistics.mean_interval(differences)
-                row[f"Δ {name} [95 %]"] = f"{change:+.3g} [{low:+.3g}, {high:+.3g}]"
-        row["training accuracy"] = 100 * results.values(arm, "train_accuracy").mean()
+        for metric in metrics:
+            measure = MEASURES[metric]
+            row[measure.label] = f"{measure.scale * results.values(arm, metric).mean():.{measure.digits}f}"
+            differences = measure.scale * results.differences(arm, arms[control], metric)
+            change, *interval = statistics.mean_interval(differences)
+            row[f"Δ {measure.change} [95 %]"] = "–" if label == control else signed(change, interval, measure.digits)
+        row["training accuracy, %"] = f"{100 * results.values(arm, 'train_accuracy').mean():.1f}"
         row["diverged"] = round(results.diverged(arm) * len(results.seeds))
         rows.append(row)
     return pd.DataFrame(rows).set_index("arm")
+
+
+def signed(mean: float, interval: Sequence[float], digits: int) -> str:
+    """A difference with its interval, signs written out."""
+    low, high = interval
+    return f"{mean:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]".replace("-", "−")
 
 
 def records_table(results: Results) -> pd.DataFrame:

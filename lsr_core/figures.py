@@ -14,8 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from . import statistics
-from .claims import MEASURES, Judgement, board
-from .experiments import Arm, Results, records_table
+from .claims import Judgement, board
+from .experiments import MEASURES, Arm, Results, records_table
 from .losses import kl_divergence, optimum_gap
 from .statistics import CONTRADICTED, NEGLIGIBLE, PROVED, REFUTED, REPRODUCED, UNDECIDED
 
@@ -30,7 +30,7 @@ VERDICT_COLOURS = {
 }
 _STYLE = {
     **sns.axes_style("whitegrid"),
-    **sns.plotting_context("notebook", font_scale=0.9),
+    **sns.plotting_context("notebook", font_scale=0.8),
     "svg.hashsalt": "lsr",  # the same figure gives the same file
     "figure.constrained_layout.use": True,
 }
@@ -62,7 +62,9 @@ def show(figure: Figure, caption: str, alt: str) -> Shown:
 
 def show_table(table: pd.DataFrame, caption: str, digits: int = 2) -> Shown:
     """A table that scrolls sideways where it is too wide for the page."""
-    body = table.to_html(float_format=lambda value: f"{value:.{digits}f}", border=0, na_rep="–", escape=False)
+    body = table.rename_axis(columns=table.index.name, index=None).to_html(
+        classes="study", float_format=lambda value: f"{value:.{digits}f}", border=0, na_rep="–", escape=False
+    )
     content = (
         f'<figure style="margin:1em 0;overflow-x:auto">{body}<figcaption>{html.escape(caption)}</figcaption></figure>'
     )
@@ -152,14 +154,13 @@ def curves_by_constant(
                 where, mean, [mean - low, high - mean], color=colour, marker="o", ms=4, capsize=2, label=name
             )
         panel.set_xticks(range(len(line)), labels=[f"{constant:g}" for constant in line])
-        panel.set(xlabel=label, ylabel=f"Δ {measure.label}")
-    np.atleast_1d(axes)[0].legend(frameon=False)
-    return figure
+        panel.set(xlabel=label, ylabel=f"Δ {measure.change}")
+    return _with_legend(figure, axes)
 
 
 def heat(cells: pd.DataFrame, label: str) -> Figure:
     """A table of numbers as coloured cells, zero in the middle of the colours."""
-    figure, axes = _axes(1, 1, width=6.5)
+    figure, axes = _axes(1, 1, width=6)
     reach = float(np.abs(cells.to_numpy()).max()) or 1.0
     with mpl.rc_context(_STYLE):
         sns.heatmap(
@@ -172,8 +173,8 @@ def heat(cells: pd.DataFrame, label: str) -> Figure:
 def forest(judgements: Sequence[Judgement]) -> Figure:
     """The claims' effects in units of their margin, with 95 % intervals, coloured by verdict."""
     tested = [j for j in judgements if j.differences][::-1]
-    figure, axes = _axes(1, 1, width=8, height=0.32 * len(tested) + 1.2)
-    axes.axvspan(-1, 1, color="0.9", zorder=0, label="within the margin")
+    figure, axes = _axes(1, 1, height=0.28 * len(tested) + 1.6)
+    axes.axvspan(-1, 1, color="0.9", zorder=0)
     axes.axvline(0, color="0.4", lw=0.8)
     for row, judgement in enumerate(tested):
         margin, d = MEASURES[judgement.claim.metric].margin, judgement.differences
@@ -183,11 +184,17 @@ def forest(judgements: Sequence[Judgement]) -> Figure:
     for word, colour in VERDICT_COLOURS.items():
         if any(j.verdict.word == word for j in tested):
             axes.plot([], [], "o-", color=colour, label=word)
-    axes.set_yticks(range(len(tested)), labels=[f"{j.claim.id}  {j.claim.text}" for j in tested])
-    axes.set_xscale("symlog", linthresh=2)
-    axes.set(xlabel="effect in margins, positive where the claim says so")
-    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(0, -0.12 if len(tested) > 9 else -0.3), ncols=3)
-    return figure
+    axes.set_yticks(range(len(tested)), labels=[j.claim.text for j in tested], fontsize=8)
+    axes.set_xscale("symlog", linthresh=1)
+    ticks = [tick for tick in (-100, -30, -10, -3, -1, 0, 1, 3, 10, 30, 100) if _within(tick, axes.get_xlim())]
+    axes.set_xticks(ticks, labels=[f"{tick:+d}" if tick else "0" for tick in ticks])
+    axes.minorticks_off()
+    axes.set(xlabel="effect in margins δ, positive where the claim says so")
+    return _with_legend(figure, axes)
+
+
+def _within(value: float, limits: tuple[float, float]) -> bool:
+    return limits[0] <= value <= limits[1]
 
 
 def four_verdicts() -> Figure:
@@ -198,7 +205,7 @@ def four_verdicts() -> Figure:
         (NEGLIGIBLE, 0.15, 0.5),
         (UNDECIDED, 0.9, 1.4),
     )
-    figure, axes = _axes(1, 1, width=7, height=2.6)
+    figure, axes = _axes(1, 1, width=6.5, height=2.4)
     axes.axvspan(-1, 1, color="0.9", zorder=0)
     axes.axvline(0, color="0.4", lw=0.8)
     for row, (word, mean, reach) in enumerate(reversed(drawn)):
@@ -223,14 +230,20 @@ def by_setting(results: Results, arms: Mapping[str, Mapping[str, Arm]], metrics:
             )
         panel.set_xticks(range(len(line)), labels=list(line))
         panel.set(xlabel="Bayes accuracy", ylabel=measure.label, ylim=(0, None))
-    np.atleast_1d(axes)[-1].legend(frameon=False)
-    return figure
+    return _with_legend(figure, axes)
 
 
-def _axes(rows: int, columns: int, width: float = 9.0, height: float = 3.6) -> tuple[Figure, Axes | np.ndarray]:
+def _axes(rows: int, columns: int, width: float = 7.5, height: float = 3.2) -> tuple[Figure, Axes | np.ndarray]:
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(width, height * rows))
         return figure, figure.subplots(rows, columns)
+
+
+def _with_legend(figure: Figure, axes: Axes | np.ndarray) -> Figure:
+    """One legend for all panels, below them."""
+    handles, labels = np.atleast_1d(axes)[0].get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, loc="outside lower center", ncols=min(len(labels), 4))
+    return figure
 
 
 def _margin(axes: Axes, margin: float) -> None:

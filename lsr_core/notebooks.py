@@ -18,14 +18,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Literal
 
-import nbformat
 import papermill
-from papermill.exceptions import PapermillExecutionError
 
 from ._errors import InputError, require
 from ._progress import bar
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
+_EXECUTE = Path(__file__).with_name("_execute.py")
 SUMMARY = "index"  # the landing page reads what the others left, so it runs after them
 AT_A_TIME = 2
 TIME_LIMIT = 1800.0  # seconds a notebook
@@ -126,7 +125,7 @@ def status_page(outcomes: Sequence[Outcome]) -> str:
 
 
 def _run_one(name: str, given: Mapping[str, Any], out: Path, time_limit: float) -> Outcome:
-    command = [sys.executable, "-m", "lsr_core.notebooks", name, str(out), json.dumps(dict(given))]
+    command = [sys.executable, str(_EXECUTE), str(FOLDER / f"{name}.ipynb"), str(out), json.dumps(dict(given))]
     environment = {**os.environ, "TQDM_DISABLE": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
     start = time.monotonic()
     with tempfile.TemporaryFile("w+") as said, tempfile.TemporaryFile("w+") as noise:
@@ -151,33 +150,3 @@ def _run_one(name: str, given: Mapping[str, Any], out: Path, time_limit: float) 
 def _content(file: IO[str]) -> str:
     file.seek(0)
     return file.read().strip()
-
-
-def _execute(name: str, out: Path, given: Mapping[str, Any]) -> int:
-    """In the child process: execute one notebook, keep it without its timings, and say what went wrong."""
-    with tempfile.TemporaryDirectory() as scratch:
-        executed = Path(scratch) / f"{name}.ipynb"
-        try:
-            papermill.execute_notebook(
-                str(FOLDER / f"{name}.ipynb"), str(executed), dict(given), progress_bar=False, cwd=str(FOLDER)
-            )
-        except PapermillExecutionError as error:
-            (out / f"{name}.ipynb").write_bytes(executed.read_bytes())
-            if error.ename == InputError.__name__:
-                print(error.evalue)
-                return 2
-            print(f"cell {error.cell_index}:\n{error.source}\n\n" + "\n".join(error.traceback))
-            return 1
-        notebook = nbformat.read(executed, as_version=4)
-    notebook.metadata.pop("papermill", None)
-    for cell in notebook.cells:
-        for timing in ("papermill", "execution"):
-            cell.metadata.pop(timing, None)
-    kept, content = out / f"{name}.ipynb", nbformat.writes(notebook)
-    if not kept.exists() or kept.read_text() != content:  # an unchanged file keeps its time, and the book its page
-        kept.write_text(content)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(_execute(sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3])))

@@ -94,6 +94,16 @@ def test_sign_flips_are_counted_exactly_for_few_pairs():
     assert sign_flip_p(made(0.3, 1, n=60)) == pytest.approx(paired(made(0.3, 1, n=60)).p, abs=0.01)
 
 
+@pytest.mark.parametrize("n", [6, 14, 15, 60])
+def test_sign_flips_are_scipys(n):
+    d = np.random.default_rng(n).normal(0.3, 1, n)
+    draws = np.inf if n <= 14 else 99_999
+    test = stats.permutation_test(
+        (d,), np.mean, permutation_type="samples", n_resamples=draws, batch=10_000, rng=np.random.default_rng(1)
+    )
+    assert sign_flip_p(d) == pytest.approx(test.pvalue, abs=0 if n <= 14 else 0.006)
+
+
 @pytest.mark.parametrize("n", [3, 10, 60])
 def test_detectable_difference_has_eighty_percent_power(n):
     generator = np.random.default_rng(0)

@@ -1,0 +1,47 @@
+"""Execute one notebook: what `notebooks` starts in a process of its own.
+
+A script rather than a module, so that it does not import the package (and torch) only to start a kernel that does.
+Usage: _execute.py NOTEBOOK FOLDER PARAMETERS_AS_JSON. Exit code 2 and one sentence for bad input, 1 and the cell with
+its traceback for any other failure.
+"""
+
+import json
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill
+from papermill.exceptions import PapermillExecutionError
+
+
+def execute(source: Path, out: Path, given: Mapping[str, Any]) -> int:
+    """Execute the notebook into the folder and keep it without its timings."""
+    with tempfile.TemporaryDirectory() as scratch:
+        executed = Path(scratch) / source.name
+        try:
+            papermill.execute_notebook(
+                str(source), str(executed), dict(given), progress_bar=False, cwd=str(source.parent)
+            )
+        except PapermillExecutionError as error:
+            (out / source.name).write_bytes(executed.read_bytes())
+            if error.ename == "InputError":
+                print(error.evalue)
+                return 2
+            print(f"cell {error.cell_index}:\n{error.source}\n\n" + "\n".join(error.traceback))
+            return 1
+        notebook = nbformat.read(executed, as_version=4)
+    notebook.metadata.pop("papermill", None)
+    for cell in notebook.cells:
+        for timing in ("papermill", "execution"):
+            cell.metadata.pop(timing, None)
+    kept, content = out / source.name, nbformat.writes(notebook)
+    if not kept.exists() or kept.read_text() != content:  # an unchanged file keeps its time, and the book its page
+        kept.write_text(content)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(execute(Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])))
