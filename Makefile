@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 PYTEST = $(BIN)/python -m pytest -n 2 --dist loadgroup
 
-.PHONY: help env book test test-all bench lint clean
+.PHONY: help env book test test-all bench figure lint clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -37,6 +37,10 @@ test-all: env ## the tests with the slow ones
 
 bench: env ## a stack of runs against an ordinary loop
 	$(BIN)/lsr bench
+
+figure: env ## draw the README's figure anew from the quick preset's runs
+	$(BIN)/python -c "from lsr_core import claims, figures; \
+		figures.save(figures.forest(claims.judge(range(claims.preset('quick').seeds))), 'book/_static/verdicts.svg')"
 
 lint: env ## style and formatting
 	$(BIN)/ruff check .

@@ -26,7 +26,7 @@ def execute(runs: Sequence[Run], store: Store | None = None) -> list[Record]:
         store.check_writable()
     with bar(total=len(missing), unit="run") as progress:
         for stack in _stacks(missing):
-            progress.set_description(f"{stack[0].data}, {stack[0].train} examples")
+            progress.set_description(f"{stack[0].data}, {stack[0].train} examples", refresh=False)
             here = {run.key: run for run in stack}
             kept |= {key: store.get(key) for key in here if key in store}  # another process was faster
             left = [run for key, run in here.items() if key not in kept]

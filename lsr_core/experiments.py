@@ -332,11 +332,11 @@ class Measure:
 
 MEASURES: dict[str, Measure] = {
     "accuracy": Measure("accuracy", "points", 100, 0.3, higher_is_better=True, digits=2),
-    "nll_scaled": Measure("NLL after temperature scaling", "nats", 1, 0.02, higher_is_better=False, digits=3),
+    "nll_scaled": Measure("NLL after scaling", "nats", 1, 0.02, higher_is_better=False, digits=3),
     "ece": Measure("ECE", "", 1, 0.01, higher_is_better=False, digits=3),
     "kl_posterior": Measure("KL from the truth", "nats", 1, 0.02, higher_is_better=False, digits=3),
-    "kl_posterior_scaled": Measure("the same, best τ", "nats", 1, 0.02, higher_is_better=False, digits=3),
-    "kl_dark": Measure("the same, wrong classes", "nats", 1, 0.02, higher_is_better=False, digits=3),
+    "kl_posterior_scaled": Measure("KL at the best τ", "nats", 1, 0.02, higher_is_better=False, digits=3),
+    "kl_dark": Measure("KL on wrong classes", "nats", 1, 0.02, higher_is_better=False, digits=3),
 }
 
 

@@ -4,6 +4,7 @@ import base64
 import html
 import io
 from collections.abc import Mapping, Sequence
+from typing import IO
 
 import matplotlib as mpl
 import numpy as np
@@ -49,11 +50,16 @@ class Shown:
         return self._plain
 
 
+def save(figure: Figure, file: str | IO[bytes]) -> None:
+    """Write a figure as SVG; the same figure gives the same bytes."""
+    with mpl.rc_context(_STYLE):
+        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+
+
 def show(figure: Figure, caption: str, alt: str) -> Shown:
     """A figure as SVG with a caption that says what to see, and a text for those who do not see it."""
     buffer = io.BytesIO()
-    with mpl.rc_context(_STYLE):
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    save(figure, buffer)
     source = "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
     image = f'<img src="{source}" alt="{html.escape(alt)}" style="max-width:100%;height:auto">'
     content = f'<figure style="margin:1em 0">{image}<figcaption>{html.escape(caption)}</figcaption></figure>'
@@ -166,6 +172,7 @@ def heat(cells: pd.DataFrame, label: str) -> Figure:
         sns.heatmap(
             cells, annot=True, fmt="+.2f", cmap="vlag_r", vmin=-reach, vmax=reach, ax=axes, cbar_kws={"label": label}
         )
+    axes.set(xlabel=cells.columns.name, ylabel="")
     axes.set_yticklabels(axes.get_yticklabels(), rotation=0)
     return figure
 

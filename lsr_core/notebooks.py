@@ -72,10 +72,14 @@ def run(chosen: Sequence[str], given: Mapping[str, Any], out: Path, time_limit: 
     first, last = [n for n in plan if n != SUMMARY], [n for n in plan if n == SUMMARY]
     outcomes = []
     with bar(total=len(plan), unit="notebook") as progress, ThreadPoolExecutor(AT_A_TIME) as pool:
+        running: list[str] = []
 
         def one(name: str) -> Outcome:
-            progress.set_description(name)
+            running.append(name)
+            progress.set_description(", ".join(running))
             outcome = _run_one(name, plan[name], out, time_limit)
+            running.remove(name)
+            progress.set_description(", ".join(running), refresh=False)
             progress.update()
             return outcome
 

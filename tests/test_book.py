@@ -1,0 +1,185 @@
+"""The built book in a real browser."""
+
+import functools
+import http.server
+import os
+import shutil
+import threading
+from html.parser import HTMLParser
+from urllib.parse import unquote, urldefrag, urlparse
+
+import pytest
+from playwright.sync_api import sync_playwright
+
+pytestmark = pytest.mark.xdist_group("book")
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+QUIET = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+PAGES = [
+    "index",
+    "label_smoothing",
+    "lsr_is_kd",
+    "lsrkd",
+    "rerun",
+    "records",
+    "status",
+    "bibliography",
+    "search",
+]
+
+
+@pytest.fixture(scope="session")
+def address(built_book):
+    """The book on a server of this machine."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(built_book)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(scope="session")
+def browser():
+    path = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        pytest.skip("no Chromium on this machine: install it, or name it with CHROMIUM=")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=QUIET)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(browser, address):
+    """Open a page; returns it with everything that went wrong on the way."""
+    contexts = []
+
+    def open_page(name, width=1280, **options):
+        context = browser.new_context(viewport={"width": width, "height": 900}, **options)
+        contexts.append(context)
+        page, wrong = context.new_page(), []
+        page.on("console", lambda m: wrong.append(f"console: {m.text}") if m.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: wrong.append(f"error: {error}"))
+        page.on("requestfailed", lambda request: wrong.append(f"failed: {request.url}"))
+        page.on("response", lambda r: wrong.append(f"{r.status}: {r.url}") if r.status >= 400 else None)
+        page.on("request", lambda r: wrong.append(f"outside: {r.url}") if outside(r.url) else None)
+        page.goto(f"{address}/{name}.html", wait_until="networkidle")
+        return page, wrong
+
+    def outside(url):
+        return not url.startswith((address, "data:", "blob:"))
+
+    yield open_page
+    for context in contexts:
+        context.close()
+
+
+def test_the_list_of_pages_is_the_books(built_book):
+    assert {path.stem for path in built_book.glob("*.html")} - {"genindex"} == set(PAGES)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_opens_without_an_error_or_a_request_to_the_outside(visit, name):
+    _, wrong = visit(name)
+    assert not wrong
+
+
+@pytest.mark.parametrize("name", ["label_smoothing", "lsr_is_kd", "lsrkd"])
+def test_every_formula_is_typeset(visit, name):
+    page, _ = visit(name)
+    page.wait_for_function("window.MathJax?.startup?.promise !== undefined")
+    page.evaluate("MathJax.startup.promise.then(() => true)")
+    assert page.locator(".math").count() > 0
+    assert page.locator(".math:not(:has(mjx-container))").count() == 0
+    assert page.locator("mjx-merror, [data-mjx-error]").count() == 0
+    text = page.locator("article").inner_text()
+    assert "\\(" not in text
+    assert "$$" not in text
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_image_has_a_text_and_is_there(visit, name):
+    page, _ = visit(name)
+    images = page.evaluate(
+        "[...document.images].map(i => [i.alt, i.complete && i.naturalWidth > 0, i.src.slice(0, 80)])"
+    )
+    assert all(alt and there for alt, there, _ in images), images
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_phone_need_not_scroll_sideways(visit, name):
+    page, _ = visit(name, width=390)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+@pytest.mark.parametrize("name", ["index", "label_smoothing"])
+def test_text_is_readable_in_dark_mode(visit, name):
+    """Contrast of at least 4.5 between the text of paragraphs, tables and captions and what lies behind it."""
+    page, _ = visit(name, color_scheme="dark")
+    page.evaluate("document.documentElement.dataset.theme = 'dark'")
+    contrasts = page.evaluate(CONTRASTS)
+    assert contrasts
+    assert min(contrasts.values()) >= 4.5, sorted(contrasts.items(), key=lambda item: item[1])[:5]
+
+
+CONTRASTS = """() => {
+  const light = c => { const [r, g, b] = c.map(v => (v /= 255) <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4);
+                       return .2126 * r + .7152 * g + .0722 * b };
+  const parse = s => s.match(/[\\d.]+/g).map(Number);
+  const behind = e => { for (; e; e = e.parentElement) { const c = parse(getComputedStyle(e).backgroundColor);
+                        if (c.length < 4 || c[3] > .5) return c.slice(0, 3) } return [255, 255, 255] };
+  const found = {};
+  for (const e of document.querySelectorAll('article p, article li, article td, article th, article figcaption')) {
+    const [a, b] = [light(parse(getComputedStyle(e).color).slice(0, 3)), light(behind(e))];
+    found[e.tagName + ' ' + e.innerText.slice(0, 40)] = (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
+  }
+  return found }"""
+
+
+class _Links(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.links, self.anchors = [], set()
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.anchors |= {attributes[name] for name in ("id", "name") if attributes.get(name)}
+        if tag == "a" and attributes.get("href"):
+            self.links.append(attributes["href"])
+
+
+def test_no_link_within_the_book_is_broken(built_book):
+    pages = {}
+    for path in built_book.glob("*.html"):
+        pages[path.name] = _Links()
+        pages[path.name].feed(path.read_text())
+    broken = []
+    for name, page in pages.items():
+        for link in page.links:
+            target, anchor = urldefrag(link)
+            if urlparse(link).scheme or link == "#":
+                continue
+            target = unquote(target) or name
+            exists = (built_book / target).exists()
+            if not exists or (anchor and target in pages and unquote(anchor) not in pages[target].anchors):
+                broken.append(f"{name}: {link}")
+    assert not broken
+
+
+def test_numbers_in_the_prose_are_glued(built_book):
+    page = (built_book / "index.html").read_text()
+    assert page.count('class="pasted-text"') >= 20
+    assert "exploratory" in page  # the tiny book says that its seeds are not the preset's

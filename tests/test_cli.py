@@ -1,0 +1,144 @@
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from lsr_core import notebooks, objective
+from lsr_core.cli import main
+from lsr_core.execution import execute
+from lsr_core.runs import Run, Schedule
+
+
+def call(*arguments):
+    return CliRunner().invoke(main, arguments)
+
+
+@pytest.fixture
+def records():
+    methods = (objective("cross-entropy"), objective("lsrkd", temperature=4))
+    return execute([Run("digits", 50, m, Schedule(0.1, epochs=1), seed) for m in methods for seed in (0, 1)])
+
+
+def test_runs_are_listed_one_a_line(records):
+    lines = call("runs", "list").stdout.splitlines()
+    assert len(lines) == len(records) + 1
+    assert {line.split()[0] for line in lines[:-1]} == {record.key for record in records}
+    assert any("lsrkd alpha=0.1 temperature=4" in line for line in lines)
+
+
+def test_runs_are_listed_as_json_for_programs(records):
+    rows = [json.loads(line) for line in call("runs", "list", "--json").stdout.splitlines()]
+    assert {row["key"]: row["accuracy"] for row in rows} == {r.key: r.metrics["accuracy"] for r in records}
+
+
+def test_a_diverged_run_is_listed_as_such():
+    execute([Run("digits", 50, objective("cross-entropy"), Schedule(1e30, epochs=2), 0)])
+    assert "diverged" in call("runs", "list").stdout
+
+
+def test_a_run_is_shown_by_the_beginning_of_its_key(records):
+    key = records[0].key
+    assert f"key: {key}" in call("runs", "show", key[:8]).stdout
+    shown = json.loads(call("runs", "show", key, "--json").stdout)
+    assert shown["metrics"] == records[0].metrics
+
+
+def test_runs_are_removed_all_or_none(records, own_store):
+    first, second, *_ = (record.key for record in records)
+    refused = call("runs", "rm", first, "0" * 20)
+    assert refused.exit_code == 2
+    assert first in own_store
+    assert call("runs", "rm", first, second).exit_code == 0
+    assert len(own_store.keys()) == len(records) - 2
+
+
+def test_the_notebooks_are_listed_with_their_parameters():
+    listed = call("notebooks", "list").stdout
+    assert all(name in listed for name in notebooks.names())
+    assert 'preset = "quick"' in listed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("notebooks", "run", "nothing"), "unknown notebook 'nothing'; there are"),
+        (("notebooks", "run", "lsrkd", "-p", "tau", "3"), "notebook 'lsrkd' has no parameter 'tau'"),
+        (("notebooks", "run", "lsrkd", "-p", "preset", "slow"), "unknown preset 'slow'; there is quick"),
+        (("tune", "kd"), "unknown method 'kd'"),
+        (("tune", "lsr", "--preset", "slow"), "unknown preset 'slow'"),
+        (("runs", "show", "zz"), "no record's key begins with 'zz'"),
+        (("runs", "rm", "zz"), "there is no record 'zz'"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_two(arguments, message):
+    result = call(*arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert "Traceback" not in result.output
+
+
+def test_a_damaged_record_is_one_sentence_and_nothing_is_lost(records, own_store):
+    path = next(own_store.folder.glob(f"*/{records[0].key}.json"))
+    path.write_text(path.read_text()[:100])
+    result = call("runs", "list")
+    assert result.exit_code == 2
+    assert f"lsr runs rm {records[0].key}" in result.stderr
+    assert len(own_store.keys()) == len(records)
+    assert call("runs", "rm", records[0].key).exit_code == 0
+    assert call("runs", "list").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value", "message"),
+    [
+        ("seeds", "0", "seeds is 0; paired differences need at least 2"),
+        ("seeds", "[1, 1]", "no seed may be repeated"),
+        ("epsilons", "[1.5]", "epsilon is 1.5; it must be a number from 0 to 1"),
+        ("sizes", "[10000]", "train is 10000; digits has 1 to 700"),
+    ],
+)
+def test_bad_values_in_a_notebook_are_one_sentence_and_exit_code_two(parameter, value, message, tmp_path):
+    result = call("notebooks", "run", "label_smoothing", "-p", parameter, value, "--out", str(tmp_path))
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert "refused" in result.stdout
+
+
+def test_ctrl_c_keeps_finished_runs_and_the_same_command_goes_on(own_store):
+    """A real process, interrupted by a real signal while it trains."""
+    code = """
+import sys
+from lsr_core import objective
+from lsr_core.cli import main
+from lsr_core import experiments
+experiments.SETTINGS = experiments.DIGITS[:1]
+experiments.TUNING_SEEDS = range(1000, 1020)
+main(["tune", "cross-entropy"])
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    while len(own_store.keys()) < 32 and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(2)
+    said = process.communicate()[1]
+    assert process.returncode == 130
+    assert "finished runs are kept" in said
+    assert "Traceback" not in said
+    kept = {key: own_store._path(key).read_bytes() for key in sorted(own_store.keys())}
+    assert 32 <= len(kept) < 240
+    assert len(list(own_store)) == len(kept)  # none is damaged
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(own_store.keys()) == 240
+    assert {key: own_store._path(key).read_bytes() for key in kept} == kept
+
+
+def test_help_names_every_command():
+    assert all(word in call("--help").stdout for word in ("notebooks", "runs", "tune", "bench"))
+    done = subprocess.run([Path(sys.executable).with_name("lsr"), "--version"], capture_output=True, check=False)
+    assert done.returncode == 0

@@ -1,0 +1,169 @@
+import numpy as np
+import pytest
+from scipy import stats
+
+from lsr_core import InputError, experiments, objective
+from lsr_core.experiments import DIGITS, SETTINGS, TRIALS, TUNING_SEEDS, Arm, Setting
+from lsr_core.runs import Schedule
+
+FAST = Schedule(0.1, epochs=1)
+CE = Arm(Setting("digits", 50), objective("cross-entropy"), FAST)
+LSR = Arm(Setting("digits", 50), objective("lsr"), FAST)
+DOOMED = Arm(Setting("digits", 50), objective("cross-entropy"), Schedule(1e30, epochs=2))
+
+
+@pytest.mark.parametrize(
+    ("seeds", "message"),
+    [
+        (0, "seeds is 0; paired differences need at least 2"),
+        (1, "seeds is 1"),
+        ([], "need at least 2"),
+        ([3], "need at least 2"),
+        ([1, 2, 1], r"seeds is \[1, 2, 1\]; no seed may be repeated"),
+        ([0, -1], "seed -1 is not a whole number from 0 to 999"),
+        ([0, 1000], "seed 1000 is not a whole number from 0 to 999"),
+        ([0, 1.5], "seed 1.5"),
+        ("many", "seeds is 'many'; give a number or a list"),
+        (None, "seeds is None"),
+        (True, "seeds is True"),
+        (2.5, "seeds is 2.5"),
+    ],
+)
+def test_seeds_that_cannot_pair_are_refused(seeds, message):
+    with pytest.raises(InputError, match=message):
+        experiments.paired_seeds(seeds)
+
+
+def test_seeds_by_number_or_list():
+    assert experiments.paired_seeds(3) == (0, 1, 2)
+    assert experiments.paired_seeds([5, 2]) == (5, 2)
+
+
+def test_other_seeds_than_the_presets_are_exploratory():
+    assert not experiments.is_exploratory("quick", experiments.paired_seeds(60))
+    assert experiments.is_exploratory("quick", experiments.paired_seeds(59))
+    assert experiments.is_exploratory("quick", experiments.paired_seeds(61))
+
+
+def test_an_unknown_preset_is_refused():
+    with pytest.raises(InputError, match="unknown preset 'slow'; there is quick"):
+        experiments.preset("slow")
+
+
+def test_differences_are_paired_by_seed():
+    results = experiments.collect([CE, LSR], [0, 1, 2])
+    by_hand = results.values(LSR, "accuracy") - results.values(CE, "accuracy")
+    np.testing.assert_array_equal(results.differences(LSR, CE, "accuracy"), by_hand)
+    assert [record.run["seed"] for record in results.records(CE)] == [0, 1, 2]
+
+
+def test_a_diverged_run_counts_at_chance_level():
+    results = experiments.collect([DOOMED], [0, 1])
+    assert results.diverged(DOOMED) == 1.0
+    np.testing.assert_allclose(results.values(DOOMED, "accuracy"), 0.1)
+    np.testing.assert_allclose(results.values(DOOMED, "nll"), np.log(10))
+    np.testing.assert_allclose(results.values(DOOMED, "ece"), 0.9)
+
+
+def test_the_table_holds_what_scipy_computes():
+    results = experiments.collect([CE, LSR, DOOMED], range(4))
+    arms = {"cross-entropy": CE, "lsr": LSR, "doomed": DOOMED}
+    table = experiments.table(results, arms, "cross-entropy", ["accuracy"])
+    test = stats.ttest_1samp(100 * results.differences(LSR, CE, "accuracy"), 0)
+    low, high = test.confidence_interval(0.95)
+    mean = 100 * results.differences(LSR, CE, "accuracy").mean()
+    expected = f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]".replace("-", "−")
+    assert table.loc["lsr", "Δ accuracy, points [95 %]"] == expected
+    assert table.loc["cross-entropy", "Δ accuracy, points [95 %]"] == "–"
+    assert table["diverged"].tolist() == [0, 0, 4]
+
+
+def test_every_method_has_twelve_trials_and_they_differ():
+    for method, trials in TRIALS.items():
+        assert len(trials) == len(set(trials)) == 12, method
+        assert {trial.objective.name for trial in trials} == {method}
+
+
+def test_rates_are_the_baselines_or_a_stated_part_of_it():
+    allowed = {1.0, 0.5, 0.25, 0.125}
+    assert all(t.rate in allowed for trials in TRIALS.values() for t in trials if t.decay is None)
+
+
+def test_the_published_trials_are_those_of_the_table():
+    rows = experiments.tuned_rows()
+    assert len(rows) == len(SETTINGS) * len(TRIALS) * 12
+    for setting in SETTINGS:
+        for method, trials in TRIALS.items():
+            own = [r for r in rows if (r["data"], r["train"], r["method"]) == (setting.data, setting.train, method)]
+            for row, trial in zip(own, trials, strict=True):
+                arm = trial.arm(setting)
+                assert row["learning_rate"] == arm.schedule.learning_rate
+                assert row["weight_decay"] == arm.schedule.weight_decay
+                assert row["seeds"] == len(TUNING_SEEDS)
+                assert row.items() >= experiments.describe(arm.objective).items()
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=str)
+@pytest.mark.parametrize("method", TRIALS)
+def test_the_tuned_arm_is_the_trial_with_the_best_validation_accuracy(setting, method):
+    arm = experiments.tuned(setting, method)
+    rows = [
+        r
+        for r in experiments.tuned_rows()
+        if (r["data"], r["train"], r["method"]) == (setting.data, setting.train, method)
+    ]
+    best = max(r["validation_accuracy"] for r in rows)
+    chosen = [r for r in rows if r["learning_rate"] == arm.schedule.learning_rate and r["validation_accuracy"] == best]
+    assert any(r.items() >= experiments.describe(arm.objective).items() for r in chosen)
+
+
+def test_ties_go_to_the_lower_likelihood_loss():
+    rows = [{"validation_accuracy": 0.9, "validation_nll": nll} for nll in (0.5, 0.3, 0.4)]
+    assert experiments.best_trial(rows)["validation_nll"] == 0.3
+
+
+def test_tuning_an_unknown_method_is_refused():
+    with pytest.raises(InputError, match="unknown method 'kd'; there are trials for cross-entropy"):
+        experiments.tune("kd", DIGITS[0])
+    with pytest.raises(InputError, match="is not tuned on digits, n = 77"):
+        experiments.tuned(Setting("digits", 77), "lsr")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["cross-entropy", "lsrkd-tc"])
+def test_tuning_again_gives_the_published_figures(method):
+    """The same to rounding: another processor may sum in another order."""
+    setting = DIGITS[0]
+    published = [
+        r
+        for r in experiments.tuned_rows()
+        if (r["data"], r["train"], r["method"]) == (setting.data, setting.train, method)
+    ]
+    for again, row in zip(experiments.tune(method, setting), published, strict=True):
+        assert again["validation_accuracy"] == pytest.approx(row["validation_accuracy"], abs=0.005)
+
+
+def test_the_sweeps_vary_one_constant():
+    lines, baselines = experiments.smoothing_sweep([0.1, 0.2], [50, 600])
+    assert {name: list(line) for name, line in lines.items()} == {"n = 50": [0.1, 0.2], "n = 600": [0.1, 0.2]}
+    assert lines["n = 50"][0.1].setting.train == 50
+    assert lines["n = 600"][0.1].schedule == baselines["n = 600"].schedule
+    grid = experiments.softening_grid(DIGITS[0], [1, 4], [0.1])
+    assert grid["τ = 4"][0.1].objective == objective("lsrkd", alpha=0.1, temperature=4)
+    by_gap, by_share, controls = experiments.correction_sweeps(DIGITS[0], [4], [6], [0.3])
+    assert controls["τ = 4"].objective.alpha == by_gap["τ = 4"][6].objective.alpha
+    assert by_share["τ = 4"][0.3].objective.share == 0.3
+
+
+@pytest.mark.parametrize(
+    ("epsilons", "sizes", "message"),
+    [
+        ([], [100], r"epsilons is \[\]; give a list of at least one number"),
+        (0.1, [100], "epsilons is 0.1; give a list"),
+        (["much"], [100], "epsilons holds 'much'; give numbers"),
+        ([2], [100], "epsilon is 2"),
+    ],
+)
+def test_a_sweep_over_nonsense_is_refused(epsilons, sizes, message):
+    with pytest.raises(InputError, match=message):
+        experiments.smoothing_sweep(epsilons, sizes)

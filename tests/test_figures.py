@@ -1,0 +1,68 @@
+import base64
+import re
+import warnings
+
+import pandas as pd
+import pytest
+
+from lsr_core import claims, experiments, figures, objective
+from lsr_core.experiments import Arm, Setting
+from lsr_core.runs import Schedule
+
+SETTING = Setting("digits", 50)
+CE, LSR = (Arm(SETTING, objective(m), Schedule(0.1, epochs=1)) for m in ("cross-entropy", "lsr"))
+
+
+@pytest.fixture
+def results():
+    return experiments.collect([CE, LSR], [0, 1, 2])
+
+
+@pytest.fixture
+def judgements(monkeypatch):
+    monkeypatch.setattr(claims, "CLAIMS", claims.CLAIMS[:3])
+    return claims.judge([0, 1, 2])
+
+
+def drawings(results, judgements):
+    yield figures.penalties()
+    yield figures.four_verdicts()
+    yield figures.forest(judgements)
+    yield figures.curves_by_constant(results, {"n = 50": {0.1: LSR}}, {"n = 50": CE}, ["accuracy", "ece"], "ε")
+    yield figures.heat(pd.DataFrame({0.1: {"τ = 1": 0.5, "τ = 4": -0.2}}).rename_axis(columns="α"), "points")
+    yield figures.by_setting(results, {"lsr": {"digits": LSR}, "cross-entropy": {"digits": CE}}, ["accuracy", "ece"])
+
+
+def test_every_figure_is_drawn_without_a_warning_and_twice_the_same(results, judgements):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        first = [figures.show(figure, "caption", "alt")._repr_html_() for figure in drawings(results, judgements)]
+        again = [figures.show(figure, "caption", "alt")._repr_html_() for figure in drawings(results, judgements)]
+    assert first == again
+
+
+def test_axes_have_labels(results, judgements):
+    for figure in drawings(results, judgements):
+        for axes in figure.axes:
+            assert axes.get_xlabel() or axes.get_ylabel()
+
+
+def test_a_figure_is_shown_with_caption_and_text_for_those_who_do_not_see_it():
+    shown = figures.show(figures.four_verdicts(), "what to <see>", 'four "intervals"')
+    content = shown._repr_html_()
+    assert 'alt="four &quot;intervals&quot;"' in content
+    assert "<figcaption>what to &lt;see&gt;</figcaption>" in content
+    svg = base64.b64decode(re.search(r"base64,([^\"]+)", content)[1])
+    assert b"<svg" in svg
+
+
+def test_the_board_links_every_claim_to_its_chapter(judgements):
+    content = figures.show_board(judgements, "caption")._repr_html_()
+    assert content.count('<a href="label_smoothing.html">') == len(judgements)
+
+
+def test_the_csv_holds_a_row_a_run(results):
+    content = figures.show_csv(results, "page")._repr_html_()
+    rows = base64.b64decode(re.search(r"base64,([^\"]+)", content)[1]).decode().splitlines()
+    assert len(rows) == 1 + 6
+    assert {"key", "seed", "accuracy", "epsilon"} <= set(rows[0].split(","))

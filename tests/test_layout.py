@@ -1,0 +1,131 @@
+"""The package's order: a file imports only from files above it in the list."""
+
+import ast
+import importlib
+import inspect
+import re
+import tomllib
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+import lsr_core
+from lsr_core.objectives import ALIASES
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "lsr_core"
+ORDER = [
+    "_errors",
+    "_torchvision",
+    "_progress",
+    "losses",
+    "statistics",
+    "metrics",
+    "teachers",
+    "objectives",
+    "data",
+    "models",
+    "runs",
+    "records",
+    "training",
+    "execution",
+    "experiments",
+    "claims",
+    "figures",
+    "_execute",
+    "notebooks",
+    "bench",
+    "cli",
+]
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def place(path):
+    """The entry of the list that a file belongs to."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported(path):
+    """The entries of the list that a file imports from the package."""
+    package = ["lsr_core", *path.relative_to(PACKAGE).parts[:-1]]
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, node.module] if node.module else base)
+            names = [module, *(f"{module}.{alias.name}" for alias in node.names)]
+        for name in names:
+            parts = name.split(".")
+            if parts[0] == "lsr_core" and len(parts) > 1 and parts[1] in ORDER:
+                yield parts[1]
+
+
+def test_the_list_is_the_package():
+    assert {place(path) for path in FILES} - {"__init__"} == set(ORDER)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_upwards(path):
+    if place(path) == "__init__":
+        return
+    below = {name for name in imported(path) if ORDER.index(name) > ORDER.index(place(path))}
+    assert not below
+
+
+def test_the_test_sees_imports():
+    assert {"losses", "teachers", "_errors"} <= set(imported(PACKAGE / "objectives.py"))
+    assert "_errors" in set(imported(PACKAGE / "data" / "digits.py"))
+
+
+@pytest.mark.parametrize("name", [name for name in ORDER if not name.startswith("_")])
+def test_public_things_are_documented_and_annotated(name):
+    module = importlib.import_module(f"lsr_core.{name}")
+    assert module.__doc__
+    for attribute, thing in vars(module).items():
+        own = getattr(thing, "__module__", "").startswith("lsr_core")
+        if attribute.startswith("_") or not own or not (inspect.isclass(thing) or inspect.isfunction(thing)):
+            continue
+        assert inspect.getdoc(thing), f"{name}.{attribute} has no docstring"
+        if inspect.isfunction(thing):
+            signature = inspect.signature(thing)
+            assert signature.return_annotation is not inspect.Signature.empty, f"{name}.{attribute}"
+            missing = [p.name for p in signature.parameters.values() if p.annotation is inspect.Parameter.empty]
+            assert not missing, f"{name}.{attribute}: {missing}"
+
+
+def test_every_direct_dependency_is_pinned_installed_and_explained():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    direct = [*project["dependencies"], *(d for extra in project["optional-dependencies"].values() for d in extra)]
+    names = {d.split(">")[0].split("<")[0].split("=")[0] for d in direct}
+    pins = {}
+    for line in (ROOT / "constraints.txt").read_text().splitlines():
+        if line.startswith("#"):
+            continue
+        pin, _, reason = line.partition("#")
+        name, _, number = pin.strip().partition("==")
+        assert reason.strip(), f"{name} is pinned without a reason"
+        assert "+" not in number
+        pins[name] = number
+    assert set(pins) == names
+    for name, number in pins.items():
+        assert version(name).partition("+")[0] == number, name
+
+
+def test_versions_agree():
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == lsr_core.__version__
+    assert f"version: {lsr_core.__version__}" in (ROOT / "CITATION.cff").read_text()
+
+
+def test_the_readmes_example_runs():
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    names = {}
+    exec(example, names)
+    assert names["logits"].grad is not None
+
+
+def test_the_readme_names_every_method():
+    text = (ROOT / "README.md").read_text()
+    assert all(f"`{name}`" in text for name in [*lsr_core.METHODS, *ALIASES])

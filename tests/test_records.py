@@ -1,0 +1,111 @@
+import json
+import os
+import stat
+
+import pytest
+
+from lsr_core import InputError, objective
+from lsr_core.records import Record, Store, provenance
+from lsr_core.runs import Run, Schedule
+
+RUN = Run("digits", 100, objective("lsr"), Schedule(0.1), seed=0)
+
+
+def record(run=RUN, accuracy=0.9):
+    return Record(run.canonical(), {"accuracy": accuracy, "nll": None}, {"epoch": [1]}, None, 0.01, provenance())
+
+
+def path_of(store, key=RUN.key):
+    return store.folder / key[:2] / f"{key}.json"
+
+
+def test_what_is_put_is_got(own_store):
+    own_store.put(record())
+    assert RUN.key in own_store
+    assert own_store.get(RUN.key) == record()
+    assert own_store.keys() == [RUN.key]
+    assert list(own_store) == [record()]
+
+
+def test_the_key_in_the_store_is_the_runs():
+    assert record().key == RUN.key
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text[: len(text) // 2],
+        lambda text: text[:0],
+        lambda text: f"[{text}]",
+        lambda text: text.replace('"accuracy": 0.9', '"accuracy": 0.99'),
+        lambda text: text.replace('"seed": 0', '"seed": 1'),
+        lambda text: text.replace('"checksum": "', '"checksum": "0'),
+        lambda text: json.dumps({k: v for k, v in json.loads(text).items() if k != "checksum"}),
+    ],
+)
+def test_a_damaged_record_is_reported_never_used_and_not_changed(own_store, damage):
+    own_store.put(record())
+    path = path_of(own_store)
+    path.write_text(damage(path.read_text()))
+    before = path.read_bytes()
+    with pytest.raises(InputError, match=f"{RUN.key}.json is damaged.*lsr runs rm {RUN.key}") as caught:
+        own_store.get(RUN.key)
+    assert "\n" not in str(caught.value)
+    assert path.read_bytes() == before
+
+
+def test_a_record_under_another_runs_name_is_damaged(own_store):
+    own_store.put(record())
+    other = "ab" + RUN.key[2:]
+    path_of(own_store, other).parent.mkdir()
+    path_of(own_store, other).write_bytes(path_of(own_store).read_bytes())
+    with pytest.raises(InputError, match="is damaged"):
+        own_store.get(other)
+
+
+def test_a_damaged_record_can_be_removed(own_store):
+    own_store.put(record())
+    path_of(own_store).write_text("")
+    own_store.remove(RUN.key)
+    assert RUN.key not in own_store
+    with pytest.raises(InputError, match="there is no record"):
+        own_store.remove(RUN.key)
+
+
+def test_writing_leaves_nothing_half_written(own_store, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_text", full)
+    with pytest.raises(InputError, match=r"cannot be written \(No space left on device\); set LSR_STORE"):
+        own_store.put(record())
+    monkeypatch.undo()
+    assert own_store.keys() == []
+    assert [p for p in own_store.folder.rglob("*") if p.is_file()] == []
+
+
+def test_a_folder_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be written"):
+        Store(tmp_path / "file" / "records").check_writable()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write everywhere")
+def test_a_folder_without_permission_is_refused(tmp_path):
+    tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    with pytest.raises(InputError, match="cannot be written"):
+        Store(tmp_path / "records").check_writable()
+
+
+def test_provenance_says_where_and_with_what():
+    made = provenance()
+    assert {"python", "torch", "numpy", "processor", "simd", "sources", "commit"} <= made.keys()
+    assert len(made["sources"]) == 16
+
+
+def test_the_store_follows_the_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("LSR_STORE", str(tmp_path / "here"))
+    assert Store().folder == tmp_path / "here"
+    monkeypatch.delenv("LSR_STORE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert Store().folder == tmp_path / "lsr_core" / "records"
