@@ -37,6 +37,8 @@ def execute(source: Path, out: Path, given: Mapping[str, Any]) -> int:
     for cell in notebook.cells:
         for timing in ("papermill", "execution"):
             cell.metadata.pop(timing, None)
+        if "injected-parameters" in cell.metadata.get("tags", []):
+            cell["id"] = "injected-parameters"  # papermill's own is drawn at random
     kept, content = out / source.name, nbformat.writes(notebook)
     if not kept.exists() or kept.read_text() != content:  # an unchanged file keeps its time, and the book its page
         kept.write_text(content)

@@ -12,13 +12,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Literal
 
 import papermill
+from tqdm import tqdm
 
 from ._errors import InputError, require
 from ._progress import bar
@@ -28,6 +28,7 @@ _EXECUTE = Path(__file__).with_name("_execute.py")
 SUMMARY = "index"  # the landing page reads what the others left, so it runs after them
 AT_A_TIME = 2
 TIME_LIMIT = 1800.0  # seconds a notebook
+_POLL, _GRACE = 0.1, 10.0  # seconds
 
 Result = Literal["done", "refused", "failed", "out of time"]
 _EXIT: dict[int, Result] = {0: "done", 2: "refused"}
@@ -69,23 +70,73 @@ def run(chosen: Sequence[str], given: Mapping[str, Any], out: Path, time_limit: 
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"folder {out} cannot be written ({error.strerror}); name another with --out") from None
-    first, last = [n for n in plan if n != SUMMARY], [n for n in plan if n == SUMMARY]
     outcomes = []
-    with bar(total=len(plan), unit="notebook") as progress, ThreadPoolExecutor(AT_A_TIME) as pool:
-        running: list[str] = []
-
-        def one(name: str) -> Outcome:
-            running.append(name)
-            progress.set_description(", ".join(running))
-            outcome = _run_one(name, plan[name], out, time_limit)
-            running.remove(name)
-            progress.set_description(", ".join(running), refresh=False)
-            progress.update()
-            return outcome
-
-        for wave in (first, last):
-            outcomes += pool.map(one, wave)
+    with bar(total=len(plan), unit="notebook") as progress:
+        for wave in ([n for n in plan if n != SUMMARY], [n for n in plan if n == SUMMARY]):
+            outcomes += _run_wave({name: plan[name] for name in wave}, out, time_limit, progress)
     return outcomes
+
+
+def _run_wave(plan: Mapping[str, Mapping[str, Any]], out: Path, time_limit: float, progress: tqdm) -> list[Outcome]:
+    """Run notebooks side by side; when this is left early, their processes are ended."""
+    waiting, running, outcomes = list(plan), list[_Child](), []
+    try:
+        while waiting or running:
+            while waiting and len(running) < AT_A_TIME:
+                running.append(_Child(waiting[0], plan[waiting.pop(0)], out))
+                progress.set_description(", ".join(child.name for child in running))
+            time.sleep(_POLL)
+            progress.refresh()
+            for child in [child for child in running if child.is_over(time_limit)]:
+                running.remove(child)
+                outcomes.append(child.outcome(time_limit))
+                progress.update()
+    finally:
+        for child in running:
+            child.end()
+    return outcomes
+
+
+class _Child:
+    """A notebook that runs in a process of its own."""
+
+    def __init__(self, name: str, given: Mapping[str, Any], out: Path) -> None:
+        self.name, self._start = name, time.monotonic()
+        self._said, self._noise = (tempfile.TemporaryFile("w+") for _ in range(2))  # noqa: SIM115
+        command = [sys.executable, str(_EXECUTE), str(FOLDER / f"{name}.ipynb"), str(out), json.dumps(dict(given))]
+        environment = {**os.environ, "TQDM_DISABLE": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+        # A session of its own, so that Ctrl-C reaches this process first, which then ends the others.
+        self._process = subprocess.Popen(
+            command, env=environment, stdout=self._said, stderr=self._noise, start_new_session=True
+        )
+
+    @property
+    def _seconds(self) -> float:
+        return time.monotonic() - self._start
+
+    def is_over(self, time_limit: float) -> bool:
+        return self._process.poll() is not None or self._seconds > time_limit
+
+    def outcome(self, time_limit: float) -> Outcome:
+        seconds, code = self._seconds, self._process.poll()
+        if code is None:
+            self.end()
+        said, noise = _content(self._said), _content(self._noise)
+        report = said or noise  # a kernel's warnings matter only where nothing else was said
+        if code is None:
+            report = f"ended after the time limit of {time_limit:.0f} s\n{report}".strip()
+        result = "out of time" if code is None else _EXIT.get(code, "failed")
+        ended = datetime.now(UTC).strftime("%Y-%m-%d %H:%M")
+        return Outcome(self.name, result, seconds, ended, "" if result == "done" else report)
+
+    def end(self) -> None:
+        """Interrupt the process, which shuts its kernel down; insist where it does not."""
+        self._process.send_signal(signal.SIGINT)
+        try:
+            self._process.wait(_GRACE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
 
 def _plan(chosen: Sequence[str], given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -128,29 +179,7 @@ def status_page(outcomes: Sequence[Outcome]) -> str:
     )
 
 
-def _run_one(name: str, given: Mapping[str, Any], out: Path, time_limit: float) -> Outcome:
-    command = [sys.executable, str(_EXECUTE), str(FOLDER / f"{name}.ipynb"), str(out), json.dumps(dict(given))]
-    environment = {**os.environ, "TQDM_DISABLE": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
-    start = time.monotonic()
-    with tempfile.TemporaryFile("w+") as said, tempfile.TemporaryFile("w+") as noise:
-        # Its own session, so that the time limit ends the kernel with its parent.
-        child = subprocess.Popen(command, env=environment, stdout=said, stderr=noise, start_new_session=True)
-        try:
-            code: int | None = child.wait(time_limit)
-        except BaseException as stop:
-            os.killpg(child.pid, signal.SIGTERM)
-            child.wait()
-            if not isinstance(stop, subprocess.TimeoutExpired):
-                raise
-            code = None
-        report = _content(said) or _content(noise)  # a kernel's warnings matter only where nothing else was said
-    result = "out of time" if code is None else _EXIT.get(code, "failed")
-    if result == "out of time":
-        report = f"ended after the time limit of {time_limit:.0f} s\n{report}".strip()
-    ended = datetime.now(UTC).strftime("%Y-%m-%d %H:%M")
-    return Outcome(name, result, time.monotonic() - start, ended, "" if result == "done" else report)
-
-
 def _content(file: IO[str]) -> str:
-    file.seek(0)
-    return file.read().strip()
+    with file:
+        file.seek(0)
+        return file.read().strip()

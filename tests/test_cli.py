@@ -4,6 +4,7 @@ import sys
 import time
 from pathlib import Path
 
+import nbformat
 import pytest
 from click.testing import CliRunner
 
@@ -136,6 +137,42 @@ main(["tune", "cross-entropy"])
     assert done.returncode == 0, done.stderr
     assert len(own_store.keys()) == 240
     assert {key: own_store._path(key).read_bytes() for key in kept} == kept
+
+
+def test_ctrl_c_ends_the_notebooks_and_their_kernels(tmp_path):
+    source, mark = tmp_path / "notebooks", tmp_path / "pid"
+    source.mkdir()
+    cell = f"import os, time\nopen({str(mark)!r}, 'w').write(str(os.getpid()))\ntime.sleep(600)"
+    metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    cells = [nbformat.v4.new_code_cell(cell)]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), source / "slow.ipynb")
+    code = f"""
+from pathlib import Path
+from lsr_core import cli, notebooks
+notebooks.FOLDER = Path({str(source)!r})
+cli.main(["notebooks", "run", "--out", {str(tmp_path / "out")!r}])
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
+    while not (mark.exists() and mark.read_text()) and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(2)
+    said = process.communicate(timeout=30)[1]
+    assert process.returncode == 130
+    assert "interrupted" in said
+    assert "Traceback" not in said
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{mark.read_text()}").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not Path(f"/proc/{mark.read_text()}").exists()
+
+
+@pytest.mark.parametrize("store", ["/proc/nowhere", "/dev/null/records"])
+def test_a_store_that_cannot_be_written_is_one_sentence(store, tmp_path, monkeypatch):
+    monkeypatch.setenv("LSR_STORE", store)
+    result = call("notebooks", "run", "label_smoothing", "-p", "seeds", "2", "--out", str(tmp_path))
+    assert result.exit_code == 2
+    assert f"results folder {store} cannot be written" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_help_names_every_command():
