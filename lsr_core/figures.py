@@ -37,6 +37,9 @@ _STYLE = {
 }
 
 
+_READABLE = 75  # pixels an inch of a figure, below which its text is too small
+
+
 class Shown:
     """Something displayed in a notebook and in the book: HTML with a caption."""
 
@@ -61,9 +64,9 @@ def show(figure: Figure, caption: str, alt: str) -> Shown:
     buffer = io.BytesIO()
     save(figure, buffer)
     source = "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
-    image = f'<img src="{source}" alt="{html.escape(alt)}" style="max-width:100%;height:auto">'
-    content = f'<figure style="margin:1em 0">{image}<figcaption>{html.escape(caption)}</figcaption></figure>'
-    return Shown(content, f"{alt}\n{caption}")
+    readable = f"min-width:{_READABLE * figure.get_figwidth():.0f}px;max-width:100%;height:auto"
+    image = f'<img src="{source}" alt="{html.escape(alt)}" style="{readable}">'
+    return Shown(_figure(image, caption), f"{alt}\n{caption}")
 
 
 def show_table(table: pd.DataFrame, caption: str, digits: int = 2) -> Shown:
@@ -71,10 +74,13 @@ def show_table(table: pd.DataFrame, caption: str, digits: int = 2) -> Shown:
     body = table.rename_axis(columns=table.index.name, index=None).to_html(
         classes="study", float_format=lambda value: f"{value:.{digits}f}", border=0, na_rep="–", escape=False
     )
-    content = (
-        f'<figure style="margin:1em 0;overflow-x:auto">{body}<figcaption>{html.escape(caption)}</figcaption></figure>'
-    )
-    return Shown(content, f"{table.to_string()}\n{caption}")
+    return Shown(_figure(body, caption), f"{table.to_string()}\n{caption}")
+
+
+def _figure(content: str, caption: str) -> str:
+    """Content that scrolls sideways where the page is too narrow, above its caption."""
+    scrolling = f'<div style="overflow-x:auto">{content}</div>'
+    return f'<figure style="margin:1em 0">{scrolling}<figcaption>{html.escape(caption)}</figcaption></figure>'
 
 
 def show_board(judgements: Sequence[Judgement], caption: str) -> Shown:

@@ -13,7 +13,7 @@ import math
 from typing import Literal, NamedTuple
 
 import torch
-from scipy import optimize
+from scipy import optimize, special
 from torch import Tensor
 from torch.nn.functional import log_softmax, one_hot
 
@@ -63,7 +63,7 @@ def cross_entropy(targets: Tensor, logits: Tensor) -> Tensor:
 
 def kl_divergence(teacher: Tensor, logits: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
     """$D_{KL}(q \\| p_\\tau)$, summed over classes, of probabilities `[..., B, K]`; returns `[..., B]`."""
-    tau = _per_row(temperature, logits)
+    tau = _per_row(temperature, logits).to(logits)
     return torch.special.xlogy(teacher, teacher).sum(-1) - (teacher * log_softmax(logits / tau[..., None], -1)).sum(-1)
 
 
@@ -81,8 +81,8 @@ def distillation_loss(
     The usual weights are $h = 1-\\alpha$ and $s = \\alpha\\tau^2$. Averaged over the batch.
     """
     rows = -log_softmax(logits, -1).gather(-1, labels[..., None])[..., 0]
-    hard = (_per_row(hard_weight, logits) * rows).mean(-1)
-    soft = (_per_row(soft_weight, logits) * kl_divergence(teacher, logits, temperature)).mean(-1)
+    hard = (_per_row(hard_weight, logits).to(logits) * rows).mean(-1)
+    soft = (_per_row(soft_weight, logits).to(logits) * kl_divergence(teacher, logits, temperature)).mean(-1)
     return Loss(hard + soft, hard.detach(), soft.detach())
 
 
@@ -123,7 +123,7 @@ def smoothing_gradient(
 
 def corrected_share(gap: float, temperature: float, classes: int) -> float:
     """The share β of the right class whose optimum has the logit gap G: $e^{G/\\tau}/(e^{G/\\tau}+K-1)$."""
-    return 1 / (1 + (classes - 1) * math.exp(-gap / temperature))
+    return float(special.expit(gap / temperature - math.log(classes - 1)))
 
 
 def optimum_gap(
@@ -132,17 +132,18 @@ def optimum_gap(
     """The logit gap between the right class and the others at which the loss of one image is least.
 
     Solves $h\\,(1-p_y) = \\frac{s}{\\tau}(p_{\\tau,y}-\\beta)$ with all wrong classes equal. Infinite where nothing
-    holds the gap back (s = 0).
+    holds the gap back: no soft part, or a teacher as sure as the label.
     """
     require_positive("temperature", temperature)
-    if soft_weight == 0:
-        return math.inf
 
     def slope(gap: float) -> float:
         wrong = 1 - corrected_share(gap, 1.0, classes)
         return hard_weight * wrong - soft_weight / temperature * (corrected_share(gap, temperature, classes) - share)
 
-    return float(optimize.brentq(slope, -1.0, 700 * temperature, xtol=1e-12))
+    reach = 700 * temperature
+    if soft_weight == 0 or share == 1:
+        return math.inf
+    return float(optimize.brentq(slope, -reach, reach, xtol=1e-12)) if slope(-reach) > 0 else -math.inf
 
 
 class _SmoothingLoss(torch.autograd.Function):
@@ -204,7 +205,7 @@ def _excess(share: Tensor, classes: int) -> Tensor:
 
 def _per_row(value: float | Tensor, logits: Tensor) -> Tensor:
     """A number, or one a run, as float64 that broadcasts against `[..., B]`."""
-    value = torch.as_tensor(value, dtype=torch.float64, device=logits.device)
+    value = torch.as_tensor(value, dtype=torch.float64)
     return value[..., None] if value.ndim else value.reshape((1,) * (logits.ndim - 1))
 
 

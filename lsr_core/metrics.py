@@ -1,6 +1,6 @@
 """What is measured on a network's outputs.
 
-Logits are `[..., N, K]`, labels int64 `[N]`; the result has the leading axes, one value a run.
+Logits are `[..., N, K]`, labels int64 `[N]` or `[..., N]`; the result has the leading axes, one value a run.
 """
 
 import math
@@ -16,14 +16,17 @@ _HALVINGS = 24
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
-    """The share of right answers, from 0 to 1."""
-    return (logits.argmax(-1) == labels).double().mean(-1)
+    """The share of examples whose label has the largest logit, from 0 to 1; equal logits answer nothing."""
+    by_class = logits.mT.contiguous()  # with the classes in front, torch is several times faster for few classes
+    largest = by_class.amax(-2)
+    right = (_of_label(by_class, labels) == largest) & (largest > by_class.amin(-2))
+    return right.double().mean(-1)
 
 
 def nll(logits: Tensor, labels: Tensor, temperature: Tensor | float = 1.0) -> Tensor:
     """Negative log-likelihood of the labels in nats, averaged over examples, after division by `temperature`."""
-    log_p = _log_softmax_by_class(_scaled(logits, temperature))
-    return -log_p.gather(-2, labels.expand(logits.shape[:-1])[..., None, :]).double().mean((-1, -2))
+    by_class = _scaled(logits, temperature).mT.contiguous()
+    return (by_class.logsumexp(-2) - _of_label(by_class, labels)).mean(-1, dtype=torch.float64)
 
 
 def ece(logits: Tensor, labels: Tensor, bins: int = 15) -> Tensor:
@@ -67,9 +70,10 @@ def kl_of_dark_part(posterior: Tensor, logits: Tensor, labels: Tensor) -> Tensor
     return kl_divergence(truth / truth.sum(-1, keepdim=True), dark).mean(-1)
 
 
-def _log_softmax_by_class(logits: Tensor) -> Tensor:
-    """Log-probabilities `[..., K, N]`: with the classes in front, torch is ten times faster for few classes."""
-    return log_softmax(logits.mT.contiguous(), -2)
+def _of_label(by_class: Tensor, labels: Tensor) -> Tensor:
+    """The entries `[..., N]` of the labels among `[..., K, N]`."""
+    index = labels.expand(*by_class.shape[:-2], by_class.shape[-1])
+    return by_class.gather(-2, index[..., None, :])[..., 0, :]
 
 
 def _scaled(logits: Tensor, temperature: Tensor | float) -> Tensor:

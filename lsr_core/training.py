@@ -66,10 +66,14 @@ class _Stack:
         )
 
     def _epoch(self, epoch: int) -> None:
-        labels, batch = self.data.train_labels, self.schedule.batch_size
-        order = torch.stack([torch.randperm(labels.shape[1], generator=generator) for generator in self.orders])
-        stack = torch.arange(len(self.runs))[:, None]
-        inputs, labels = self.data.train_inputs[stack, order], labels[stack, order]
+        batch = self.schedule.batch_size
+        count = self.data.train_labels.shape[1]
+        order = torch.stack([torch.randperm(count, generator=generator) for generator in self.orders])
+        rows = (order + count * torch.arange(len(self.runs))[:, None]).flatten()
+        inputs, labels = (
+            values.flatten(0, 1).index_select(0, rows).unflatten(0, order.shape)
+            for values in (self.data.train_inputs, self.data.train_labels)
+        )
         steps = list(zip(inputs.split(batch, 1), labels.split(batch, 1), strict=True))
         for step, (x, y) in enumerate(steps):
             done = (epoch - 1 + step / len(steps)) / self.schedule.epochs

@@ -122,6 +122,20 @@ def test_optimum_gap_is_where_the_gradient_vanishes(temperature):
 
 def test_nothing_holds_the_gap_of_cross_entropy():
     assert losses.optimum_gap(hard_weight=1.0, soft_weight=0.0, share=0.1, classes=K) == math.inf
+    assert losses.optimum_gap(hard_weight=0.5, soft_weight=0.5, share=1.0, classes=K) == math.inf
+
+
+def test_a_teacher_that_denies_the_label_wants_no_finite_gap():
+    assert losses.optimum_gap(hard_weight=0.0, soft_weight=1.0, share=0.0, classes=K) == -math.inf
+    below = losses.optimum_gap(hard_weight=0.0, soft_weight=1.0, share=0.05, classes=K)
+    assert below == pytest.approx(math.log(0.05 * 9 / 0.95))
+
+
+def test_single_precision_stays_single(batch):
+    logits, labels = batch[0].detach().float(), batch[1]
+    teacher = logits.softmax(-1)
+    loss = losses.distillation_loss(logits, labels, teacher, hard_weight=0.5, soft_weight=0.5, temperature=4)
+    assert loss.total.dtype == losses.kl_divergence(teacher, logits, 4).dtype == torch.float32
 
 
 @pytest.mark.parametrize("temperature", [1.0, 4.0, 20.0])

@@ -23,7 +23,17 @@ def test_accuracy_and_nll_are_torchs(outputs):
 
 
 def test_a_network_that_says_nothing_is_not_right():
-    assert metrics.accuracy(torch.full((1, 4, 3), float("nan")), torch.tensor([1, 2, 1, 2])) == 0
+    labels = torch.tensor([0, 2, 1, 2])
+    assert metrics.accuracy(torch.full((1, 4, 3), float("nan")), labels) == 0
+    assert metrics.accuracy(torch.zeros(1, 4, 3), labels) == 0
+
+
+def test_every_run_may_have_labels_of_its_own(outputs):
+    logits, labels = outputs
+    own = torch.stack([labels, labels.roll(1), labels.roll(2)])
+    for measure in (metrics.accuracy, metrics.nll, metrics.ece):
+        each = torch.stack([measure(run, y) for run, y in zip(logits, own, strict=True)])
+        torch.testing.assert_close(measure(logits, own), each)
 
 
 def test_ece_by_hand():
