@@ -32,8 +32,8 @@ book: env ## execute every notebook and build the book as HTML
 test: env ## the tests, a few minutes
 	$(PYTEST)
 
-test-all: env ## the tests with the slow ones
-	$(PYTEST) -m "slow or not slow" --capture=no
+test-all: test ## the tests, then the slow ones with what they print
+	$(BIN)/python -m pytest -m slow -s
 
 bench: env ## a stack of runs against an ordinary loop
 	$(BIN)/lsr bench

@@ -21,5 +21,11 @@ def require_positive(name: str, value: float) -> None:
     require(_is_number(value) and 0 < value < float("inf"), f"{name} is {value!r}; it must be a finite number above 0")
 
 
+def require_classes(classes: int) -> None:
+    """Raise `InputError` unless there are at least two classes."""
+    whole = isinstance(classes, int) and not isinstance(classes, bool)
+    require(whole and classes >= 2, f"classes is {classes!r}; it must be a whole number, 2 or above")
+
+
 def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from . import metrics
+from ._progress import bar
 from .data import dataset
 from .execution import STACK
 from .objectives import LSR, CrossEntropy, objective
@@ -24,7 +25,7 @@ def rows() -> list[dict[str, str | float]]:
     runs = [Run("digits", 100, methods[i % 2], Schedule(0.1, 1e-3), seed=i // 2) for i in range(STACK)]
     train(runs[:2])
     ours, other = [], []
-    for _ in range(_ROUNDS):
+    for _ in bar(range(_ROUNDS), desc="stack against loop", unit="round"):
         start = time.perf_counter()
         train(runs)
         middle = time.perf_counter()

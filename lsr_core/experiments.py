@@ -158,7 +158,7 @@ TRIALS: dict[str, list[Trial]] = {
     "cross-entropy": [
         Trial(objective("cross-entropy"), rate, decay)
         for rate in (0.05, 0.1, 0.2)
-        for decay in (1e-4, 1e-3, 5e-3, 1e-2)
+        for decay in (1e-3, 5e-3, 1e-2, 2e-2)
     ],
     "lsr": _grid("lsr", rates=(1.0, 0.5), epsilon=(0.05, 0.1, 0.15, 0.2, 0.3, 0.4)),
     "lsrkd": _grid("lsrkd", temperature=(2.0, 4.0, 8.0), alpha=(0.05, 0.1, 0.2, 0.3)),

@@ -17,7 +17,7 @@ from scipy import optimize, special
 from torch import Tensor
 from torch.nn.functional import log_softmax, one_hot
 
-from ._errors import require, require_fraction, require_positive
+from ._errors import require, require_classes, require_fraction, require_positive
 
 Convention = Literal["K", "K-1"]
 
@@ -46,6 +46,7 @@ def smoothed_labels(
     each wrong one. Raises `InputError` for another mass or convention.
     """
     require_fraction("epsilon", epsilon)
+    require_classes(classes)
     require(convention in ("K", "K-1"), f"unknown convention {convention!r}; there are 'K' and 'K-1'")
     mass = epsilon if convention == "K" else epsilon_from_wrong_classes(epsilon, classes)
     return (1 - mass) * one_hot(labels, classes).to(dtype) + mass / classes
@@ -63,6 +64,8 @@ def cross_entropy(targets: Tensor, logits: Tensor) -> Tensor:
 
 def kl_divergence(teacher: Tensor, logits: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
     """$D_{KL}(q \\| p_\\tau)$, summed over classes, of probabilities `[..., B, K]`; returns `[..., B]`."""
+    if not isinstance(temperature, Tensor):
+        require_positive("temperature", temperature)
     tau = _per_row(temperature, logits).to(logits)
     return torch.special.xlogy(teacher, teacher).sum(-1) - (teacher * log_softmax(logits / tau[..., None], -1)).sum(-1)
 
@@ -99,8 +102,13 @@ def smoothing_loss(
 
     A share of 1/K is the uniform teacher of LSR and LsrKD, a larger one is teacher correction (Wang 2020;
     reconstructed from the abstract). Value and gradient are closed forms that keep their digits as τ grows, where
-    log-sum-exp minus mean minus ln K would lose them all. Half-precision logits are computed in float32.
+    log-sum-exp minus mean minus ln K would lose them all. Half-precision logits are computed in float32. Raises
+    `InputError` for a temperature that is not above 0 or a share outside [0, 1].
     """
+    if not isinstance(temperature, Tensor):
+        require_positive("temperature", temperature)
+    if not isinstance(share, Tensor):
+        require_fraction("share", share)
     if logits.dtype in (torch.float16, torch.bfloat16):
         logits = logits.float()
     constants = (_per_row(value, logits) for value in (hard_weight, soft_weight, temperature, share))
@@ -135,6 +143,8 @@ def optimum_gap(
     holds the gap back: no soft part, or a teacher as sure as the label.
     """
     require_positive("temperature", temperature)
+    require_fraction("share", share)
+    require_classes(classes)
 
     def slope(gap: float) -> float:
         wrong = 1 - corrected_share(gap, 1.0, classes)

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ._errors import require, require_fraction, require_positive
+from ._errors import require, require_classes, require_fraction, require_positive
 from .losses import Loss, smoothing_loss
 from .teachers import CorrectedUniform, TargetGap, Teacher, Uniform, WrongClasses
 
@@ -42,6 +42,7 @@ class Objective:
 
     def teacher_share(self, classes: int) -> float:
         """The teacher's probability for the right class among K `classes`; raises `InputError` if there is none."""
+        require_classes(classes)
         return self.teacher.share(classes, self.student_temperature)
 
     def __call__(self, logits: Tensor, labels: Tensor) -> Loss:

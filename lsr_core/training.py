@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from . import metrics
+from ._errors import require
 from .data import Split, dataset
 from .losses import smoothing_gradient
 from .runs import Run, stream
@@ -34,8 +35,10 @@ class Outcome:
 def train(runs: Sequence[Run], dtype: torch.dtype = torch.float32) -> list[Outcome]:
     """Train runs of one shape (`Run.shape`) to their last epoch, together; the outcomes keep their order.
 
-    The runs share nothing but the program: a run that diverges changes no bit of its mates.
+    The runs share nothing but the program: a run that diverges changes no bit of its mates. Raises `InputError` for
+    runs of different shapes.
     """
+    require(len({run.shape for run in runs}) == 1, "runs in one stack must share data, sizes, network and epochs")
     with _threads(THREADS):
         return _Stack(runs, dtype).train()
 
@@ -44,7 +47,6 @@ class _Stack:
     """The state of S runs in training."""
 
     def __init__(self, runs: Sequence[Run], dtype: torch.dtype) -> None:
-        (self.shape,) = {run.shape for run in runs}
         self.runs, self.schedule, source = runs, runs[0].schedule, dataset(runs[0].data)
         splits = {run.seed: source.split(run.train, run.seed) for run in runs}
         self.data = _stacked([splits[run.seed] for run in runs], dtype)

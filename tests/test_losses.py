@@ -83,6 +83,33 @@ def test_smoothing_mass_outside_the_unit_interval_is_refused(epsilon):
         losses.smoothed_labels(torch.tensor([0]), K, epsilon)
 
 
+@pytest.mark.parametrize(
+    ("constants", "message"),
+    [
+        ({"temperature": 0, "share": 0.1}, "temperature is 0; it must be a finite number above 0"),
+        ({"temperature": -1.5, "share": 0.1}, "temperature is -1.5"),
+        ({"share": 1.5}, "share is 1.5; it must be a number from 0 to 1"),
+        ({"share": -0.1}, "share is -0.1"),
+    ],
+)
+def test_a_temperature_or_share_that_cannot_be_is_refused(batch, constants, message):
+    with pytest.raises(InputError, match=message):
+        losses.smoothing_loss(*batch, hard_weight=0.9, soft_weight=0.1, **constants)
+    with pytest.raises(InputError, match=message):
+        losses.optimum_gap(hard_weight=0.9, soft_weight=0.1, classes=K, **constants)
+
+
+def test_a_divergence_at_temperature_zero_is_refused(batch):
+    with pytest.raises(InputError, match="temperature is 0"):
+        losses.kl_divergence(batch[0].softmax(-1), batch[0], 0)
+
+
+@pytest.mark.parametrize("classes", [0, 1, 2.5, "ten"])
+def test_fewer_than_two_classes_are_refused(classes):
+    with pytest.raises(InputError, match=r"classes is .*; it must be a whole number, 2 or above"):
+        losses.smoothed_labels(torch.tensor([0]), classes, 0.1)
+
+
 def test_very_soft_divergence_is_half_the_logit_variance(batch):
     logits, labels = batch
     tau = 1e4

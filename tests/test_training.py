@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lsr_core import objective, training
+from lsr_core import InputError, objective, training
 from lsr_core.bench import plain_loop
 from lsr_core.data import dataset
 from lsr_core.losses import smoothing_gradient
@@ -166,6 +166,11 @@ def test_stated_epochs_are_at_most_twelve_and_end_with_the_last(epochs):
     assert stated[-1] == epochs
     assert stated == sorted(set(stated))
     assert stated[0] >= 1
+
+
+def test_runs_of_different_shapes_are_refused():
+    with pytest.raises(InputError, match="runs in one stack must share data, sizes, network and epochs"):
+        train([*runs(1, epochs=1), *runs(1, epochs=2)])
 
 
 def test_the_last_batch_may_be_smaller():
