@@ -10,6 +10,10 @@ from urllib.parse import unquote, urldefrag, urlparse
 
 import pytest
 from playwright.sync_api import sync_playwright
+from scipy import stats
+
+from lsr_core import experiments
+from lsr_core.records import Store
 
 pytestmark = pytest.mark.xdist_group("book")
 
@@ -183,3 +187,20 @@ def test_numbers_in_the_prose_are_glued(built_book):
     page = (built_book / "index.html").read_text()
     assert page.count('class="pasted-text"') >= 20
     assert "exploratory" in page  # the tiny book says that its seeds are not the preset's
+
+
+def test_the_printed_interval_is_scipys_from_the_records(built_book):
+    """From the files in the tiny book's store to the text on its page."""
+    store, setting = Store(built_book.parent.parent.parent / "records"), experiments.DIGITS[0]
+    accuracy = {
+        method: [
+            100 * store.get(run.key).metrics["accuracy"] for run in experiments.tuned(setting, method).runs((0, 1))
+        ]
+        for method in ("lsr", "cross-entropy")
+    }
+    test = stats.ttest_rel(accuracy["lsr"], accuracy["cross-entropy"])
+    low, high = test.confidence_interval(0.95)
+    printed = f"{(low + high) / 2:+.2f} [{low:+.2f}, {high:+.2f}]".replace("-", "−")
+    page = (built_book / "label_smoothing.html").read_text()
+    row = page[page.index("LSR beats cross-entropy (digits, n = 100)") :]
+    assert f"<td>{printed}</td>" in row[: row.index("</tr>")]
