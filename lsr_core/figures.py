@@ -202,7 +202,7 @@ def forest(judgements: Sequence[Judgement]) -> Figure:
     ticks = [tick for tick in (-100, -30, -10, -3, -1, 0, 1, 3, 10, 30, 100) if _within(tick, axes.get_xlim())]
     axes.set_xticks(ticks, labels=[f"{tick:+d}" if tick else "0" for tick in ticks])
     axes.minorticks_off()
-    axes.set(xlabel="effect in margins δ, positive where the claim says so")
+    axes.set(xlabel="effect in margins δ")
     return _with_legend(figure, axes)
 
 
