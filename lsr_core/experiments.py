@@ -111,18 +111,15 @@ def preset(name: str) -> Preset:
 def paired_seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
     """The seeds 0 … n−1 of a number, or the seeds of a list; at least two, distinct, below the tuning seeds."""
     if isinstance(seeds, int) and not isinstance(seeds, bool):
-        require(seeds >= 2, f"seeds is {seeds}; paired differences need at least 2")
-        seeds = range(seeds)
+        seeds = range(min(seeds, TUNING_SEEDS.start + 1))
     require(isinstance(seeds, Sequence) and not isinstance(seeds, str), f"seeds is {seeds!r}; give a number or a list")
-    chosen = tuple(seeds)
-    require(len(chosen) >= 2, f"seeds is {list(chosen)}; paired differences need at least 2")
-    require(len(set(chosen)) == len(chosen), f"seeds is {list(chosen)}; no seed may be repeated")
-    for seed in chosen:
-        allowed = isinstance(seed, int) and 0 <= seed < TUNING_SEEDS.start
-        require(
-            allowed, f"seed {seed!r} is not a whole number from 0 to {TUNING_SEEDS.start - 1} (the rest is for tuning)"
-        )
-    return chosen
+    for seed in seeds:
+        allowed = isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed < TUNING_SEEDS.start
+        last = TUNING_SEEDS.start - 1
+        require(allowed, f"seed {seed!r} is not a whole number from 0 to {last} (the rest is for tuning)")
+    require(len(seeds) >= 2, f"seeds names {len(seeds)} seed(s); paired differences need at least 2")
+    require(len(set(seeds)) == len(seeds), f"seeds is {list(seeds)}; no seed may be repeated")
+    return tuple(seeds)
 
 
 def is_exploratory(preset_name: str, seeds: Sequence[int]) -> bool:

@@ -97,7 +97,7 @@ def test_a_damaged_record_is_one_sentence_and_nothing_is_lost(records, own_store
 @pytest.mark.parametrize(
     ("parameter", "value", "message"),
     [
-        ("seeds", "0", "seeds is 0; paired differences need at least 2"),
+        ("seeds", "0", "seeds names 0 seed(s); paired differences need at least 2"),
         ("seeds", "[1, 1]", "no seed may be repeated"),
         ("epsilons", "[1.5]", "epsilon is 1.5; it must be a number from 0 to 1"),
         ("sizes", "[10000]", "train is 10000; digits has 1 to 700"),
