@@ -66,14 +66,18 @@ def test_ten_steps_of_a_stack_are_the_ten_steps_of_an_ordinary_loop():
             assert relative(a.flatten(), b.flatten()) < 1e-5
 
 
-def test_ten_steps_stacked_and_alone_agree_for_every_method():
-    batch = [Run("digits", 125, m, Schedule(0.1, 1e-3, epochs=2), seed=7) for m in METHODS]
-    stack = _Stack(batch, torch.float32)
-    stack.train()
+def assert_each_ends_as_alone(stack, batch):
     for place, run in enumerate(batch):
         alone = _Stack([run], torch.float32)
         alone.train()
         assert relative(weights(stack, place), weights(alone, 0)) < 1e-5
+
+
+def test_ten_steps_stacked_and_alone_agree_for_every_method():
+    batch = [Run("digits", 125, m, Schedule(0.1, 1e-3, epochs=2), seed=7) for m in METHODS]
+    stack = _Stack(batch, torch.float32)
+    stack.train()
+    assert_each_ends_as_alone(stack, batch)
 
 
 def test_a_whole_run_in_float64_measures_the_same_stacked_alone_and_in_an_ordinary_loop():
@@ -120,10 +124,7 @@ def test_runs_of_a_stack_differ_in_rate_and_decay():
     batch = [Run("digits", 100, METHODS[0], Schedule(lr, wd, epochs=2), 0) for lr, wd in ((0.1, 0.0), (0.05, 0.01))]
     stack = _Stack(batch, torch.float32)
     stack.train()
-    for place, run in enumerate(batch):
-        alone = _Stack([run], torch.float32)
-        alone.train()
-        assert relative(weights(stack, place), weights(alone, 0)) < 1e-5
+    assert_each_ends_as_alone(stack, batch)
     assert relative(weights(stack, 0), weights(stack, 1)) > 0.01
 
 
