@@ -14,7 +14,7 @@ from .data import dataset
 from .execution import STACK
 from .objectives import LSR, CrossEntropy, objective
 from .runs import Run, Schedule, stream
-from .training import THREADS, stated_epochs, train
+from .training import THREADS, stated_epochs, threads, train
 
 _ROUNDS = 3
 
@@ -37,6 +37,7 @@ def rows() -> list[dict[str, str | float]]:
     return [{"name": "stack/perceptron", "ours": fast, "other": slow, "unit": "s a run", "ratio": slow / fast}]
 
 
+@threads(THREADS)
 def plain_loop(run: Run, dtype: torch.dtype = torch.float32) -> tuple[nn.Sequential, dict[str, float]]:
     """Train one perceptron the ordinary way: `nn.Linear`, `torch.optim.SGD`, torch's own cross-entropy.
 
@@ -45,8 +46,6 @@ def plain_loop(run: Run, dtype: torch.dtype = torch.float32) -> tuple[nn.Sequent
     """
     if not isinstance(run.objective, CrossEntropy | LSR):
         raise TypeError("the plain loop knows cross-entropy and label smoothing only")
-    before = torch.get_num_threads()
-    torch.set_num_threads(THREADS)
     source, schedule = dataset(run.data), run.schedule
     split = source.split(run.train, run.seed)
     network = _network(run).to(dtype)
@@ -70,9 +69,8 @@ def plain_loop(run: Run, dtype: torch.dtype = torch.float32) -> tuple[nn.Sequent
             loss.backward()
             optimizer.step()
         if epoch + 1 in stated_epochs(schedule.epochs):
-            measured = _measure(network, split.validation_inputs.to(dtype), split.validation_labels)
+            _measure(network, split.validation_inputs.to(dtype), split.validation_labels)
             measured = _measure(network, split.test_inputs.to(dtype), split.test_labels)
-    torch.set_num_threads(before)
     return network, measured
 
 

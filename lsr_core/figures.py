@@ -69,12 +69,15 @@ def show(figure: Figure, caption: str, alt: str) -> Shown:
     return Shown(_figure(image, caption), f"{alt}\n{caption}")
 
 
-def show_table(table: pd.DataFrame, caption: str, digits: int = 2) -> Shown:
+def show_table(table: pd.DataFrame, caption: str) -> Shown:
     """A table that scrolls sideways where it is too wide for the page."""
-    body = table.rename_axis(columns=table.index.name, index=None).to_html(
-        classes="study", float_format=lambda value: f"{value:.{digits}f}", border=0, na_rep="–", escape=False
-    )
-    return Shown(_figure(body, caption), f"{table.to_string()}\n{caption}")
+    return _shown_table(table.map(lambda value: html.escape(str(value))), caption)
+
+
+def _shown_table(cells: pd.DataFrame, caption: str) -> Shown:
+    """A table whose cells are HTML."""
+    body = cells.rename_axis(columns=cells.index.name, index=None).to_html(classes="study", border=0, escape=False)
+    return Shown(_figure(body, caption), f"{cells.to_string()}\n{caption}")
 
 
 def _figure(content: str, caption: str) -> str:
@@ -85,11 +88,9 @@ def _figure(content: str, caption: str) -> str:
 
 def show_board(judgements: Sequence[Judgement], caption: str) -> Shown:
     """The verdict board, each claim linked to its chapter in the book."""
-    table = board(judgements)
-    table["claim"] = [
-        f'<a href="{chapter}.html">{html.escape(claim)}</a>' for claim, chapter in table[["claim", "chapter"]].values
-    ]
-    return show_table(table.drop(columns="chapter"), caption)
+    cells = board(judgements).map(lambda value: html.escape(str(value)))
+    cells["claim"] = [f'<a href="{chapter}.html">{claim}</a>' for claim, chapter in cells[["claim", "chapter"]].values]
+    return _shown_table(cells.drop(columns="chapter"), caption)
 
 
 def show_list(sentences: Sequence[str], title: str) -> Shown:
@@ -106,9 +107,9 @@ def show_csv(results: Results, name: str) -> Shown:
     return Shown(f'<a download="{name}.csv" href="data:text/csv;base64,{content}">{label}</a>', label)
 
 
-def penalties(logit_range: float = 30.0) -> Figure:
+def penalties() -> Figure:
     """The soft term against the logit gap, for τ = 1 to 20: linear at τ = 1, quadratic as τ grows (K = 10)."""
-    gap = torch.linspace(-logit_range, logit_range, 301, dtype=torch.float64)
+    gap = torch.linspace(-30, 30, 301, dtype=torch.float64)
     logits = torch.nn.functional.pad(gap[:, None], (0, 9))
     uniform = torch.full_like(logits, 0.1)
     figure, (left, right) = _axes(1, 2)

@@ -39,7 +39,7 @@ def train(runs: Sequence[Run], dtype: torch.dtype = torch.float32) -> list[Outco
     runs of different shapes.
     """
     require(len({run.shape for run in runs}) == 1, "runs in one stack must share data, sizes, network and epochs")
-    with _threads(THREADS):
+    with threads(THREADS):
         return _Stack(runs, dtype).train()
 
 
@@ -190,7 +190,8 @@ def _number(value: np.number) -> float | int | None:
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def threads(count: int) -> Iterator[None]:
+    """Let torch use this many threads for a while."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

@@ -66,3 +66,10 @@ def test_the_csv_holds_a_row_a_run(results):
     rows = base64.b64decode(re.search(r"base64,([^\"]+)", content)[1]).decode().splitlines()
     assert len(rows) == 1 + 6
     assert {"key", "seed", "accuracy", "epsilon"} <= set(rows[0].split(","))
+
+
+def test_cells_are_text_unless_they_are_links(judgements):
+    table = pd.DataFrame({"p": ["< .0001"]}, index=pd.Index(["a"], name="id"))
+    assert "<td>&lt; .0001</td>" in figures.show_table(table, "caption")._repr_html_()
+    board = figures.show_board(judgements, "caption")._repr_html_()
+    assert "<td>< " not in board

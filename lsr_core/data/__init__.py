@@ -1,8 +1,8 @@
 """Named data sets: training and validation examples drawn by seed, one fixed test set."""
 
-from ._split import Split, split_seed
+from ._split import Split, split_generator
 from .digits import Digits
 from .mixture import Mixture
 from .registry import DATASETS, dataset
 
-__all__ = ["DATASETS", "Digits", "Mixture", "Split", "dataset", "split_seed"]
+__all__ = ["DATASETS", "Digits", "Mixture", "Split", "dataset", "split_generator"]

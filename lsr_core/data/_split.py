@@ -21,7 +21,7 @@ class Split(NamedTuple):
     test_posterior: Tensor | None = None
 
 
-def split_seed(seed: int) -> np.random.Generator:
+def split_generator(seed: int) -> np.random.Generator:
     """The generator that draws the training and validation examples of every run with this seed."""
     digest = hashlib.sha256(f"{seed}/split".encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:8], "big"))

@@ -8,7 +8,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from .._errors import require
-from ._split import VALIDATION, Split, fingerprint, split_seed
+from ._split import VALIDATION, Split, fingerprint, split_generator
 
 _TEST_FROM = 1000  # rows 1000 to 1796 were mostly written by other people than the rest
 
@@ -37,7 +37,7 @@ class Digits:
     def split(self, train: int, seed: int) -> Split:
         """`train` training images and 300 validation images of this seed."""
         inputs, labels = self._rows
-        rows = torch.from_numpy(split_seed(seed).permutation(_TEST_FROM))
+        rows = torch.from_numpy(split_generator(seed).permutation(_TEST_FROM))
         validation, chosen = rows[:VALIDATION], rows[VALIDATION : VALIDATION + train]
         return Split(
             inputs[chosen],
