@@ -21,6 +21,18 @@ def require_positive(name: str, value: float) -> None:
     require(_is_number(value) and 0 < value < float("inf"), f"{name} is {value!r}; it must be a finite number above 0")
 
 
+def require_not_negative(name: str, value: float) -> None:
+    """Raise `InputError` unless the value is a finite number, 0 or above."""
+    fits = _is_number(value) and 0 <= value < float("inf")
+    require(fits, f"{name} is {value!r}; it must be a finite number, 0 or above")
+
+
+def require_count(name: str, value: int) -> None:
+    """Raise `InputError` unless the value is a whole number above 0."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    require(whole and value > 0, f"{name} is {value!r}; it must be a whole number above 0")
+
+
 def require_classes(classes: int) -> None:
     """Raise `InputError` unless there are at least two classes."""
     whole = isinstance(classes, int) and not isinstance(classes, bool)

@@ -5,7 +5,7 @@ An arm is an objective with a schedule in a setting (data set and training-set s
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -17,7 +17,7 @@ from . import statistics
 from ._errors import require
 from .data import dataset
 from .execution import execute
-from .objectives import METHODS, Objective, describe, objective
+from .objectives import METHODS, Objective, constants_of, describe, objective
 from .records import Record, Store
 from .runs import Run, Schedule
 
@@ -221,7 +221,7 @@ def tuned(setting: Setting, method: str) -> Arm:
     rows = [r for r in tuned_rows() if (r["data"], r["train"], r["method"]) == (setting.data, setting.train, method)]
     require(bool(rows), f"method {method!r} is not tuned on {setting}; run `lsr tune {method}`")
     row = best_trial(rows)
-    constants = {constant.name: row[constant.name] for constant in fields(METHODS[method])}
+    constants = {name: row[name] for name in constants_of(METHODS[method])}
     return Arm(setting, objective(method, **constants), Schedule(row["learning_rate"], row["weight_decay"]))
 
 

@@ -64,28 +64,69 @@ def cross_entropy(targets: Tensor, logits: Tensor) -> Tensor:
 
 def kl_divergence(teacher: Tensor, logits: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
     """$D_{KL}(q \\| p_\\tau)$, summed over classes, of probabilities `[..., B, K]`; returns `[..., B]`."""
-    if not isinstance(temperature, Tensor):
-        require_positive("temperature", temperature)
-    tau = _per_row(temperature, logits).to(logits)
-    return torch.special.xlogy(teacher, teacher).sum(-1) - (teacher * log_softmax(logits / tau[..., None], -1)).sum(-1)
+    return divergence(teacher.log(), logits, temperature)
+
+
+def divergence(
+    scores: Tensor,
+    logits: Tensor,
+    temperature: float | Tensor = 1.0,
+    teacher_temperature: float | Tensor = 1.0,
+) -> Tensor:
+    """$D_{KL}(\\mathrm{softmax}(v/\\tau_t) \\| p_\\tau)$ of a teacher's `scores` $v$ `[..., B, K]`; returns `[..., B]`.
+
+    Scores are the teacher's logits, or the logarithm of its probabilities, −∞ where they are zero. They keep their
+    digits where a softened teacher is so flat that its probabilities would not. The gradient is a closed form and does
+    not reach the teacher. Half-precision logits are computed in float32. Raises `InputError` for a temperature that is
+    not above 0.
+    """
+    for name, value in (("temperature", temperature), ("teacher_temperature", teacher_temperature)):
+        if not isinstance(value, Tensor):
+            require_positive(name, value)
+    logits = _at_least_single(logits)
+    taus = (_per_row(tau, logits).to(logits)[..., None] for tau in (temperature, teacher_temperature))
+    return _Divergence.apply(logits, scores.detach().to(logits), *taus)
+
+
+def reverse_divergence(logits: Tensor) -> Tensor:
+    """$D_{KL}(p \\| u) = \\ln K - H(p)$ of logits `[..., B, K]`: the confidence penalty (Pereyra 2017); `[..., B]`."""
+    log_p = log_softmax(_at_least_single(logits), -1)
+    return (log_p.exp() * (log_p + math.log(logits.shape[-1]))).sum(-1)
+
+
+def without_label(values: Tensor, labels: Tensor) -> Tensor:
+    """The values `[..., B, K]` of the wrong classes alone, `[..., B, K-1]`, in the order of the classes."""
+    classes = torch.arange(values.shape[-1] - 1, device=labels.device)
+    wrong = classes + (classes >= labels[..., None])
+    return values.gather(-1, wrong.expand(*values.shape[:-1], -1))
 
 
 def distillation_loss(
     logits: Tensor,
     labels: Tensor,
-    teacher: Tensor,
+    scores: Tensor,
     *,
     hard_weight: float | Tensor,
     soft_weight: float | Tensor,
     temperature: float | Tensor = 1.0,
+    teacher_temperature: float | Tensor = 1.0,
 ) -> Loss:
-    """The study's loss with any teacher's probabilities `[..., B, K]` (Hinton 2015; Yuan 2020 Eq. 4).
+    """The study's loss with any teacher, given by its `scores` as `divergence` takes them (Hinton 2015; Yuan 2020).
 
     The usual weights are $h = 1-\\alpha$ and $s = \\alpha\\tau^2$. Averaged over the batch.
     """
+    soft = divergence(scores, logits, temperature, teacher_temperature)
+    return weighted(logits, labels, soft, hard_weight, soft_weight)
+
+
+def weighted(
+    logits: Tensor, labels: Tensor, soft: Tensor, hard_weight: float | Tensor, soft_weight: float | Tensor
+) -> Loss:
+    """$h\\,H(y,p) + s\\,D$ averaged over the batch, of a divergence $D$ `[..., B]` that is there already."""
+    logits = _at_least_single(logits)
     rows = -log_softmax(logits, -1).gather(-1, labels[..., None])[..., 0]
     hard = (_per_row(hard_weight, logits).to(logits) * rows).mean(-1)
-    soft = (_per_row(soft_weight, logits).to(logits) * kl_divergence(teacher, logits, temperature)).mean(-1)
+    soft = (_per_row(soft_weight, logits).to(logits) * soft).mean(-1)
     return Loss(hard + soft, hard.detach(), soft.detach())
 
 
@@ -109,10 +150,8 @@ def smoothing_loss(
         require_positive("temperature", temperature)
     if not isinstance(share, Tensor):
         require_fraction("share", share)
-    if logits.dtype in (torch.float16, torch.bfloat16):
-        logits = logits.float()
     constants = (_per_row(value, logits) for value in (hard_weight, soft_weight, temperature, share))
-    return Loss(*_SmoothingLoss.apply(logits, labels, *constants))
+    return Loss(*_SmoothingLoss.apply(_at_least_single(logits), labels, *constants))
 
 
 def smoothing_gradient(
@@ -124,9 +163,27 @@ def smoothing_gradient(
     temperature: float | Tensor = 1.0,
     share: float | Tensor,
 ) -> Tensor:
-    """The gradient of `smoothing_loss`'s total by the logits `[..., B, K]`, all that a training step needs."""
-    constants = (_per_row(value, logits) for value in (hard_weight, soft_weight, temperature, share))
-    return _smoothing_gradient(logits, labels, *constants)
+    """The gradient of `smoothing_loss`'s total by the logits `[..., B, K]`, all that a training step needs.
+
+    $h\\,(p - e_y) + \\frac{s}{\\tau}(p_\\tau - q)$ over B. Written for few classes, where elementwise passes are
+    faster than softmax kernels. $p_\\tau - 1/K$ is computed as one, exact to rounding also where it is nearly zero.
+    """
+    hard_weight, soft_weight, tau, share = (
+        _per_row(value, logits) for value in (hard_weight, soft_weight, temperature, share)
+    )
+    classes = logits.shape[-1]
+    pull = soft_weight / tau
+    excess = _excess(share, classes)
+    shifted = logits - logits.amax(-1, keepdim=True)
+    odds = shifted.exp()
+    soft_odds = torch.expm1(shifted / tau[..., None].to(logits))
+    mean = soft_odds.mean(-1, keepdim=True)
+    gradient = hard_weight[..., None].to(logits) / odds.sum(-1, keepdim=True) * odds
+    gradient += pull[..., None].to(logits) / (classes * (1 + mean)) * (soft_odds - mean)
+    gradient += (pull * excess / classes)[..., None].to(logits)
+    on_label = -(hard_weight + pull * excess).to(logits)
+    gradient.scatter_add_(-1, labels[..., None], on_label.expand(labels.shape)[..., None])
+    return gradient / logits.shape[-2]
 
 
 def corrected_share(gap: float, temperature: float, classes: int) -> float:
@@ -157,55 +214,75 @@ def optimum_gap(
 
 
 class _SmoothingLoss(torch.autograd.Function):
-    """Value and closed-form gradient of `smoothing_loss`; the constants are `[..., 1]` float64."""
+    """Value and closed-form gradient of `smoothing_loss` in few passes; the constants are `[..., 1]` float64."""
 
     @staticmethod
-    def forward(ctx, logits, labels, *constants):  # noqa: ANN001, ANN002, ANN205
-        ctx.save_for_backward(_smoothing_gradient(logits, labels, *constants))
-        hard, soft = (part.mean(-1) for part in _smoothing_value(logits, labels, *constants))
+    def forward(ctx, logits, labels, hard_weight, soft_weight, tau, share):  # noqa: ANN001, ANN205
+        (batch, classes), index = logits.shape[-2:], labels[..., None]
+        pull, excess = soft_weight / tau, _excess(share, classes)
+        h, s, k, e, t = (c[..., None].to(logits) for c in (hard_weight, soft_weight, pull, excess, tau))
+        p = log_softmax(logits, -1)
+        on_label = p.gather(-1, index)
+        odds = torch.addcmul(math.log(classes) / t, p, 1 / t)  # ln(p/u), softened: small where p is near uniform
+        right, mean_log = odds.gather(-1, index), odds.mean(-1, keepdim=True)
+        # Up to τ = 8 the logarithms are large enough for e^x - 1 to keep its digits, at a third of expm1's time.
+        odds = odds.exp_().sub_(1) if bool((tau <= 8).all()) else odds.expm1_()
+        mean = odds.mean(-1, keepdim=True)
+        soft = mean.log1p() - mean_log - e * (right - mean_log)
+        soft = soft + _divergence_from_uniform(share, classes)[..., None].to(logits)
+        odds -= mean - e * (1 + mean)
+        gradient = p.exp_().mul_(h / batch).addcmul_(odds, k / (batch * classes) / (1 + mean))
+        gradient.scatter_add_(-1, index, (-(h + k * e) / batch).expand(index.shape))
+        hard, soft = (part.mean((-1, -2)) for part in (-h * on_label, s * soft))
+        ctx.save_for_backward(gradient)
         ctx.mark_non_differentiable(hard, soft)
         return hard + soft, hard, soft
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, total, hard, soft):  # noqa: ANN001, ANN205, ARG004
-        return total[..., None, None] * ctx.saved_tensors[0], None, None, None, None, None
+        (gradient,) = ctx.saved_tensors
+        whole = total.device.type == "cpu" and bool((total == 1).all())  # `loss.backward()`: nothing to multiply
+        return gradient if whole else total[..., None, None] * gradient, None, None, None, None, None
 
 
-def _smoothing_value(
-    logits: Tensor, labels: Tensor, hard_weight: Tensor, soft_weight: Tensor, tau: Tensor, share: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The weighted hard and soft parts `[..., B]`."""
-    classes = logits.shape[-1]
-    centred = logits - logits.mean(-1, keepdim=True)
-    index = labels[..., None]
-    hard = -log_softmax(centred, -1).gather(-1, index)[..., 0]
-    right = centred.gather(-1, index)[..., 0] / tau.to(logits)
-    divergence = _log_mean_exp(centred / tau[..., None].to(logits)) - _excess(share, classes).to(logits) * right
-    divergence = divergence + _divergence_from_uniform(share, classes).to(logits)
-    return hard_weight.to(logits) * hard, soft_weight.to(logits) * divergence
+class _Divergence(torch.autograd.Function):
+    """$D_{KL}(q\\|p)$ from scores, as $\\ln \\mathbb E_q[e^d]$ with $d = \\ln(p/q)$ up to a constant, centred under q.
 
-
-def _smoothing_gradient(
-    logits: Tensor, labels: Tensor, hard_weight: Tensor, soft_weight: Tensor, tau: Tensor, share: Tensor
-) -> Tensor:
-    """$h\\,(p - e_y) + \\frac{s}{\\tau}(p_\\tau - q)$, averaged over the batch.
-
-    $p_\\tau - 1/K$ is computed as one, exact to rounding also where it is nearly zero.
+    Every term of $\\mathbb E_q[e^d - 1 - d]$ is positive, so nothing cancels, and $p - q = q\\,(e^{\\ln(p/q)} - 1)$.
     """
-    classes = logits.shape[-1]
-    pull = soft_weight / tau
-    excess = _excess(share, classes)
-    shifted = logits - logits.amax(-1, keepdim=True)
-    odds = shifted.exp()
-    soft_odds = torch.expm1(shifted / tau[..., None].to(logits))
-    mean = soft_odds.mean(-1, keepdim=True)
-    gradient = hard_weight[..., None].to(logits) / odds.sum(-1, keepdim=True) * odds
-    gradient += pull[..., None].to(logits) / (classes * (1 + mean)) * (soft_odds - mean)
-    gradient += (pull * excess / classes)[..., None].to(logits)
-    on_label = -(hard_weight + pull * excess).to(logits)
-    gradient.scatter_add_(-1, labels[..., None], on_label.expand(labels.shape)[..., None])
-    return gradient / logits.shape[-2]
+
+    @staticmethod
+    def forward(ctx, logits, scores, tau, teacher_tau):  # noqa: ANN001, ANN205
+        teacher = ((scores - scores.amax(-1, keepdim=True)) / teacher_tau).clamp_min(-_FLOOR)
+        log_q = log_softmax(teacher, -1)
+        q = log_q.exp()
+        d = (logits - logits.amax(-1, keepdim=True)) / tau - teacher
+        d -= (q * d).sum(-1, keepdim=True)
+        near = torch.log1p((q * _exp_rest(d.clamp_max(_FLOOR))).sum(-1, keepdim=True))
+        divergence = torch.where(d.amax(-1, keepdim=True) < _FLOOR, near, (log_q + d).logsumexp(-1, keepdim=True))
+        ratio = d - divergence
+        difference = torch.where(ratio < 1, q * torch.expm1(ratio.clamp_max(1)), (log_q + ratio).exp() - q)
+        ctx.save_for_backward(difference / tau)
+        return divergence[..., 0]
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, rows):  # noqa: ANN001, ANN205
+        return rows[..., None] * ctx.saved_tensors[0], None, None, None
+
+
+_FLOOR = 85.0  # e^85 is the largest that float32 holds with room; a probability below e^-85 is none
+
+
+def _exp_rest(d: Tensor) -> Tensor:
+    """$e^d - 1 - d$, exact to rounding also for small $d$."""
+    series = d**2 / 2 * (1 + d / 3 * (1 + d / 4 * (1 + d / 5 * (1 + d / 6))))
+    return torch.where(d.abs() < 0.1, series, torch.expm1(d) - d)
+
+
+def _at_least_single(logits: Tensor) -> Tensor:
+    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
 
 def _excess(share: Tensor, classes: int) -> Tensor:
@@ -223,13 +300,3 @@ def _divergence_from_uniform(share: Tensor, classes: int) -> Tensor:
     """$D_{KL}(q\\|u)$ of the hand-made teacher."""
     wrong = (1 - share) / (classes - 1)
     return torch.special.xlogy(share, classes * share) + (classes - 1) * torch.special.xlogy(wrong, classes * wrong)
-
-
-def _log_mean_exp(centred: Tensor) -> Tensor:
-    """$\\log\\frac1K\\sum_k e^{d_k}$ of rows whose mean is zero, exact to rounding also for tiny $d$."""
-    small = centred.clamp(-1, 1)
-    series = small**2 / 2 * (1 + small / 3 * (1 + small / 4 * (1 + small / 5)))  # e^d - 1 - d for small d
-    tail = torch.where(centred.abs() < 0.02, series, torch.expm1(small) - small)
-    near = torch.log1p(tail.mean(-1))
-    far = centred.logsumexp(-1) - math.log(centred.shape[-1])
-    return torch.where(centred.abs().amax(-1) < 1, near, far)

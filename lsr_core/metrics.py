@@ -1,15 +1,21 @@
 """What is measured on a network's outputs.
 
-Logits are `[..., N, K]`, labels int64 `[N]` or `[..., N]`; the result has the leading axes, one value a run.
+Logits are `[..., N, K]`, features `[..., N, D]`, labels int64 `[N]` or `[..., N]`; the result has the leading axes, one
+value a run. Entropies and divergences are in nats.
 """
 
 import math
+from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import log_softmax
+from torch.nn.functional import log_softmax, one_hot
 
-from .losses import kl_divergence
+from ._errors import require, require_count, require_positive
+from .losses import kl_divergence, without_label
+
+Reading = Literal["vector_variance", "std_true_class"]
 
 _LOG_RANGE = math.log(100)  # temperatures are searched from 1/100 to 100
 _HALVINGS = 24
@@ -29,45 +35,169 @@ def nll(logits: Tensor, labels: Tensor, temperature: Tensor | float = 1.0) -> Te
     return (by_class.logsumexp(-2) - _of_label(by_class, labels)).mean(-1, dtype=torch.float64)
 
 
-def ece(logits: Tensor, labels: Tensor, bins: int = 15) -> Tensor:
-    """Expected calibration error with equal-width bins, from 0 to 1 (Guo 2017 Eq. 3)."""
+def brier(logits: Tensor, labels: Tensor) -> Tensor:
+    """Brier score, the mean squared distance of the distribution from the label, from 0 to 2 (Brier 1950)."""
+    p = _distribution(logits)
+    return (p - one_hot(labels, p.shape[-1])).square().sum(-1).mean(-1)
+
+
+def ece(
+    logits: Tensor, labels: Tensor, bins: int = 15, spacing: Literal["equal-width", "equal-mass"] = "equal-width"
+) -> Tensor:
+    """Expected calibration error, from 0 to 1, with bins of equal width (Guo 2017 Eq. 3) or equally many examples.
+
+    Müller 2019 has 15 bins of equal width, Zhang & Sabuncu 2020 have 20. Raises `InputError` for another spacing.
+    """
+    require_count("bins", bins)
+    require(spacing in ("equal-width", "equal-mass"), f"spacing is {spacing!r}; there are 'equal-width', 'equal-mass'")
     confidence, predicted = logits.softmax(-1).max(-1)
     gap = confidence.double() - (predicted == labels).double()
-    index = (confidence * bins).ceil().long().clamp(1, bins) - 1
+    if spacing == "equal-width":
+        index = (confidence * bins).ceil().long().clamp(1, bins) - 1
+    else:
+        index = confidence.argsort(-1).argsort(-1) * bins // gap.shape[-1]
     total = torch.zeros((*gap.shape[:-1], bins), dtype=gap.dtype, device=gap.device).scatter_add_(-1, index, gap)
-    return total.abs().sum(-1) / labels.shape[-1]
+    return total.abs().sum(-1) / gap.shape[-1]
+
+
+def aurc(logits: Tensor, labels: Tensor) -> Tensor:
+    """Area under the risk-coverage curve, from 0 to 1: the error among the most confident, over all coverages.
+
+    The mean over n of the error rate among the n most confident examples (Geifman 2019; PS-KD prints it × 1000).
+    """
+    confidence, predicted = logits.softmax(-1).max(-1)
+    order = confidence.argsort(dim=-1, descending=True, stable=True)
+    wrong = (predicted != labels).double().gather(-1, order)
+    covered = torch.arange(1, wrong.shape[-1] + 1, device=wrong.device)
+    return (wrong.cumsum(-1) / covered).mean(-1)
 
 
 def best_temperature(logits: Tensor, targets: Tensor) -> Tensor:
-    """The temperature in [1/100, 100] that minimises the cross-entropy with probabilities `[N, K]` (Guo 2017).
-
-    Found by halving the interval of log T on the sign of the slope, which rises with 1/T.
-    """
+    """The temperature in [1/100, 100] that minimises the cross-entropy with probabilities `[N, K]` (Guo 2017)."""
     wanted = (logits * targets).sum((-1, -2), dtype=torch.float64)
     by_class = logits.mT.contiguous()
-    low = torch.full_like(wanted, -_LOG_RANGE)
-    high = -low
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        softened = by_class * torch.exp(-middle)[..., None, None].to(logits.dtype)
-        too_sharp = (log_softmax(softened, -2).exp() * by_class).sum((-1, -2), dtype=torch.float64) > wanted
-        low, high = torch.where(too_sharp, middle, low), torch.where(too_sharp, high, middle)
-    return torch.exp((low + high) / 2)
+
+    def too_sharp(softened: Tensor) -> Tensor:  # the sign of the slope, which rises with 1/T
+        return (log_softmax(softened, -2).exp() * by_class).sum((-1, -2), dtype=torch.float64) > wanted
+
+    return _halved(by_class, wanted, too_sharp)
+
+
+def temperature_of_confidence(logits: Tensor, confidence: Tensor | float) -> Tensor:
+    """The temperature in [1/100, 100] at which the mean largest probability is `confidence`, one value a run."""
+    by_class = logits.mT.contiguous()
+    wanted = torch.as_tensor(confidence, dtype=torch.float64, device=logits.device).expand(logits.shape[:-2])
+    return _halved(by_class, wanted, lambda softened: softened.softmax(-2).amax(-2).double().mean(-1) > wanted)
 
 
 def kl_to_posterior(posterior: Tensor, logits: Tensor, temperature: Tensor | float = 1.0) -> Tensor:
-    """$D_{KL}$ from the true posterior `[N, K]` to the network's distribution, in nats, averaged over examples."""
-    return kl_divergence(posterior, _scaled(logits.double(), temperature)).mean(-1)
+    """$D_{KL}$ from the true posterior `[N, K]`, or from votes `[N, K]` in any number, to the network; a mean."""
+    truth = posterior / posterior.sum(-1, keepdim=True)
+    return kl_divergence(truth, _scaled(logits.double(), temperature)).mean(-1)
 
 
 def kl_of_dark_part(posterior: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
     """The same on the wrong classes alone, both sides renormalised: what is known beyond the label."""
-    classes = logits.shape[-1]
-    wrong = torch.arange(classes) != labels[:, None]
-    rest = wrong.nonzero()[:, 1].reshape(-1, classes - 1)
-    truth = posterior.gather(-1, rest)
-    dark = logits.double().gather(-1, rest.expand(*logits.shape[:-1], classes - 1))
+    truth = without_label(posterior, labels)
+    dark = without_label(logits.double(), labels.expand(logits.shape[:-1]))
     return kl_divergence(truth / truth.sum(-1, keepdim=True), dark).mean(-1)
+
+
+def predictive_uncertainty(logits: Tensor) -> Tensor:
+    """The mean entropy of the predicted distributions (Zhang & Sabuncu 2020)."""
+    log_p = log_softmax(logits.double(), -1)
+    return -(log_p.exp() * log_p).sum(-1).mean(-1)
+
+
+def confidence_variance(logits: Tensor, labels: Tensor) -> Tensor:
+    """The variance over examples of the probability of the label (Zhang & Sabuncu 2020, author feedback)."""
+    return _of_true_class(logits, labels).var(-1, correction=0)
+
+
+def confidence_diversity(logits: Tensor, labels: Tensor, neighbours: int = 3) -> Tensor:
+    """The differential entropy of the density of the probability of the label (Zhang & Sabuncu 2020, recalled).
+
+    Estimated from the distance to the k-th of `neighbours`, $\\psi(N) - \\psi(k) + \\ln 2 + \\overline{\\ln\\rho_k}$
+    (Kozachenko & Leonenko 1987); distances below 1e-12 count as that. Raises `InputError` unless 0 < k < N.
+    """
+    values = _of_true_class(logits, labels).sort(-1).values
+    count, k = values.shape[-1], neighbours
+    require_count("neighbours", k)
+    require(k < count, f"neighbours is {k}; with {count} examples it must be below {count}")
+    edge = torch.full((*values.shape[:-1], k), math.inf, dtype=values.dtype, device=values.device)
+    padded = torch.cat([-edge, values, edge], -1)
+    windows = padded.unfold(-1, k + 1, 1)  # k + 1 neighbours in order; every example is in k + 1 of them
+    spans = [
+        torch.maximum(values - windows[..., j : j + count, 0], windows[..., j : j + count, -1] - values)
+        for j in range(k + 1)
+    ]
+    nearest = torch.stack(spans).amin(0).clamp_min(1e-12)
+    digamma = torch.special.digamma(torch.tensor([count, k], dtype=values.dtype))
+    return digamma[0] - digamma[1] + math.log(2) + nearest.log().mean(-1)
+
+
+def equivalent_smoothing(logits: Tensor, labels: Tensor, temperature: float = 1.0) -> Tensor:
+    """The ε of label smoothing that takes as much from the label: $\\frac{K}{K-1}$ times the mean of $1-p_y(T)$.
+
+    Called γ in Müller 2019. Raises `InputError` for a temperature that is not above 0.
+    """
+    require_positive("temperature", temperature)
+    classes = logits.shape[-1]
+    return (1 - _of_true_class(logits / temperature, labels)).mean(-1) * classes / (classes - 1)
+
+
+def erased_information(logits: Tensor, labels: Tensor, reading: Reading, superclasses: Tensor | None = None) -> Tensor:
+    """Shen 2021's $1 - \\mathcal S$ (Eq. 2): how far outputs spread within a class; the lower, the more was erased.
+
+    What label smoothing erased is the difference between a smoothed and a plain network. `"vector_variance"` is Eq. 2
+    as printed, the variance of the distribution; `"std_true_class"`, the standard deviation of the label's probability,
+    is the only reading whose size fits Table 1. The mean over classes, or over the classes of each superclass, as
+    `superclasses` `[K]` numbers them: `[..., G]`. For matched confidence divide by `temperature_of_confidence` before.
+    """
+    known = ("vector_variance", "std_true_class")
+    require(reading in known, f"unknown reading {reading!r}; there are {known[0]!r} and {known[1]!r}")
+    classes = logits.shape[-1]
+    values = _distribution(logits) if reading == known[0] else _of_true_class(logits, labels)[..., None]
+    own = labels.expand(logits.shape[:-1])[..., None].expand(values.shape)
+    spread = (values - _centres(values, labels, classes).gather(-2, own)).square().sum(-1, keepdim=True)
+    by_class = _centres(spread, labels, classes)
+    by_class = by_class if reading == known[0] else by_class.sqrt()
+    return by_class.mean((-1, -2)) if superclasses is None else _centres(by_class, superclasses)[..., 0]
+
+
+def cluster_distances(features: Tensor, labels: Tensor, superclasses: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean distance between the centres of classes of one superclass, and of different ones (Shen 2021 §3).
+
+    `superclasses` `[K]` names each class's group.
+    """
+    centres = _centres(features.double(), labels, len(superclasses))
+    distances = torch.cdist(centres, centres, compute_mode="donot_use_mm_for_euclid_dist")
+    same = superclasses == superclasses[:, None]
+    other = ~torch.eye(len(superclasses), dtype=torch.bool, device=same.device)
+    return distances[..., same & other].mean(-1), distances[..., ~same].mean(-1)
+
+
+def mutual_information(differences: Tensor) -> Tensor:
+    """Müller 2019's estimate of the information between an example and its logit difference; at most ln N.
+
+    `differences` `[..., N, L]` are of N examples in L augmentations; the difference given the example is Gaussian with
+    its mean over augmentations and one common variance.
+    """
+    mean = differences.double().mean(-1)
+    variance = (differences - mean[..., None]).square().mean((-1, -2)).clamp_min(1e-24)[..., None, None, None]
+    offsets = (differences[..., None] - mean[..., None, None, :]).square() / (2 * variance)  # [..., N, L, N]
+    own = offsets.diagonal(dim1=-3, dim2=-1).mT
+    return (math.log(mean.shape[-1]) - own - (-offsets).logsumexp(-1)).mean((-1, -2))
+
+
+def class_plane(features: Tensor, templates: Tensor) -> Tensor:
+    """Penultimate features `[N, D]` on the plane through three classes' `templates` `[3, D]`: `[N, 2]` (Müller 2019).
+
+    Coordinates are in the orthonormal basis that QR makes of the two differences from the first template, the origin.
+    """
+    require(templates.shape[-2] == 3, f"templates are {templates.shape[-2]}; a plane needs those of 3 classes")
+    basis, size = torch.linalg.qr((templates[1:] - templates[0]).mT)
+    return (features - templates[0]) @ (basis * size.diagonal().sign())
 
 
 def _of_label(by_class: Tensor, labels: Tensor) -> Tensor:
@@ -78,3 +208,32 @@ def _of_label(by_class: Tensor, labels: Tensor) -> Tensor:
 
 def _scaled(logits: Tensor, temperature: Tensor | float) -> Tensor:
     return logits / torch.as_tensor(temperature, dtype=logits.dtype)[..., None, None]
+
+
+def _halved(by_class: Tensor, like: Tensor, too_sharp: Callable[[Tensor], Tensor]) -> Tensor:
+    """The temperature at which logits `[..., K, N]` stop being too sharp, by halving the interval of log T."""
+    low = torch.full_like(like, -_LOG_RANGE)
+    high = -low
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        sharp = too_sharp(by_class * torch.exp(-middle)[..., None, None].to(by_class.dtype))
+        low, high = torch.where(sharp, middle, low), torch.where(sharp, high, middle)
+    return torch.exp((low + high) / 2)
+
+
+def _distribution(logits: Tensor) -> Tensor:
+    return logits.double().softmax(-1)
+
+
+def _of_true_class(logits: Tensor, labels: Tensor) -> Tensor:
+    """The probability of the label `[..., N]`, in float64."""
+    return _distribution(logits).gather(-1, labels.expand(logits.shape[:-1])[..., None])[..., 0]
+
+
+def _centres(values: Tensor, labels: Tensor, classes: int | None = None) -> Tensor:
+    """Class means `[..., K, D]` of `[..., N, D]`; raises `InputError` for a class without an example."""
+    classes = int(labels.max()) + 1 if classes is None else classes
+    member = one_hot(labels, classes).to(values)
+    counts = member.sum(-2)
+    require(bool((counts > 0).all()), "labels leave a class without an example; every class must have one")
+    return member.mT @ values / counts[..., None]

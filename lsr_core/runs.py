@@ -11,7 +11,7 @@ from .data import dataset
 from .models import Perceptron
 from .objectives import Objective, describe
 
-NUMERICS = 1  # raised when a change of the code changes results
+NUMERICS = 2  # raised when a change of the code changes results
 
 
 @dataclass(frozen=True)

@@ -169,8 +169,7 @@ def stated_epochs(epochs: int) -> list[int]:
 def _constants(runs: Sequence[Run], classes: int) -> dict[str, Tensor]:
     """The objectives' numbers, one a run, as `smoothing_gradient` takes them."""
     rows = [
-        (o.hard_weight, o.soft_weight, o.student_temperature, o.teacher_share(classes))
-        for o in (run.objective for run in runs)
+        (*o.weights(classes), o.student_temperature, o.teacher_share(classes)) for o in (run.objective for run in runs)
     ]
     columns = torch.tensor(rows, dtype=torch.float64).unbind(-1)
     return dict(zip(("hard_weight", "soft_weight", "temperature", "share"), columns, strict=True))

@@ -1,11 +1,9 @@
 import math
 
-import pytest
-import torch
 from scipy import stats
 
 from lsr_core import claims, experiments, statistics
-from lsr_core.claims import CLAIMS, IDENTITIES, MULLER, Claim, Identity, Judgement, compare
+from lsr_core.claims import CLAIMS, IDENTITIES, MULLER, Claim, Identity, Judgement
 from lsr_core.experiments import DIGITS, MEASURES
 from lsr_core.records import Store
 
@@ -17,22 +15,16 @@ def test_every_claim_has_its_own_identifier_and_a_family_of_at_most_six():
         assert sum(claim.paper == paper for claim in CLAIMS) <= 6
 
 
-@pytest.mark.parametrize("identity", IDENTITIES, ids=lambda identity: identity.id)
-def test_every_identity_holds(identity):
-    assert identity.error() <= identity.tolerance
-
-
 def test_a_false_identity_is_refuted(monkeypatch):
-    logits = torch.randn(8, 10, dtype=torch.float64, requires_grad=True)
-    false = Identity("X", "nobody", "x is 2x", "none", lambda: compare(2 * logits.sum(-1), logits.sum(-1), logits))
+    false = Identity("X", "nobody", "x is 2x", "none", lambda: 1.0)
     monkeypatch.setattr(claims, "IDENTITIES", (false,))
     (judgement,) = claims.judge_identities()
     assert str(judgement.verdict) == "refuted"
 
 
-def test_losses_that_differ_by_a_constant_are_one():
-    logits = torch.randn(8, 10, dtype=torch.float64, requires_grad=True)
-    assert compare(logits.exp().sum(-1) + 3, logits.exp().sum(-1), logits) < 1e-14
+def test_identities_are_judged_by_chapter():
+    chapters = {judgement.claim.chapter for judgement in claims.judge_identities("many_losses")}
+    assert chapters == {"many_losses"}
 
 
 def test_lsr_against_cross_entropy_at_60_seeds_is_what_scipy_makes_of_the_records():

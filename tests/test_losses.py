@@ -18,11 +18,16 @@ def batch(generator):
     return logits.requires_grad_(), torch.randint(K, (4, 25), generator=generator)
 
 
+def textbook(q, logits, temperature):
+    """The divergence as it is defined, for autograd."""
+    return (torch.special.xlogy(q, q) - q * (logits / temperature).log_softmax(-1)).sum(-1)
+
+
 def by_definition(logits, labels, hard_weight, soft_weight, temperature, share):
     teacher = torch.full_like(logits, (1 - share) / (K - 1)).scatter(-1, labels[..., None], share)
-    return losses.distillation_loss(
-        logits, labels, teacher, hard_weight=hard_weight, soft_weight=soft_weight, temperature=temperature
-    )
+    hard = hard_weight * torch_cross_entropy(logits.mT, labels, reduction="none").mean(-1)
+    soft = soft_weight * textbook(teacher, logits, temperature).mean(-1)
+    return losses.Loss(hard + soft, hard, soft)
 
 
 @pytest.mark.parametrize("temperature", TEMPERATURES)
@@ -43,6 +48,59 @@ def test_gradient_against_finite_differences(batch, temperature):
     logits, labels = batch[0][0, :3].detach().requires_grad_(), batch[1][0, :3]
     weights = {"hard_weight": 0.7, "soft_weight": 0.3 * temperature**2, "temperature": temperature, "share": 0.4}
     assert gradcheck(lambda z: losses.smoothing_loss(z, labels, **weights).total, logits)
+    scores = -2 * logits.detach().clone()
+    assert gradcheck(lambda z: losses.divergence(scores, z, temperature, temperature), logits)
+
+
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+@pytest.mark.parametrize("teacher_temperature", [1.0, 20.0])
+def test_divergence_from_scores_equals_the_definition(batch, generator, temperature, teacher_temperature):
+    logits, _ = batch
+    scores = 3 * torch.randn(logits.shape, generator=generator, dtype=torch.float64)
+    q = (scores / teacher_temperature).softmax(-1)
+    ours = losses.divergence(scores, logits, temperature, teacher_temperature)
+    expected = textbook(q, logits, temperature)
+    torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-14)
+    gradients = [torch.autograd.grad(value.sum(), logits)[0] for value in (ours, expected)]
+    torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-13)
+    torch.testing.assert_close(losses.kl_divergence(q, logits, temperature), expected, rtol=1e-9, atol=1e-14)
+
+
+def test_divergence_from_a_teacher_with_zeros_is_exact(batch):
+    logits, labels = batch
+    one_hot = torch.nn.functional.one_hot(labels, K).double()
+    for q in (one_hot, (one_hot + one_hot.roll(1, -1)) / 2):
+        ours, expected = losses.kl_divergence(q, logits), textbook(q, logits, 1.0)
+        torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-14)
+        gradients = [torch.autograd.grad(value.sum(), logits)[0] for value in (ours, expected)]
+        torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-14)
+
+
+def test_divergence_between_sure_networks_that_disagree(batch):
+    logits = (60 * batch[0]).detach().requires_grad_()
+    scores = logits.detach().roll(1, -1)
+    ours, expected = losses.divergence(scores, logits), textbook(scores.softmax(-1), logits, 1.0)
+    torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-10)
+    gradients = [torch.autograd.grad(value.sum(), logits)[0] for value in (ours, expected)]
+    torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-12)
+
+
+def test_a_teacher_gets_no_gradient(batch):
+    scores = torch.randn(4, 25, K, dtype=torch.float64, requires_grad=True)
+    losses.divergence(scores, batch[0]).sum().backward()
+    assert scores.grad is None
+    assert batch[0].grad is not None
+
+
+def test_reverse_divergence_is_what_is_missing_of_the_entropy(batch):
+    logits = batch[0]
+    entropy = torch.distributions.Categorical(logits=logits).entropy()
+    torch.testing.assert_close(losses.reverse_divergence(logits), math.log(K) - entropy)
+
+
+def test_without_label_drops_it_and_keeps_the_order():
+    values, labels = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]), torch.tensor([0, 2])
+    assert losses.without_label(values, labels).tolist() == [[2.0, 3.0], [4.0, 5.0]]
 
 
 @pytest.mark.parametrize("temperature", [1.0, 20.0, 1e3, 1e5])
@@ -53,10 +111,20 @@ def test_float32_keeps_its_digits_as_temperature_grows(batch, temperature, gap):
     weights = {"hard_weight": 0.9, "soft_weight": 0.1 * temperature**2, "temperature": temperature, "share": share}
     single = logits.detach().float().requires_grad_()
     loss32, loss64 = losses.smoothing_loss(single, labels, **weights), losses.smoothing_loss(logits, labels, **weights)
-    torch.testing.assert_close(loss32.soft.double(), loss64.soft, rtol=2e-6, atol=0)
+    torch.testing.assert_close(loss32.soft.double(), loss64.soft, rtol=1e-7 * temperature + 2e-6, atol=0)
     (gradient32,) = torch.autograd.grad(loss32.total.sum(), single)
     (gradient64,) = torch.autograd.grad(loss64.total.sum(), logits)
     assert (gradient32 - gradient64).norm() / gradient64.norm() < 1e-6
+
+
+def test_a_loss_can_be_scaled_and_differentiated_twice_over(batch):
+    logits, labels = batch
+    total = losses.smoothing_loss(logits, labels, hard_weight=0.9, soft_weight=0.1, share=1 / K).total
+    (plain,) = torch.autograd.grad(total.sum(), logits, retain_graph=True)
+    (scaled,) = torch.autograd.grad(2.5 * total.sum(), logits, retain_graph=True)
+    (again,) = torch.autograd.grad(total.sum(), logits)
+    torch.testing.assert_close(scaled, 2.5 * plain)
+    assert torch.equal(again, plain)
 
 
 @pytest.mark.parametrize("epsilon", [0.0, 0.1, 1.0])
@@ -102,6 +170,8 @@ def test_a_temperature_or_share_that_cannot_be_is_refused(batch, constants, mess
 def test_a_divergence_at_temperature_zero_is_refused(batch):
     with pytest.raises(InputError, match="temperature is 0"):
         losses.kl_divergence(batch[0].softmax(-1), batch[0], 0)
+    with pytest.raises(InputError, match="teacher_temperature is -1"):
+        losses.divergence(batch[0], batch[0], 1, -1)
 
 
 @pytest.mark.parametrize("classes", [0, 1, 2.5, "ten"])
@@ -161,7 +231,7 @@ def test_a_teacher_that_denies_the_label_wants_no_finite_gap():
 def test_single_precision_stays_single(batch):
     logits, labels = batch[0].detach().float(), batch[1]
     teacher = logits.softmax(-1)
-    loss = losses.distillation_loss(logits, labels, teacher, hard_weight=0.5, soft_weight=0.5, temperature=4)
+    loss = losses.distillation_loss(logits, labels, logits, hard_weight=0.5, soft_weight=0.5, temperature=4)
     assert loss.total.dtype == losses.kl_divergence(teacher, logits, 4).dtype == torch.float32
 
 

@@ -3,8 +3,15 @@ import pytest
 import torch
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
+from scipy.stats import beta as scipy_beta
+from sklearn.metrics import brier_score_loss
+from sklearn.neighbors import NearestNeighbors
 
-from lsr_core import metrics
+from lsr_core import InputError, metrics
+from lsr_core._torchvision import import_torchvision
+
+import_torchvision()  # torchmetrics imports it
+from torchmetrics.functional.classification import multiclass_accuracy, multiclass_calibration_error  # noqa: E402
 
 
 @pytest.fixture
@@ -44,6 +51,53 @@ def test_ece_by_hand():
     assert metrics.ece(logits, labels, bins=1).item() == pytest.approx(0.0)  # 3 of 4 right at mean confidence .75
 
 
+def test_ece_with_bins_of_equal_mass_by_hand():
+    # Sorted by confidence .6, .7, .8, .9: two bins of two, right and wrong as said.
+    p = torch.tensor([0.9, 0.6, 0.8, 0.7], dtype=torch.float64)
+    logits = torch.stack([p, 1 - p], -1).log()
+    labels = torch.tensor([0, 0, 1, 1])
+    expected = abs((0.6 - 1) + (0.7 - 0)) / 4 + abs((0.8 - 0) + (0.9 - 1)) / 4
+    assert metrics.ece(logits, labels, bins=2, spacing="equal-mass").item() == pytest.approx(expected)
+    assert metrics.ece(logits, labels, bins=4, spacing="equal-mass").item() == pytest.approx(
+        (0.4 + 0.7 + 0.8 + 0.1) / 4
+    )
+
+
+@pytest.mark.parametrize("bins", [5, 15, 20])
+def test_ece_and_accuracy_are_torchmetrics(outputs, bins):
+    logits, labels = outputs
+    for run in logits.float():
+        theirs = multiclass_calibration_error(run.softmax(-1), labels, num_classes=10, n_bins=bins, norm="l1")
+        assert metrics.ece(run, labels, bins).item() == pytest.approx(theirs.item(), abs=1e-6)
+        theirs = multiclass_accuracy(run, labels, num_classes=10, average="micro")
+        assert metrics.accuracy(run, labels).item() == pytest.approx(theirs.item())
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"), [({"bins": 0}, "bins is 0"), ({"spacing": "log"}, "spacing is 'log'")]
+)
+def test_bins_that_cannot_be_are_refused(outputs, keywords, message):
+    with pytest.raises(InputError, match=message):
+        metrics.ece(*outputs, **keywords)
+
+
+def test_brier_is_scikit_learns(outputs):
+    logits, labels = outputs
+    for run, ours in zip(logits, metrics.brier(logits, labels), strict=True):
+        theirs = brier_score_loss(labels.numpy(), run.softmax(-1).numpy(), scale_by_half=False)
+        assert ours.item() == pytest.approx(theirs)
+
+
+def test_aurc_by_hand():
+    # Confidences .9 (right), .8 (wrong), .7 (right): risks 0, 1/2, 1/3.
+    p = torch.tensor([0.7, 0.9, 0.8], dtype=torch.float64)
+    logits = torch.stack([p, 1 - p], -1).log()
+    assert metrics.aurc(logits, torch.tensor([0, 0, 1])).item() == pytest.approx((0 + 1 / 2 + 1 / 3) / 3)
+    sure_first = metrics.aurc(logits, torch.tensor([1, 0, 0]))  # the only error is the least sure
+    sure_last = metrics.aurc(logits, torch.tensor([0, 1, 0]))
+    assert sure_first < sure_last
+
+
 def test_ece_of_a_stack_is_that_of_each_run(outputs):
     logits, labels = outputs
     each = torch.stack([metrics.ece(run, labels) for run in logits])
@@ -81,3 +135,166 @@ def test_the_dark_part_ignores_the_right_class(outputs):
     moved = logits[:1] + 3 * torch.nn.functional.one_hot(labels, 10)
     assert metrics.kl_of_dark_part(posterior, moved, labels).item() == pytest.approx(0, abs=1e-12)
     assert metrics.kl_of_dark_part(posterior, logits[1:2], labels).item() > 0.01
+
+
+def test_the_dark_part_is_the_divergence_of_renormalised_rests(outputs):
+    logits, labels = outputs
+    truth, p = logits[0].softmax(-1), logits[1].softmax(-1)
+    keep = ~torch.nn.functional.one_hot(labels, 10).bool()
+    truth, p = (x[keep].reshape(-1, 9) / x[keep].reshape(-1, 9).sum(-1, keepdim=True) for x in (truth, p))
+    expected = (truth * (truth / p).log()).sum(-1).mean()
+    torch.testing.assert_close(metrics.kl_of_dark_part(logits[0].softmax(-1), logits[1:2], labels)[0], expected)
+
+
+def test_votes_are_a_posterior(outputs):
+    logits, _ = outputs
+    votes = torch.distributions.Multinomial(50, logits=logits[0]).sample()
+    assert (votes == 0).any()
+    kl = metrics.kl_to_posterior(votes, logits[:1])
+    truth = votes / 50
+    expected = (torch.special.xlogy(truth, truth) - truth * logits[0].log_softmax(-1)).sum(-1).mean()
+    torch.testing.assert_close(kl[0], expected)
+
+
+@pytest.mark.parametrize("confidence", [0.3, 0.6, 0.95])
+def test_a_temperature_gives_the_confidence_asked_for(outputs, confidence):
+    logits, _ = outputs
+    temperature = metrics.temperature_of_confidence(logits, confidence)
+    softened = logits / temperature[:, None, None]
+    torch.testing.assert_close(
+        softened.softmax(-1).amax(-1).mean(-1), torch.full((3,), confidence).double(), atol=1e-5, rtol=0
+    )
+    other = metrics.temperature_of_confidence(5 * logits, logits.softmax(-1).amax(-1).mean(-1))
+    torch.testing.assert_close(other, torch.full((3,), 5.0).double(), rtol=1e-4, atol=0)
+
+
+def test_uncertainty_is_the_mean_entropy(outputs):
+    logits, _ = outputs
+    expected = torch.distributions.Categorical(logits=logits).entropy().mean(-1)
+    torch.testing.assert_close(metrics.predictive_uncertainty(logits), expected)
+    assert metrics.predictive_uncertainty(torch.zeros(1, 5, 10)).item() == pytest.approx(np.log(10))
+
+
+def of_confidences(p):
+    """Logits of two classes with these probabilities of class 0."""
+    p = torch.as_tensor(p, dtype=torch.float64)
+    return torch.stack([p, 1 - p], -1).log(), torch.zeros(p.shape[-1], dtype=torch.int64)
+
+
+def test_confidence_diversity_is_the_entropy_of_a_known_density(generator):
+    uniform = 0.2 + 0.5 * torch.rand(4, 5000, generator=generator, dtype=torch.float64)
+    logits, labels = of_confidences(uniform)
+    found = metrics.confidence_diversity(logits, labels)
+    torch.testing.assert_close(found, torch.full((4,), np.log(0.5)), atol=0.06, rtol=0)
+    beta = torch.from_numpy(np.random.default_rng(0).beta(3, 2, 5000))
+    assert metrics.confidence_diversity(*of_confidences(beta)).item() == pytest.approx(
+        scipy_beta(3, 2).entropy(), abs=0.05
+    )
+
+
+@pytest.mark.parametrize("k", [1, 3, 7])
+def test_confidence_diversity_uses_the_kth_neighbour(generator, k):
+    p = torch.rand(60, generator=generator, dtype=torch.float64)
+    reach = NearestNeighbors(n_neighbors=k + 1).fit(p[:, None].numpy()).kneighbors(p[:, None].numpy())[0][:, -1]
+    expected = torch.special.digamma(torch.tensor(60.0)) - torch.special.digamma(torch.tensor(float(k)))
+    expected = expected.item() + np.log(2) + np.log(reach).mean()
+    found = metrics.confidence_diversity(*of_confidences(p), neighbours=k)
+    assert found.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_confidence_diversity_refuses_too_many_neighbours(outputs):
+    with pytest.raises(InputError, match="neighbours is 400; with 400 examples it must be below 400"):
+        metrics.confidence_diversity(*outputs, neighbours=400)
+    assert metrics.confidence_diversity(torch.zeros(10, 2), torch.zeros(10, dtype=torch.int64)).isfinite()
+
+
+def test_confidence_variance_by_hand():
+    assert metrics.confidence_variance(*of_confidences([0.2, 0.4, 0.9])).item() == pytest.approx(
+        np.var([0.2, 0.4, 0.9])
+    )
+
+
+def test_equivalent_smoothing_of_a_smoothed_label_is_its_mass():
+    labels = torch.arange(10)
+    for mass in (0.05, 0.3):
+        target = (1 - mass) * torch.eye(10, dtype=torch.float64) + mass / 10
+        assert metrics.equivalent_smoothing(target.log(), labels).item() == pytest.approx(mass)
+    soft = metrics.equivalent_smoothing(target.log(), labels, temperature=1e6)
+    assert soft.item() == pytest.approx(1, abs=1e-4)
+
+
+def test_erased_information_by_hand():
+    p = torch.tensor([[0.8, 0.2], [0.6, 0.4], [0.1, 0.9], [0.3, 0.7], [0.5, 0.5]], dtype=torch.float64)
+    labels = torch.tensor([0, 0, 1, 1, 1])
+    first = 2 * 0.1**2  # both components of a vector of two vary alike
+    second = 2 * np.var([0.9, 0.7, 0.5])
+    vector = metrics.erased_information(p.log(), labels, "vector_variance")
+    assert vector.item() == pytest.approx((first + second) / 2)
+    scalar = metrics.erased_information(p.log(), labels, "std_true_class")
+    assert scalar.item() == pytest.approx((0.1 + np.std([0.9, 0.7, 0.5])) / 2)
+
+
+def test_erased_information_per_superclass_is_the_mean_over_its_classes(outputs):
+    logits, labels = outputs
+    superclasses = torch.tensor([0, 0, 0, 1, 1, 1, 1, 2, 2, 2])
+    for reading in ("vector_variance", "std_true_class"):
+        whole = metrics.erased_information(logits, labels, reading)
+        parts = metrics.erased_information(logits, labels, reading, superclasses)
+        assert parts.shape == (3, 3)
+        torch.testing.assert_close((parts * torch.tensor([3, 4, 3])).sum(-1) / 10, whole)
+    with pytest.raises(InputError, match="unknown reading 'mean'; there are 'vector_variance' and 'std_true_class'"):
+        metrics.erased_information(logits, labels, "mean")
+    with pytest.raises(InputError, match="labels leave a class without an example"):
+        metrics.erased_information(logits, labels.clamp_max(8), "vector_variance")
+
+
+def test_outputs_that_are_one_a_class_have_nothing_left():
+    labels = torch.arange(10).repeat(5)
+    logits = torch.eye(10)[labels]
+    for reading in ("vector_variance", "std_true_class"):
+        assert metrics.erased_information(logits, labels, reading).item() == pytest.approx(0, abs=1e-9)
+
+
+def test_cluster_distances_by_hand():
+    features = torch.tensor([[0.0, 0], [2, 0], [1, 3], [1, 3], [11, 3], [11, 3]])
+    labels, superclasses = torch.tensor([0, 0, 1, 1, 2, 2]), torch.tensor([0, 0, 1])
+    within, across = metrics.cluster_distances(features[None], labels, superclasses)
+    assert within.item() == pytest.approx(3.0)  # centres (1, 0), (1, 3), (11, 3)
+    assert across.item() == pytest.approx((np.hypot(10, 3) + 10) / 2)
+
+
+def test_mutual_information_is_ln_of_what_can_be_told_apart(generator):
+    noise = 1e-2 * torch.randn(600, 5, generator=generator, dtype=torch.float64)
+    examples = torch.arange(600.0)[:, None] + noise
+    assert metrics.mutual_information(examples).item() == pytest.approx(np.log(600))
+    classes = torch.tensor([-1.0, 1.0]).repeat(300)[:, None] + noise - noise.mean(-1, keepdim=True)
+    assert metrics.mutual_information(classes).item() == pytest.approx(np.log(2))  # Müller's limit under smoothing
+    assert metrics.mutual_information(noise - noise.mean(-1, keepdim=True)).item() == pytest.approx(0, abs=1e-9)
+    assert metrics.mutual_information(torch.ones(4, 3)).isfinite()
+
+
+def test_mutual_information_by_hand():
+    values = torch.tensor([[0.0, 2.0], [5.0, 7.0]], dtype=torch.float64)  # means 1 and 6, variance 1
+    terms = []
+    for own, value in ((1, 0), (1, 2), (6, 5), (6, 7)):
+        mix = np.mean([np.exp(-((value - mean) ** 2) / 2) for mean in (1, 6)])
+        terms.append(-((value - own) ** 2) / 2 - np.log(mix))
+    assert metrics.mutual_information(values).item() == pytest.approx(np.mean(terms))
+
+
+def test_the_class_plane_keeps_distances_in_it(generator):
+    templates = torch.randn(3, 8, generator=generator, dtype=torch.float64)
+    weights = torch.randn(20, 3, generator=generator, dtype=torch.float64)
+    inside = templates[0] + weights[:, :2] @ (templates[1:] - templates[0])
+    projected = metrics.class_plane(inside, templates)
+    torch.testing.assert_close(torch.pdist(projected), torch.pdist(inside))
+    off = torch.randn(8, generator=generator, dtype=torch.float64)
+    basis = torch.linalg.qr((templates[1:] - templates[0]).T)[0]
+    off -= basis @ (basis.T @ off)
+    torch.testing.assert_close(metrics.class_plane(inside + off, templates), projected)
+    corners = metrics.class_plane(templates, templates)
+    assert (corners[0].abs() < 1e-12).all()
+    assert corners[1, 0] > 0
+    assert corners[2, 1] > 0
+    with pytest.raises(InputError, match="templates are 2"):
+        metrics.class_plane(inside, templates[:2])

@@ -1,0 +1,140 @@
+"""Objectives: each method's name, its teacher and its weights.
+
+An objective is a frozen set of constants that can be called: `loss = objective(logits, labels)`. One loop serves every
+method: `objective.teacher_logits(model, inputs)` gives the teacher that a method remembers itself, if it does, and
+`after_step(model)` and `after_epoch(model, epoch)` let it remember.
+"""
+
+from dataclasses import fields
+from difflib import get_close_matches
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._errors import require
+from ..teachers import class_means
+from ._base import Batch, HandMade, Objective
+from .hand_made import (
+    LSR,
+    BetaSmoothingConstant,
+    CrossEntropy,
+    LadderUniform,
+    LsrKD,
+    LsrKDTC,
+    LsrKDTCShare,
+    LSRWrongClasses,
+    TfKDReg,
+    TfKDRegLogits,
+    TfKDRegReleased,
+)
+from .learned import (
+    KD,
+    ConfidencePenalty,
+    KDReleased,
+    KDUnscaled,
+    KDWeighted,
+    LadderClassMeans,
+    LadderConfidence,
+    LadderPermuted,
+    LadderTeacher,
+    PriorSmoothing,
+    SelfDistillation,
+    SelfDistillationReleased,
+    SoftOnly,
+    ZipfSmoothing,
+)
+from .remembered import (
+    PSKD,
+    BetaSmoothing,
+    BetaSmoothingReleased,
+    BetaSmoothingShuffled,
+    MrKD,
+    MrKDEnsemble,
+    MrKDEnsembleKA,
+    MrKDTC,
+)
+
+__all__ = [
+    "ALIASES",
+    "METHODS",
+    "Batch",
+    "HandMade",
+    "Objective",
+    "as_label_smoothing",
+    "constants_of",
+    "describe",
+    "ladder",
+    "objective",
+]
+
+METHODS: dict[str, type[Objective]] = {
+    method.name: method
+    for method in (
+        *(CrossEntropy, LSR, LSRWrongClasses, ConfidencePenalty),
+        *(KD, KDUnscaled, KDReleased, KDWeighted, SoftOnly, SelfDistillation, SelfDistillationReleased),
+        *(TfKDReg, TfKDRegLogits, TfKDRegReleased, LsrKD, LsrKDTC, LsrKDTCShare),
+        *(MrKD, MrKDTC, MrKDEnsemble, MrKDEnsembleKA, PSKD),
+        *(BetaSmoothing, BetaSmoothingReleased, BetaSmoothingShuffled, BetaSmoothingConstant),
+        *(ZipfSmoothing, PriorSmoothing),
+        *(LadderUniform, LadderClassMeans, LadderConfidence, LadderPermuted, LadderTeacher),
+    )
+}
+ALIASES = {"lsr-os": "lsrkd", "lsr-os-tc": "lsrkd-tc", "re-kd": "kd", "de-kd": "kd", "tf-kd-self": "kd"}
+
+
+def objective(method: str, **constants: Any) -> Objective:
+    """The objective of a method by its name, with its default constants where none are given.
+
+    Raises `InputError` for an unknown method or constant, or a constant out of range.
+    """
+    known = {**METHODS, **{alias: METHODS[name] for alias, name in ALIASES.items()}}
+    near = " or ".join(repr(name) for name in get_close_matches(str(method), known, 3))
+    hint = f"; did you mean {near}?" if near else "; there are " + ", ".join(known)
+    require(method in known, f"unknown method {method!r}{hint}")
+    accepted = constants_of(known[method])
+    for name in constants:
+        takes = ", ".join(accepted) or "no constants"
+        require(name in accepted, f"method {method!r} has no constant {name!r}; it takes {takes}")
+    return known[method](**constants)
+
+
+def constants_of(method: type[Objective]) -> list[str]:
+    """The names of a method's constants."""
+    return [field.name for field in fields(method) if field.init]
+
+
+def describe(objective: Objective) -> dict[str, Any]:
+    """The canonical form: the method's name and every constant."""
+    kinds = {field.name: field.type for field in fields(objective)}
+    values = {name: getattr(objective, name) for name in constants_of(type(objective))}
+    return {"method": objective.name, **{k: float(v) if kinds[k] is float else v for k, v in values.items()}}
+
+
+def ladder(teacher_logits: Tensor, labels: Tensor, *, alpha: float, temperature: float) -> list[Objective]:
+    """The five rungs made from one teacher, by its logits `[N, K]` on the training set; all distil with α and τ.
+
+    Rungs 0 and 1 take their constants from these logits; 2 to 4 are called with the teacher's logits on the batch.
+    """
+    q = torch.log_softmax(teacher_logits.double() / temperature, -1).exp()
+    common = {"alpha": alpha, "temperature": temperature}
+    return [
+        LadderUniform(**common, share=float(q.gather(-1, labels[:, None]).mean())),
+        LadderClassMeans(**common, prior=class_means(q, labels)),
+        *(rung(**common) for rung in (LadderConfidence, LadderPermuted, LadderTeacher)),
+    ]
+
+
+def as_label_smoothing(objective: HandMade, classes: int) -> tuple[float, float]:
+    """ε and loss scale of the label smoothing that has this objective's gradient, for K `classes`.
+
+    With an unsoftened student and a hand-made teacher of excess $e = (K\\beta-1)/(K-1)$, the gradient is
+    $(h+s)\\,[p - (1-\\varepsilon)\\,y - \\varepsilon u]$ with $\\varepsilon = s(1-e)/(h+s)$. Raises `InputError` for a
+    softened student, which no label smoothing equals.
+    """
+    excess = (classes * objective.teacher_share(classes) - 1) / (classes - 1)
+    tau = objective.student_temperature
+    require(tau == 1, f"temperature is {tau!r}; only an unsoftened student (1) is label smoothing")
+    hard_weight, soft_weight = objective.weights(classes)
+    scale = hard_weight + soft_weight
+    return soft_weight * (1 - excess) / scale, scale

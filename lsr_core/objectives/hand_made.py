@@ -1,0 +1,173 @@
+"""Methods whose teacher is made by hand: a share for the right class, the rest spread evenly."""
+
+from dataclasses import dataclass
+
+from .._errors import require_classes
+from ..teachers import CorrectedUniform, Share, TargetGap, Teacher, VirtualTeacher
+from ._base import HandMade
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrossEntropy(HandMade):
+    """$H(y, p)$: the baseline."""
+
+    name = "cross-entropy"
+
+    def weights(self, classes: int) -> tuple[float, float]:
+        return 1.0, 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class LSR(HandMade):
+    """Label smoothing, $(1-\\varepsilon) H(y,p) + \\varepsilon D_{KL}(u\\|p)$ (Szegedy 2016; Yuan 2020 Eq. 3).
+
+    The mass ε/K lies on every class.
+    """
+
+    name = "lsr"
+    epsilon: float = 0.1
+
+    def weights(self, classes: int) -> tuple[float, float]:
+        return 1 - self.epsilon, self.epsilon
+
+
+@dataclass(frozen=True, kw_only=True)
+class LSRWrongClasses(LSR):
+    """Label smoothing that puts ε/(K−1) on each wrong class (Shen 2021 Eq. 1; Yuan's and Zhang's released code)."""
+
+    name = "lsr-wrong-classes"
+
+    @property
+    def teacher(self) -> Teacher:
+        return Share(0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LsrKD(HandMade):
+    """LSR with a softened student, $(1-\\alpha) H(y,p) + \\alpha\\tau^2 D_{KL}(u\\|p_\\tau)$.
+
+    Called LsrKD in Wang 2020 and LSR-OS (output smoothing) in Wang 2021; reconstructed from the abstracts.
+    """
+
+    name = "lsrkd"
+    alpha: float = 0.1
+    temperature: float = 4.0
+
+    @property
+    def student_temperature(self) -> float:
+        return self.temperature
+
+    def weights(self, classes: int) -> tuple[float, float]:
+        return 1 - self.alpha, self.alpha * self.temperature**2
+
+
+@dataclass(frozen=True, kw_only=True)
+class LsrKDTC(LsrKD):
+    """LsrKD with teacher correction by target gap: the teacher asks for the logit gap G (`teachers.TargetGap`).
+
+    LSR-OS-TC in Wang 2021; reconstructed from the abstracts, the parameter G is this study's.
+    """
+
+    name = "lsrkd-tc"
+    gap: float = 6.0
+
+    @property
+    def teacher(self) -> Teacher:
+        return TargetGap(self.gap)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LsrKDTCShare(LsrKD):
+    """LsrKD with teacher correction by a constant share β of the right class (`teachers.CorrectedUniform`).
+
+    The papers' form, "a constant larger proportion for the right class"; reconstructed from the abstracts.
+    """
+
+    name = "lsrkd-tc-share"
+    share: float = 0.3
+
+    @property
+    def teacher(self) -> Teacher:
+        return CorrectedUniform(self.share)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TfKDReg(LsrKD):
+    """Tf-KD_reg, $(1-\\alpha) H(y,p) + \\alpha D_{KL}(p^d_\\tau\\|p_\\tau)$, without τ² (Yuan 2020 Eq. 8, 9).
+
+    $p^d$ is `correct` on the right class, softened as a power: $p^d_\\tau \\propto (p^d)^{1/\\tau}$.
+    """
+
+    name = "tf-kd-reg"
+    temperature: float = 20.0
+    correct: float = 0.99
+
+    @property
+    def teacher(self) -> Teacher:
+        return VirtualTeacher(self.correct, "power")
+
+    def weights(self, classes: int) -> tuple[float, float]:
+        return 1 - self.alpha, self.alpha
+
+
+@dataclass(frozen=True, kw_only=True)
+class TfKDRegLogits(TfKDReg):
+    """Tf-KD_reg with $p^d$ read as logits: $p^d_\\tau = \\mathrm{softmax}(p^d/\\tau)$ (Yuan 2020 Eq. 9)."""
+
+    name = "tf-kd-reg-logits"
+
+    @property
+    def teacher(self) -> Teacher:
+        return VirtualTeacher(self.correct, "logits")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TfKDRegReleased(TfKDRegLogits):
+    """Tf-KD_reg as released: $(1-\\alpha) H(y,p) + \\frac{\\alpha m}{K} D_{KL}(\\mathrm{softmax}(p^d/\\tau)\\|p)$.
+
+    The student is not softened and the divergence is averaged over classes too (Yuan 2020, `my_loss_function.py`). It
+    is label smoothing with its own ε and loss scale (`as_label_smoothing`). The defaults are those of ResNet-18.
+    """
+
+    name = "tf-kd-reg-released"
+    multiplier: float = 100.0
+
+    @property
+    def student_temperature(self) -> float:
+        return 1.0
+
+    def teacher_share(self, classes: int) -> float:
+        require_classes(classes)
+        return self.teacher.share(classes, self.temperature)
+
+    def weights(self, classes: int) -> tuple[float, float]:
+        return 1 - self.alpha, self.alpha * self.multiplier / classes
+
+
+@dataclass(frozen=True, kw_only=True)
+class BetaSmoothingConstant(HandMade):
+    """Beta smoothing's control: every draw replaced by its mean $a/(a+1)$, which is label smoothing (this study)."""
+
+    name = "beta-smoothing-constant"
+    alpha: float = 0.6
+    a: float = 3.0
+
+    @property
+    def teacher(self) -> Teacher:
+        return Share(self.a / (self.a + 1))
+
+    def weights(self, classes: int) -> tuple[float, float]:
+        return 1 - self.alpha, self.alpha
+
+
+@dataclass(frozen=True, kw_only=True)
+class LadderUniform(LsrKD):
+    """Rung 0 of the ladder: uniform but for the teacher's mean probability of the label, `share` (this study)."""
+
+    name = "ladder-uniform"
+    alpha: float = 0.9
+    share: float = 0.5
+
+    @property
+    def teacher(self) -> Teacher:
+        return Share(self.share)

@@ -1,0 +1,239 @@
+"""Methods whose teacher is another network, a class, or the student itself at this moment."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from .._errors import require
+from ..losses import divergence, reverse_divergence, without_label
+from ..teachers import keep_confidence, permute_wrong, zipf_scores
+from ._base import Batch, Objective
+
+
+@dataclass(frozen=True, kw_only=True)
+class KDWeighted(Objective):
+    """Distillation with every weight and temperature free, $h\\,H(y,p) + s\\,D_{KL}(q_{\\tau_t}\\|p_\\tau)$."""
+
+    name = "kd-weighted"
+    hard_weight: float = 1.0
+    soft_weight: float = 1.0
+    temperature: float = 1.0
+    teacher_temperature: float = 1.0
+
+    def weights(self, classes: int) -> tuple[float, float]:
+        return self.hard_weight, self.soft_weight
+
+    def soft(self, batch: Batch) -> Tensor:
+        return divergence(self._given(batch), batch.logits, self.temperature, self.teacher_temperature)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KD(Objective):
+    """Distillation, $(1-\\alpha) H(y,p) + \\alpha\\tau^2 D_{KL}(q_\\tau\\|p_\\tau)$ (Hinton 2015).
+
+    Re-KD, De-KD and Tf-KD_self are this loss with a weaker, a badly trained, or an equal teacher (Yuan 2020). The
+    defaults are those of Yuan's MobileNetV2.
+    """
+
+    name = "kd"
+    alpha: float = 0.95
+    temperature: float = 20.0
+
+    @property
+    def student_temperature(self) -> float:
+        """τ of the student; the teacher's is always `temperature`."""
+        return self.temperature
+
+    def weights(self, classes: int) -> tuple[float, float]:
+        return 1 - self.alpha, self.alpha * self.temperature**2
+
+    def soft(self, batch: Batch) -> Tensor:
+        return divergence(self._given(batch), batch.logits, self.student_temperature, self.temperature)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KDUnscaled(KD):
+    """Distillation without τ², $(1-\\alpha) H(y,p) + \\alpha D_{KL}(q_\\tau\\|p_\\tau)$ (Yuan 2020 Eq. 4, 7)."""
+
+    name = "kd-unscaled"
+
+    def weights(self, classes: int) -> tuple[float, float]:
+        return 1 - self.alpha, self.alpha
+
+
+@dataclass(frozen=True, kw_only=True)
+class KDReleased(KD):
+    """Distillation as Yuan 2020 released it: the divergence is averaged over classes too, $s = \\alpha\\tau^2 m / K$.
+
+    Tf-KD_self is the same with a multiplier m of 1, 50 or 100 (`my_loss_function.py`).
+    """
+
+    name = "kd-released"
+    multiplier: float = 1.0
+
+    def weights(self, classes: int) -> tuple[float, float]:
+        return 1 - self.alpha, self.alpha * self.temperature**2 * self.multiplier / classes
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoftOnly(KD):
+    """Distillation without labels, $\\tau^2 D_{KL}(q_\\tau\\|p_\\tau)$ (Shen 2021 Eq. 3, 4, at τ = 1).
+
+    Shen prints $H(q, p)$, which differs by the teacher's entropy. Chandrasegaran 2022 has it with τ from 1 to 64.
+    """
+
+    name = "soft-only"
+    alpha: float = field(default=1.0, init=False)
+    temperature: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelfDistillation(KD):
+    """A generation of self-distillation: the teacher is the same network, trained before (Zhang & Sabuncu 2020).
+
+    The form with τ², teacher and student softened alike, at the released constants.
+    """
+
+    name = "self-distillation"
+    alpha: float = 0.4
+    temperature: float = 4.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelfDistillationReleased(SelfDistillation):
+    """Self-distillation as released, $(1-\\alpha) H(y,p) + \\alpha H(q_\\tau, p)$ up to the teacher's entropy.
+
+    Only the teacher is softened and there is no τ² (Zhang & Sabuncu 2020, `train_distillation.py`).
+    """
+
+    name = "self-distillation-released"
+
+    @property
+    def student_temperature(self) -> float:
+        return 1.0
+
+    def weights(self, classes: int) -> tuple[float, float]:
+        return 1 - self.alpha, self.alpha
+
+
+@dataclass(frozen=True, kw_only=True)
+class LadderTeacher(KD):
+    """Rung 4 of the ladder: the teacher itself (this study)."""
+
+    name = "ladder-teacher"
+    alpha: float = 0.9
+    temperature: float = 4.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class LadderConfidence(LadderTeacher):
+    """Rung 2 of the ladder: the teacher's softened confidence in the label, the rest uniform (this study)."""
+
+    name = "ladder-confidence"
+
+    def soft(self, batch: Batch) -> Tensor:
+        kept = keep_confidence(self._given(batch), batch.labels, self.temperature)
+        return divergence(kept, batch.logits, self.temperature)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LadderPermuted(LadderTeacher):
+    """Rung 3 of the ladder: the teacher with its wrong classes permuted within each image (this study).
+
+    The order is fixed by the image's number in `index`, so that it is the same in every epoch.
+    """
+
+    name = "ladder-permuted"
+
+    def soft(self, batch: Batch) -> Tensor:
+        permuted = permute_wrong(self._given(batch), batch.labels, self._numbered(batch))
+        return divergence(permuted, batch.logits, self.temperature, self.temperature)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PriorSmoothing(Objective):
+    """Smoothing towards a prior of each class, $\\tilde y = (1-\\alpha) y + \\alpha\\pi_y$ (Camporese 2020).
+
+    `prior` holds the rows $\\pi_y$, a distribution each: `[K, K]`, a tensor or nested sequences
+    (`teachers.similarity_prior` makes one); None is the uniform prior. Raises `InputError` for rows that are none.
+    """
+
+    name = "prior-smoothing"
+    alpha: float = 0.5
+    prior: tuple[tuple[float, ...], ...] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.prior is not None:
+            rows = torch.as_tensor(self.prior, dtype=torch.float64)
+            square = rows.ndim == 2 and rows.shape[0] == rows.shape[1]
+            require(square, f"prior has shape {list(rows.shape)}; it must be [K, K]")
+            fits = bool((rows >= 0).all()) and bool(((rows.sum(-1) - 1).abs() < 1e-4).all())
+            require(fits, "prior holds a row that is no distribution; it must be at least 0 and sum to 1")
+            object.__setattr__(self, "prior", tuple(map(tuple, (rows / rows.sum(-1, keepdim=True)).tolist())))
+
+    @property
+    def student_temperature(self) -> float:
+        """τ, which softens the student in the divergence."""
+        return 1.0
+
+    def weights(self, classes: int) -> tuple[float, float]:
+        return 1 - self.alpha, self.alpha
+
+    def soft(self, batch: Batch) -> Tensor:
+        classes = batch.logits.shape[-1]
+        if self.prior is None:
+            return divergence(torch.zeros_like(batch.logits), batch.logits, self.student_temperature)
+        require(len(self.prior) == classes, f"prior has {len(self.prior)} classes; it must have the logits' {classes}")
+        rows = torch.tensor(self.prior, device=batch.labels.device)
+        return divergence(rows.log()[batch.labels], batch.logits, self.student_temperature)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LadderClassMeans(PriorSmoothing):
+    """Rung 1 of the ladder: the mean of the softened teacher over each class, `prior` (this study)."""
+
+    name = "ladder-class-means"
+    alpha: float = 0.9
+    temperature: float = 4.0
+
+    @property
+    def student_temperature(self) -> float:
+        return self.temperature
+
+    def weights(self, classes: int) -> tuple[float, float]:
+        return 1 - self.alpha, self.alpha * self.temperature**2
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfidencePenalty(Objective):
+    """$H(y,p) - \\beta H(p)$, which is $H(y,p) + \\beta D_{KL}(p\\|u)$ up to a constant (Pereyra 2017; Zhang 2020)."""
+
+    name = "confidence-penalty"
+    beta: float = 0.1
+
+    def weights(self, classes: int) -> tuple[float, float]:
+        return 1.0, self.beta
+
+    def soft(self, batch: Batch) -> Tensor:
+        return reverse_divergence(batch.logits)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZipfSmoothing(Objective):
+    """Zipf's label smoothing, $H(y,p) + \\lambda D_{KL}(\\tilde p\\|\\hat p)$ over the wrong classes (Liang 2022).
+
+    $\\tilde p_c \\propto 1/r_c$ by rank among all classes. The ranks come from `teacher_logits`: votes of a feature
+    map's positions (`teachers.dense_votes`) as in the paper, or any scores; without them, from the student itself.
+    """
+
+    name = "zipf"
+    weight: float = 0.1
+
+    def weights(self, classes: int) -> tuple[float, float]:
+        return 1.0, self.weight
+
+    def soft(self, batch: Batch) -> Tensor:
+        ranked = zipf_scores(batch.logits if batch.teacher_logits is None else batch.teacher_logits)
+        return divergence(without_label(ranked, batch.labels), without_label(batch.logits, batch.labels))

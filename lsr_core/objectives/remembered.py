@@ -1,0 +1,165 @@
+"""Methods that remember their own teacher: past copies, an average of the weights, past predictions."""
+
+from dataclasses import dataclass, field
+
+from torch import Tensor, log_softmax, nn
+
+from ..losses import divergence
+from ..memory import LearnedEnsemble, Memory, MovingAverage, PastCopies, Predictions
+from ..teachers import beta_draws, matched_by_rank, mean_scores, share_scores, shift_wrong
+from ._base import Batch, Objective
+
+
+@dataclass(frozen=True, kw_only=True)
+class MrKD(Objective):
+    """Memory replay, $(1-\\alpha) H(y,p) + \\frac{\\alpha\\tau^2}{n}\\sum_i D_{KL}(p^{(t_i)}_\\tau\\|p_\\tau)$.
+
+    A copy of the model is kept after `every` κ epochs, the newest n = `copies`; before the first it is cross-entropy.
+    The sum is one divergence from the mean of the copies, without their spread, a constant (Wang 2020; Sensors 2021;
+    reconstructed from the abstracts, constants are this study's).
+    """
+
+    name = "mrkd"
+    alpha: float = 0.5
+    temperature: float = 4.0
+    copies: int = 3
+    every: int = 5
+    memory: PastCopies = field(default_factory=PastCopies, init=False, repr=False, compare=False)
+
+    def weights(self, classes: int) -> tuple[float, float]:
+        return 1 - self.alpha, self.alpha * self.temperature**2
+
+    def after_epoch(self, model: nn.Module, epoch: int) -> None:
+        super().after_epoch(model, epoch)
+        if self.memory.epochs % self.every == 0:
+            self.memory.store(model, self.copies)
+
+    def scores(self, copies: Tensor, batch: Batch) -> Tensor:
+        """The softened teacher's scores `[..., B, K]` from the copies' logits `[n, ..., B, K]`."""
+        return mean_scores(copies, self.temperature)
+
+    def soft(self, batch: Batch) -> Tensor | None:
+        if batch.teacher_logits is None and not self.memory.copies:
+            return None
+        copies = self._given(batch)
+        copies = copies if copies.ndim > batch.logits.ndim else copies[None]
+        return divergence(self.scores(copies, batch), batch.logits, self.temperature)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MrKDTC(MrKD):
+    """MrKD with teacher correction: a wrong copy gives way to `share` on the label (`teachers.replace_wrong`).
+
+    Reconstructed from the abstract (Wang 2020), with the rule of knowledge adjustment by label smoothing.
+    """
+
+    name = "mrkd-tc"
+    share: float = 0.9
+
+    def scores(self, copies: Tensor, batch: Batch) -> Tensor:
+        return mean_scores(copies, self.temperature, batch.labels, self.share)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MrKDEnsemble(MrKD):
+    """MrKD whose copies are joined by a learned, fully connected layer (Sensors 2021; reconstructed).
+
+    `rate` is the size of the layer's normalised steps (`memory.LearnedEnsemble`).
+    """
+
+    name = "mrkd-fcn"
+    rate: float = 1.0
+    memory: LearnedEnsemble = field(default_factory=LearnedEnsemble, init=False, repr=False, compare=False)
+
+    def scores(self, copies: Tensor, batch: Batch) -> Tensor:
+        return self.memory.join(copies, batch.labels, self.rate, batch.trains) / self.temperature
+
+
+@dataclass(frozen=True, kw_only=True)
+class MrKDEnsembleKA(MrKDEnsemble):
+    """MrKD's journal form: learned ensemble and knowledge adjustment (Sensors 2021; reconstructed).
+
+    Where the ensemble is wrong, the predicted class and the label exchange their logits (`teachers.shift_wrong`).
+    """
+
+    name = "mrkd-fcn-ka"
+
+    def scores(self, copies: Tensor, batch: Batch) -> Tensor:
+        return shift_wrong(super().scores(copies, batch), batch.labels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PSKD(Objective):
+    """PS-KD, $H((1-\\alpha_t) y + \\alpha_t p^{(t-1)}, p)$ up to a constant, $\\alpha_t = \\alpha\\,t/T$ (Kim 2021).
+
+    The teacher is the model's own prediction of the last epoch, kept in a table by `index`; in the first epoch it is
+    the label. `epochs` is T.
+    """
+
+    name = "ps-kd"
+    alpha: float = 0.8
+    epochs: int = 300
+    memory: Predictions = field(default_factory=Predictions, init=False, repr=False, compare=False)
+
+    def weights(self, classes: int) -> tuple[float, float]:
+        alpha = self.alpha * min((self.memory.epochs + 1) / self.epochs, 1.0)
+        return 1 - alpha, alpha
+
+    def soft(self, batch: Batch) -> Tensor:
+        past = self.memory.recall(batch.logits.detach(), batch.labels, self._numbered(batch), batch.trains)
+        return divergence(past, batch.logits)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BetaSmoothingShuffled(Objective):
+    """Beta smoothing's control: every example has a share $b$ of its own, drawn from Beta(a, 1), whoever it is.
+
+    $(1-\\alpha) H(y,p) + \\alpha H(q,p)$ up to a constant, $q_y = b$ (this study). `memory.generator` draws.
+    """
+
+    name = "beta-smoothing-shuffled"
+    alpha: float = 0.6
+    a: float = 3.0
+    memory: Memory = field(default_factory=Memory, init=False, repr=False, compare=False)
+
+    def weights(self, classes: int) -> tuple[float, float]:
+        return 1 - self.alpha, self.alpha
+
+    def shares(self, draws: Tensor, batch: Batch) -> Tensor:
+        """Which draw goes to which example `[..., B]`."""
+        return draws
+
+    def soft(self, batch: Batch) -> Tensor:
+        draws = beta_draws(batch.labels.shape, self.a, self.memory.generator).to(batch.logits.device)
+        return divergence(share_scores(self.shares(draws, batch), batch.labels, batch.logits.shape[-1]), batch.logits)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BetaSmoothing(BetaSmoothingShuffled):
+    """Beta smoothing, $(1-\\alpha) H(y,p) + \\alpha H(q,p)$ up to a constant, $q_y = b$ (Zhang & Sabuncu 2020).
+
+    The draws $b$ from Beta(a, 1) are matched by rank: the largest goes to the example on which an average of the
+    weights (`memory.MovingAverage`, here started from the student) is the most confident.
+    """
+
+    name = "beta-smoothing"
+    decay: float = 0.999
+    memory: MovingAverage = field(default_factory=MovingAverage, init=False, repr=False, compare=False)
+
+    def after_step(self, model: nn.Module) -> None:
+        super().after_step(model)
+        self.memory.update(model, self.decay)
+
+    def shares(self, draws: Tensor, batch: Batch) -> Tensor:
+        log_q = log_softmax(self._given(batch).float(), -1)
+        return matched_by_rank(draws, log_q.gather(-1, batch.labels[..., None])[..., 0])
+
+
+@dataclass(frozen=True, kw_only=True)
+class BetaSmoothingReleased(BetaSmoothing):
+    """Beta smoothing as released: the average starts from random weights of its own (`train_smoothing.py`)."""
+
+    name = "beta-smoothing-released"
+    memory: MovingAverage = field(
+        default_factory=lambda: MovingAverage(random_start=True), init=False, repr=False, compare=False
+    )

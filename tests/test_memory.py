@@ -1,0 +1,311 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from lsr_core import InputError, objective
+from lsr_core.memory import MovingAverage
+
+REMEMBERING = ["mrkd", "mrkd-tc", "mrkd-fcn", "mrkd-fcn-ka", "ps-kd", "beta-smoothing", "beta-smoothing-shuffled"]
+N, D, K = 24, 5, 4
+
+
+class Loop:
+    """An ordinary training loop around one objective; the model has BatchNorm."""
+
+    def __init__(self, method, **constants):
+        torch.manual_seed(3)
+        self.inputs, self.labels = torch.randn(N, D), torch.randint(K, (N,))
+        self.model = nn.Sequential(nn.Linear(D, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, K))
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1, momentum=0.9)
+        self.objective = objective(method, **constants)
+        self.losses = []
+
+    def step(self, rows):
+        inputs, labels = self.inputs[rows], self.labels[rows]
+        taught = self.objective.teacher_logits(self.model, inputs)
+        loss = self.objective(self.model(inputs), labels, taught, rows)
+        self.optimizer.zero_grad()
+        loss.total.backward()
+        self.optimizer.step()
+        self.objective.after_step(self.model)
+        self.losses.append(loss)
+        return taught
+
+    def epochs(self, first, last):
+        for epoch in range(first, last):
+            order = torch.randperm(N, generator=torch.Generator().manual_seed(epoch))
+            for rows in order.split(8):
+                self.step(rows)
+            self.objective.after_epoch(self.model, epoch)
+        return self
+
+
+def weights(model):
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+
+# The loop's order.
+
+
+@pytest.mark.parametrize("method", REMEMBERING)
+def test_a_forgotten_step_is_noticed_by_the_next_call(method):
+    loop = Loop(method)
+    rows = torch.arange(8)
+    taught = loop.objective.teacher_logits(loop.model, loop.inputs[rows])
+    loop.objective(loop.model(loop.inputs[rows]), loop.labels[rows], taught, rows).total.backward()
+    with pytest.raises(InputError, match=r"after_step\(model\) was not called since the last loss"):
+        loop.objective(loop.model(loop.inputs[rows]), loop.labels[rows], taught, rows)
+
+
+@pytest.mark.parametrize("method", REMEMBERING)
+def test_a_forgotten_epoch_is_noticed_when_an_example_returns(method):
+    loop = Loop(method)
+    loop.step(torch.arange(8))
+    loop.step(torch.arange(8, 16))
+    with pytest.raises(InputError, match=r"example 3 returns: after_epoch\(model, epoch\) was not called"):
+        loop.step(torch.tensor([20, 3, 21]))
+
+
+def test_a_forgotten_epoch_is_noticed_without_numbers_once_its_length_is_known():
+    loop = Loop("mrkd").epochs(0, 1)
+    for _ in range(3):
+        loop.objective(loop.model(loop.inputs), loop.labels)
+        loop.objective.after_step(loop.model)
+    with pytest.raises(InputError, match="step 4 of an epoch of 3: after_epoch"):
+        loop.objective(loop.model(loop.inputs), loop.labels)
+
+
+def test_hooks_out_of_turn_are_refused():
+    loop = Loop("mrkd")
+    with pytest.raises(InputError, match="was called twice, or without a loss before it"):
+        loop.objective.after_step(loop.model)
+    loop.epochs(0, 2)
+    with pytest.raises(InputError, match="epoch is 3; 2 comes after 1"):
+        loop.objective.after_epoch(loop.model, 3)
+    with pytest.raises(InputError, match=r"epoch is 1.5; it must be a whole number"):
+        loop.objective.after_epoch(loop.model, 1.5)
+    loop.objective(loop.model(loop.inputs), loop.labels)
+    with pytest.raises(InputError, match="call it before after_epoch"):
+        loop.objective.after_epoch(loop.model, 2)
+
+
+@pytest.mark.parametrize("method", REMEMBERING)
+def test_an_evaluation_needs_no_hook_and_leaves_nothing_behind(method):
+    loops = [Loop(method).epochs(0, 2) for _ in range(2)]
+    rows = torch.arange(N)
+    with torch.no_grad():
+        loops[0].model.eval()
+        for _ in range(2):
+            taught = loops[0].objective.teacher_logits(loops[0].model, loops[0].inputs)
+            loops[0].objective(loops[0].model(loops[0].inputs), loops[0].labels, taught, rows)
+        loops[0].model.train()
+    if method.startswith("beta"):  # its draws go on
+        loops[0].objective.memory.generator.set_state(loops[1].objective.memory.generator.get_state())
+    ends = [weights(loop.epochs(2, 4).model) for loop in loops]
+    assert torch.equal(*ends)
+
+
+@pytest.mark.parametrize("method", REMEMBERING)
+def test_a_resumed_loop_ends_bit_for_bit_where_an_undisturbed_one_does(method, tmp_path):
+    constants = {"every": 1} if method.startswith("mrkd") else {}
+    whole, half = Loop(method, **constants).epochs(0, 6), Loop(method, **constants).epochs(0, 3)
+    state = {
+        "model": half.model.state_dict(),
+        "optimizer": half.optimizer.state_dict(),
+        "objective": half.objective.state_dict(),
+    }
+    torch.save(state, tmp_path / "state.pt")
+    half.epochs(3, 4)  # what goes on does not reach into the checkpoint
+    state = torch.load(tmp_path / "state.pt")
+    resumed = Loop(method, **constants)
+    resumed.model.load_state_dict(state["model"])
+    resumed.optimizer.load_state_dict(state["optimizer"])
+    resumed.objective.load_state_dict(state["objective"])
+    assert torch.equal(weights(resumed.epochs(3, 6).model), weights(whole.model))
+    assert resumed.losses[-1].soft == whole.losses[-1].soft != 0
+
+
+def test_the_state_of_another_method_is_refused():
+    with pytest.raises(InputError, match="state is of another method: copies, known, table differ"):
+        objective("mrkd").load_state_dict(objective("ps-kd").state_dict())
+
+
+def test_two_objectives_share_no_memory():
+    first, second = Loop("mrkd", every=1), objective("mrkd", every=1)
+    first.epochs(0, 2)
+    assert len(first.objective.memory.copies) == 2
+    assert not second.memory.copies
+    assert first.objective == second
+
+
+# What is remembered.
+
+
+def test_mrkd_keeps_the_newest_copies_every_few_epochs():
+    loop, snapshots = Loop("mrkd", copies=2, every=2), {}
+    for epoch in range(7):
+        loop.epochs(epoch, epoch + 1)
+        snapshots[epoch] = copy.deepcopy(loop.model).eval()
+        taught = loop.objective.teacher_logits(loop.model, loop.inputs)
+        kept = [e for e in (1, 3, 5) if e <= epoch][-2:]
+        assert (taught is None) == (not kept)
+        if kept:
+            expected = torch.stack([snapshots[e](loop.inputs) for e in kept])
+            torch.testing.assert_close(taught, expected)
+    assert loop.model.training
+    first = loop.losses[:6]
+    assert all(loss.soft == 0 for loss in first)
+    torch.testing.assert_close(first[0].total, first[0].hard)
+    assert all(loss.soft > 0 for loss in loop.losses[6:])
+
+
+def test_before_the_first_copy_mrkd_is_cross_entropy():
+    runs = [Loop("mrkd", every=3).epochs(0, 3), Loop("cross-entropy").epochs(0, 3)]
+    assert torch.equal(weights(runs[0].model), weights(runs[1].model))
+
+
+def test_copies_that_are_there_must_be_asked():
+    loop = Loop("mrkd", every=1).epochs(0, 1)
+    with pytest.raises(InputError, match=r"method 'mrkd' needs them; pass objective.teacher_logits\(model, inputs\)"):
+        loop.objective(loop.model(loop.inputs), loop.labels)
+
+
+def test_the_learned_ensemble_starts_as_the_mean_and_learns():
+    loop = Loop("mrkd-fcn", copies=2, every=1, rate=1.0).epochs(0, 2)
+    taught = loop.objective.teacher_logits(loop.model, loop.inputs)
+    memory = loop.objective.memory
+    first = memory.join(taught, loop.labels, 1.0, learns=True)
+    torch.testing.assert_close(first, taught.mean(0))
+    before = nn.functional.cross_entropy(first, loop.labels)
+    for _ in range(50):
+        memory.join(taught, loop.labels, 1.0, learns=True)
+    after = memory.join(taught, loop.labels, 1.0, learns=False)
+    assert nn.functional.cross_entropy(after, loop.labels) < before - 0.1
+    torch.testing.assert_close(memory.join(taught, loop.labels, 1.0, learns=False), after)
+
+
+def test_the_ensembles_step_is_that_of_autograd():
+    memory = objective("mrkd-fcn").memory
+    taught, labels = torch.randn(2, 8, K, dtype=torch.float64), torch.randint(K, (8,))
+    memory.join(taught, labels, 0.3, learns=True)
+    layer = (torch.eye(K, dtype=torch.float64).repeat(2, 1) / 2).requires_grad_()
+    inputs = torch.cat(list(taught), -1)
+    nn.functional.cross_entropy(inputs @ layer, labels, reduction="sum").backward()
+    torch.testing.assert_close(memory.layer, (layer - 0.3 * layer.grad / inputs.square().sum()).detach())
+
+
+def test_the_adjusted_ensemble_is_always_right():
+    loop = Loop("mrkd-fcn-ka", every=1).epochs(0, 1)
+    taught = loop.objective.teacher_logits(loop.model, loop.inputs)
+    batch = type("Batch", (), {"labels": loop.labels, "trains": False})
+    assert (loop.objective.scores(taught, batch).argmax(-1) == loop.labels).all()
+
+
+def test_ps_kd_learns_from_its_last_epoch():
+    loop = Loop("ps-kd", alpha=0.8, epochs=4)
+    remembered = {}
+    for epoch in range(3):
+        order = torch.randperm(N)
+        alpha = 0.8 * (epoch + 1) / 4
+        for rows in order.split(8):
+            logits = loop.model(loop.inputs[rows])
+            y = nn.functional.one_hot(loop.labels[rows], K).float()
+            past = torch.stack([remembered.get(int(row), y[i]) for i, row in enumerate(rows)])
+            target = (1 - alpha) * y + alpha * past
+            expected = torch.autograd.grad(nn.functional.cross_entropy(logits, target), logits, retain_graph=True)[0]
+            loss = loop.objective(logits, loop.labels[rows], index=rows)
+            torch.testing.assert_close(torch.autograd.grad(loss.total, logits, retain_graph=True)[0], expected)
+            new = dict(zip(rows.tolist(), logits.detach().softmax(-1), strict=True))
+            loss.total.backward()
+            loop.optimizer.step()
+            loop.objective.after_step(loop.model)
+            remembered |= new
+        loop.objective.after_epoch(loop.model, epoch + 1)
+
+
+def test_ps_kd_remembers_every_run_of_a_stack():
+    stacked, alone = objective("ps-kd", epochs=2), objective("ps-kd", epochs=2)
+    labels, index = torch.randint(K, (3, 6)), torch.randperm(6)
+    for epoch in range(2):
+        logits = torch.randn(3, 6, K).requires_grad_()
+        together = stacked(logits, labels, index=index).total
+        torch.testing.assert_close(together[1], alone(logits[1], labels[1], index=index).total)
+        for one in (stacked, alone):
+            one.after_step(None)
+            one.after_epoch(None, epoch)
+
+
+def test_the_average_is_the_released_one():
+    loop = Loop("beta-smoothing")
+    average = weights(loop.model)
+    for step in range(1, 6):
+        loop.step(torch.arange(8) if step % 2 else torch.arange(8, 16))
+        factor = min(1 - 1 / (step + 1), 0.999)
+        average = factor * average + (1 - factor) * weights(loop.model)
+        loop.objective.memory._seen.zero_()
+    kept = loop.objective.memory.average
+    torch.testing.assert_close(torch.cat([kept[name].flatten() for name, _ in loop.model.named_parameters()]), average)
+
+
+def test_the_average_runs_in_training_mode_and_touches_no_buffer_of_the_student():
+    loop = Loop("beta-smoothing")
+    loop.model.eval()
+    before = copy.deepcopy(loop.model[1].state_dict())
+    taught = loop.objective.teacher_logits(loop.model, loop.inputs)
+    assert not loop.model.training
+    assert all(torch.equal(before[name], value) for name, value in loop.model[1].state_dict().items())
+    torch.testing.assert_close(taught, copy.deepcopy(loop.model).train()(loop.inputs))  # it starts from the student
+
+
+def test_the_released_average_starts_at_random():
+    student, released = Loop("beta-smoothing"), Loop("beta-smoothing-released")
+    state = torch.get_rng_state()
+    ours = released.objective.teacher_logits(released.model, released.inputs)
+    assert torch.equal(torch.get_rng_state(), state)
+    theirs = student.objective.teacher_logits(student.model, student.inputs)
+    assert (ours - theirs).abs().max() > 0.1
+    again = Loop("beta-smoothing-released")
+    torch.testing.assert_close(again.objective.teacher_logits(again.model, again.inputs), ours)
+    released.epochs(0, 2)
+
+
+def test_a_module_that_cannot_start_at_random_is_named():
+    class Scale(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.factor = nn.Parameter(torch.ones(1))
+
+        def forward(self, inputs):
+            return self.factor * inputs
+
+    model = nn.Sequential(nn.Linear(D, K), Scale())
+    with pytest.raises(InputError, match=r"module '1' \(Scale\) has no reset_parameters"):
+        MovingAverage(random_start=True).teach(model, torch.randn(2, D))
+
+
+def test_the_more_confident_example_is_smoothed_less():
+    smoothing = objective("beta-smoothing", alpha=1.0)
+    logits, labels = torch.zeros(200, K).requires_grad_(), torch.zeros(200, dtype=torch.int64)
+    taught = torch.zeros(200, K)
+    taught[:, 0] = torch.linspace(-5, 5, 200)
+    smoothing(logits, labels, taught).total.backward()
+    shares = 1 / K - 200 * logits.grad[:, 0]  # the gradient is p − q
+    assert (shares.diff() >= -1e-6).all()
+    assert shares.mean().item() == pytest.approx(0.75, abs=0.05)
+    shuffled = objective("beta-smoothing-shuffled", alpha=1.0)
+    again = torch.zeros(200, K).requires_grad_()
+    shuffled(again, labels).total.backward()
+    torch.testing.assert_close((1 / K - 200 * again.grad[:, 0]).sort().values, shares.sort().values)
+    assert ((1 / K - 200 * again.grad[:, 0]).diff() < 0).any()
+
+
+@pytest.mark.parametrize("method", ["lsr", "kd-weighted", "zipf"])
+def test_a_method_without_memory_lives_in_the_same_loop(method):
+    loop = Loop(method)
+    assert loop.objective.teacher_logits(loop.model, loop.inputs) is None
+    assert loop.objective.state_dict() == {}
+    loop.objective.after_step(loop.model)
+    loop.objective.after_epoch(loop.model, 0)
+    loop.objective.load_state_dict({})
