@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 PYTEST = $(BIN)/python -m pytest -n 2 --dist loadgroup
 
-.PHONY: help env book test test-all bench figure lint clean
+.PHONY: help env book test test-all coverage bench figure lint clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -35,7 +35,13 @@ test: env ## the tests, a few minutes
 test-all: test ## the tests, then the slow ones with what they print
 	$(BIN)/python -m pytest -m slow -s
 
-bench: env ## a stack of runs against an ordinary loop
+EXACT = losses teachers memory objectives metrics statistics
+
+coverage: env ## branch coverage of the exact parts, at least 95 %
+	$(PYTEST) -q $(EXACT:%=tests/test_%.py) $(EXACT:%=--cov=lsr_core.%) --cov-branch --cov-report=term-missing \
+		--cov-fail-under=95
+
+bench: env ## a stack of runs against an ordinary loop, our losses against torch's
 	$(BIN)/lsr bench
 
 figure: env ## draw the README's figure anew from the quick preset's runs

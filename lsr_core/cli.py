@@ -165,13 +165,13 @@ def tune(method: str, preset: str, write: bool) -> None:
 @main.command()
 @click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Write the rows here.")
 def bench(file: Path | None) -> None:
-    """Compare a stack of runs with an ordinary loop, in one call."""
+    """Compare a stack of runs with an ordinary loop, and our losses with torch's, in one call."""
     from . import bench as benchmark
 
     rows = benchmark.rows()
     for row in rows:
         click.echo(
-            f"{row['name']}: stack {row['ours']:.4f}, loop {row['other']:.4f} {row['unit']}, ratio {row['ratio']:.1f}"
+            f"{row['name']}: ours {row['ours']:.4f}, other {row['other']:.4f} {row['unit']}, ratio {row['ratio']:.2f}"
         )
     if file:
         file.write_text(json.dumps(rows, indent=2) + "\n")

@@ -150,7 +150,9 @@ def smoothing_loss(
         require_positive("temperature", temperature)
     if not isinstance(share, Tensor):
         require_fraction("share", share)
-    constants = (_per_row(value, logits) for value in (hard_weight, soft_weight, temperature, share))
+    constants = hard_weight, soft_weight, temperature, share
+    if any(isinstance(value, Tensor) for value in constants):
+        constants = tuple(_per_row(value, logits) for value in constants)
     return Loss(*_SmoothingLoss.apply(_at_least_single(logits), labels, *constants))
 
 
@@ -214,36 +216,106 @@ def optimum_gap(
 
 
 class _SmoothingLoss(torch.autograd.Function):
-    """Value and closed-form gradient of `smoothing_loss` in few passes; the constants are `[..., 1]` float64."""
+    """Value and closed-form gradient of `smoothing_loss`; the constants are numbers, or all `[..., 1]` float64.
+
+    The gradient is made with the value and handed out once; a second backward pass makes it anew.
+    """
 
     @staticmethod
-    def forward(ctx, logits, labels, hard_weight, soft_weight, tau, share):  # noqa: ANN001, ANN205
-        (batch, classes), index = logits.shape[-2:], labels[..., None]
-        pull, excess = soft_weight / tau, _excess(share, classes)
-        h, s, k, e, t = (c[..., None].to(logits) for c in (hard_weight, soft_weight, pull, excess, tau))
-        p = log_softmax(logits, -1)
-        on_label = p.gather(-1, index)
-        odds = torch.addcmul(math.log(classes) / t, p, 1 / t)  # ln(p/u), softened: small where p is near uniform
-        right, mean_log = odds.gather(-1, index), odds.mean(-1, keepdim=True)
-        # Up to τ = 8 the logarithms are large enough for e^x - 1 to keep its digits, at a third of expm1's time.
-        odds = odds.exp_().sub_(1) if bool((tau <= 8).all()) else odds.expm1_()
-        mean = odds.mean(-1, keepdim=True)
-        soft = mean.log1p() - mean_log - e * (right - mean_log)
-        soft = soft + _divergence_from_uniform(share, classes)[..., None].to(logits)
-        odds -= mean - e * (1 + mean)
-        gradient = p.exp_().mul_(h / batch).addcmul_(odds, k / (batch * classes) / (1 + mean))
-        gradient.scatter_add_(-1, index, (-(h + k * e) / batch).expand(index.shape))
-        hard, soft = (part.mean((-1, -2)) for part in (-h * on_label, s * soft))
-        ctx.save_for_backward(gradient)
+    def forward(ctx, logits, labels, *constants):  # noqa: ANN001, ANN002, ANN205
+        ctx.gradient, hard, soft = _smoothed(logits, labels, *constants)
+        ctx.save_for_backward(logits, labels)
+        ctx.constants = constants
         ctx.mark_non_differentiable(hard, soft)
         return hard + soft, hard, soft
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, total, hard, soft):  # noqa: ANN001, ANN205, ARG004
-        (gradient,) = ctx.saved_tensors
-        whole = total.device.type == "cpu" and bool((total == 1).all())  # `loss.backward()`: nothing to multiply
-        return gradient if whole else total[..., None, None] * gradient, None, None, None, None, None
+        gradient, ctx.gradient = ctx.gradient, None
+        if gradient is None:
+            gradient, _, _ = _smoothed(*ctx.saved_tensors, *ctx.constants)
+        if total.device.type != "cpu" or not bool((total == 1).all()):
+            gradient.mul_(total[..., None, None])
+        return gradient, None, None, None, None, None
+
+
+def _smoothed(
+    logits: Tensor,
+    labels: Tensor,
+    hard_weight: float | Tensor,
+    soft_weight: float | Tensor,
+    tau: float | Tensor,
+    share: float | Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradient `[..., B, K]`, weighted hard and soft part `[...]`.
+
+    On a processor the rows are taken in pieces that stay in its cache, so that no temporary has the logits' size.
+    """
+    (batch, classes), shape = logits.shape[-2:], labels.shape
+
+    def of_rows(constant: float | Tensor) -> Tensor:
+        return torch.as_tensor(constant, dtype=torch.float64).to(logits).expand(shape).reshape(-1, 1)
+
+    excess, pull = _excess(share, classes), soft_weight / tau
+    fast = bool((tau <= 8).all()) if isinstance(tau, Tensor) else tau <= 8
+    constants = [hard_weight / batch, pull / batch / classes, 1 / tau, excess]
+    if isinstance(tau, Tensor):
+        constants = [of_rows(constant) for constant in constants]
+        hard_weight, soft_weight, tau, excess = (c.to(logits) for c in (hard_weight, soft_weight, tau, excess))
+    rows, index = logits.reshape(-1, classes), labels.reshape(-1, 1)
+    on_label = of_rows(-(hard_weight + pull * excess) / batch)
+    gradient = torch.empty_like(rows)
+    size = max(1, _PIECE // classes) if logits.device.type == "cpu" else len(rows)
+    scratch = torch.empty_like(rows[:size])
+    parts = []
+    for start in range(0, len(rows), size):
+        piece = slice(start, start + size)
+        tensors = (rows[piece], gradient[piece], scratch, index[piece], on_label[piece])
+        own = [c[piece] if isinstance(c, Tensor) else c for c in constants]
+        parts.append(_smoothed_rows(*tensors, *own, fast=fast))
+    right, divergence, mean_log = (torch.cat(part).view(shape) for part in zip(*parts, strict=True))
+    constant = _divergence_from_uniform(share, classes)
+    constant = constant.to(logits) if isinstance(constant, Tensor) else constant
+    hard = (hard_weight * (math.log(classes) - right)).mean(-1)
+    soft = (soft_weight * (divergence - excess * (right / tau - mean_log) + constant)).mean(-1)
+    return gradient.view(logits.shape), hard, soft
+
+
+_PIECE = 2**18  # elements: one megabyte
+
+
+def _smoothed_rows(
+    logits: Tensor,
+    p: Tensor,
+    scratch: Tensor,
+    index: Tensor,
+    on_label: Tensor,
+    h: float | Tensor,
+    k: float | Tensor,
+    rate: float | Tensor,
+    e: float | Tensor,
+    *,
+    fast: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """For R rows: $\\ln(p_y/u)$, the divergence from uniform, and the mean of $\\ln(p/u)/\\tau$, each `[R, 1]`.
+
+    `p` becomes the gradient $h\\,(p - e_y) + \\frac{s}{\\tau}(p_\\tau - q)$; `rate` is 1/τ, `k` is s/(τK), `e` the
+    teacher's excess on the right class, `on_label` what that class gets beside.
+    """
+    odds = torch.sub(logits, logits.amax(-1, keepdim=True), out=scratch[: len(logits)])
+    total = torch.exp(odds, out=p).sum(-1, keepdim=True)
+    odds -= (total / logits.shape[-1]).log_()  # ln(p/u): small where p is near uniform
+    right = odds.gather(-1, index)
+    odds *= rate
+    mean_log = odds.mean(-1, keepdim=True)
+    # Up to τ = 8 the logarithms are large enough for e^x to keep the digits of e^x - 1, at a third of expm1's time.
+    odds = odds.exp_() if fast else odds.expm1_()
+    mean = odds.mean(-1, keepdim=True)
+    whole = mean if fast else 1 + mean
+    odds -= mean - e * whole
+    p.mul_(h / total).addcmul_(odds, k / whole).scatter_add_(-1, index, on_label)
+    return right, (mean.log() if fast else mean.log1p()) - mean_log, mean_log
 
 
 class _Divergence(torch.autograd.Function):
@@ -285,7 +357,7 @@ def _at_least_single(logits: Tensor) -> Tensor:
     return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
 
-def _excess(share: Tensor, classes: int) -> Tensor:
+def _excess(share: float | Tensor, classes: int) -> float | Tensor:
     """What the right class has beyond the uniform teacher: $q = (1 - \\text{excess})\\,u + \\text{excess}\\,e_y$."""
     return (classes * share - 1) / (classes - 1)
 
@@ -296,7 +368,8 @@ def _per_row(value: float | Tensor, logits: Tensor) -> Tensor:
     return value[..., None] if value.ndim else value.reshape((1,) * (logits.ndim - 1))
 
 
-def _divergence_from_uniform(share: Tensor, classes: int) -> Tensor:
+def _divergence_from_uniform(share: float | Tensor, classes: int) -> float | Tensor:
     """$D_{KL}(q\\|u)$ of the hand-made teacher."""
+    xlogy = torch.special.xlogy if isinstance(share, Tensor) else special.xlogy
     wrong = (1 - share) / (classes - 1)
-    return torch.special.xlogy(share, classes * share) + (classes - 1) * torch.special.xlogy(wrong, classes * wrong)
+    return xlogy(share, classes * share) + (classes - 1) * xlogy(wrong, classes * wrong)

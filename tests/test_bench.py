@@ -1,4 +1,6 @@
 import pytest
+import torch
+from torch.nn.functional import cross_entropy
 
 from lsr_core import bench, objective
 from lsr_core.runs import Run, Schedule
@@ -7,9 +9,20 @@ from lsr_core.runs import Run, Schedule
 def test_a_row_compares_two_things_in_one_run(monkeypatch):
     monkeypatch.setattr(bench, "STACK", 2)
     monkeypatch.setattr(bench, "_ROUNDS", 1)
-    (row,) = bench.rows()
-    assert row.keys() == {"name", "ours", "other", "unit", "ratio"}
-    assert row["ratio"] == pytest.approx(row["other"] / row["ours"])
+    monkeypatch.setattr(bench, "_LOSS_ROUNDS", 1)
+    table = bench.rows()
+    assert [row["name"] for row in table[:2]] == ["stack/perceptron", "loss/lsr"]
+    for row in table:
+        assert row.keys() == {"name", "ours", "other", "unit", "ratio"}
+        assert row["ratio"] == pytest.approx(row["other"] / row["ours"])
+
+
+@pytest.mark.parametrize("method", ["lsr", "lsrkd", "lsrkd-tc"])
+def test_a_loss_needs_no_more_memory_than_torchs(method, generator):
+    logits, labels = torch.randn(1024, 1000, generator=generator), torch.randint(1000, (1024,), generator=generator)
+    ours = bench.peak_memory(lambda z: objective(method)(z, labels).total, logits)
+    torchs = bench.peak_memory(lambda z: cross_entropy(z, labels, label_smoothing=0.1), logits)
+    assert ours <= 1.2 * torchs
 
 
 def test_the_plain_loop_refuses_what_it_does_not_know():
