@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import lsr_core
-from lsr_core.objectives import ALIASES
+from lsr_core.objectives import ALIASES, constants_of
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "lsr_core"
@@ -122,11 +122,47 @@ def test_versions_agree():
     assert f"version: {lsr_core.__version__}" in (ROOT / "CITATION.cff").read_text()
 
 
-def test_the_readmes_example_runs():
-    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+def example(path):
+    (text,) = re.findall(r"```python\n(.*?)```", (ROOT / path).read_text(), re.DOTALL)
+    return text
+
+
+@pytest.mark.parametrize("method", [*lsr_core.METHODS, *ALIASES])
+def test_the_printed_loop_serves_every_method(method):
+    text = example("README.md")
+    assert text == example("book/library.md")
+    constants = ", every=2" if method.startswith("mrkd") else ""
+    text = text.replace('"mrkd", temperature=4, every=2', f'"{method}"{constants}')
+    needs_teacher = method in ALIASES or method.startswith(("kd", "soft", "self", "ladder"))
+    if needs_teacher:
+        text = text.replace("objective.teacher_logits(model, x)", "torch.randn(25, 10)")
     names = {}
-    exec(example, names)
-    assert names["logits"].grad is not None
+    exec(text, names)
+    assert names["loss"].total.isfinite()
+    if method.startswith("mrkd"):
+        assert names["loss"].soft > 0
+        assert names["teacher_logits"].shape == (2, 25, 10)
+
+
+def test_the_library_page_names_every_method_with_its_constants():
+    page = (ROOT / "book" / "library.md").read_text()
+    for name, method in lsr_core.METHODS.items():
+        constants = ", ".join(f"`{c}={getattr(method, c)!r}`" for c in constants_of(method)) or "no constants"
+        module = method.__module__
+        entry = f"`{name}` · {constants}\n: ```{{autodoc2-docstring}} {module}.{method.__name__}\n"
+        assert entry in page, name
+    for alias, name in ALIASES.items():
+        assert f"`{alias}` is `{name}`" in page
+
+
+@pytest.mark.parametrize("name", ["losses", "teachers", "memory", "metrics", "statistics"])
+def test_the_library_page_has_everything_public(name):
+    page = (ROOT / "book" / "library.md").read_text()
+    module = importlib.import_module(f"lsr_core.{name}")
+    for attribute, thing in vars(module).items():
+        own = getattr(thing, "__module__", "") == module.__name__
+        if own and not attribute.startswith("_") and (inspect.isclass(thing) or inspect.isfunction(thing)):
+            assert f"{{autodoc2-object}} lsr_core.{name}.{attribute}\n" in page
 
 
 def test_the_readme_names_every_method():
