@@ -19,6 +19,7 @@ from .claims import Judgement, board
 from .experiments import MEASURES, Arm, Results, records_table
 from .losses import kl_divergence, optimum_gap
 from .statistics import CONTRADICTED, NEGLIGIBLE, PROVED, REFUTED, REPRODUCED, UNDECIDED
+from .teachers import VirtualTeacher
 
 PALETTE = sns.color_palette("colorblind")
 VERDICT_COLOURS = {
@@ -142,6 +143,29 @@ def _optimum_gaps(axes: Axes) -> None:
     axes.set_xticks([1, 2, 4, 8, 20], labels=["1", "2", "4", "8", "20"])
     axes.minorticks_off()
     axes.legend(frameon=False)
+
+
+def conventions(pulls: Mapping[float, pd.Series], correct: float, classes: Sequence[int]) -> Figure:
+    """Pull of each convention at each τ; K times the virtual teacher's share of the right class against τ."""
+    figure, (left, right) = _axes(1, 2, height=4)
+    names = list(reversed(next(iter(pulls.values())).index))
+    for colour, marker, (tau, pull) in zip(PALETTE, "os^D", pulls.items(), strict=False):
+        left.plot(pull[names], range(len(names)), marker, color=colour, label=f"τ = {tau:g}")
+    left.axvline(1, color="0.4", lw=0.8)
+    left.set_yticks(range(len(names)), labels=names)
+    left.set(xscale="log", xlabel="pull of the soft part, Hinton = 1")
+    left.legend(frameon=False)
+    taus = np.geomspace(1, 100, 60)
+    for colour, k in zip(PALETTE, classes, strict=False):
+        for reading, style in (("power", "-"), ("logits", "--")):
+            shares = [k * VirtualTeacher(correct, reading).share(k, tau) for tau in taus]
+            right.plot(taus, shares, style, color=colour, label=f"K = {k}" if style == "-" else None)
+    right.plot([], [], "k--", label="as released")
+    right.set(xscale="log", yscale="log", xlabel="temperature τ", ylabel="K × share of the right class")
+    right.set_xticks([1, 4, 20, 100], labels=["1", "4", "20", "100"])
+    right.minorticks_off()
+    right.legend(frameon=False)
+    return figure
 
 
 def curves_by_constant(

@@ -39,7 +39,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_the_issues_notebooks_are_there():
-    assert NAMES == ["index", "label_smoothing", "lsr_is_kd", "lsrkd"]
+    assert NAMES == ["index", "label_smoothing", "lsr_is_kd", "lsrkd", "many_losses"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -68,7 +68,7 @@ def test_a_chapter_has_its_anatomy(name):
         "What would change our mind",
     ):
         assert part in text, part
-    wanted = SECTIONS[2:] if name == "lsr_is_kd" else SECTIONS
+    wanted = SECTIONS[2:] if name in ("lsr_is_kd", "many_losses") else SECTIONS
     assert all(f"## {section}" in text for section in wanted)
     assert text.count("*(reading)*") >= 1
     assert "```{dropdown} Solutions" in text
