@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from ._errors import require, require_classes
 from .objectives import Objective, as_label_smoothing, objective
 from .teachers import VirtualTeacher
 
@@ -129,8 +130,12 @@ def soft_pull(objective: Objective, logits: Tensor, labels: Tensor, teacher_logi
 def conventions_table(alpha: float, temperatures: Sequence[float], classes: int, examples: int = 256) -> pd.DataFrame:
     """A row a convention: s/h at each τ, and the pull of its soft part against Hinton's on the same random logits.
 
-    Student and teacher logits are independent normal draws with standard deviation 3.
+    Student and teacher logits are independent normal draws with standard deviation 3. Raises `InputError` for an α, a
+    temperature or a number of classes that cannot be.
     """
+    require_classes(classes)
+    some = isinstance(temperatures, Sequence) and not isinstance(temperatures, str) and len(temperatures) > 0
+    require(some, f"temperatures is {temperatures!r}; give a list of at least one number")
     generator = torch.Generator().manual_seed(0)
     student, teacher = (3 * torch.randn(examples, classes, generator=generator).double() for _ in range(2))
     labels = torch.randint(classes, (examples,), generator=generator)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from lsr_core import objective, released
+from lsr_core import InputError, objective, released
 from lsr_core.objectives import as_label_smoothing
 
 K = 100
@@ -90,3 +90,18 @@ def test_the_tables_hold_the_printed_numbers():
     assert (row["ε"], row["loss scale"]) == (epsilon, scale)
     assert configurations.loc[("DenseNet121", "Tf-KD_reg"), "multiplier"] == "missing: 1"
     assert math.isnan(configurations.loc[("ResNet50", "Tf-KD_self"), "ε"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((0.9, [], 100), r"temperatures is \[\]; give a list of at least one number"),
+        ((0.9, "4", 100), "temperatures is '4'"),
+        ((0.9, [0], 100), "temperature is 0"),
+        ((1.5, [4], 100), "alpha is 1.5"),
+        ((0.9, [4], "ten"), "classes is 'ten'; it must be a whole number, 2 or above"),
+    ],
+)
+def test_a_table_that_cannot_be_is_refused(arguments, message):
+    with pytest.raises(InputError, match=message):
+        released.conventions_table(*arguments)
