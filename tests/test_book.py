@@ -103,7 +103,7 @@ def test_a_page_opens_without_an_error_or_a_request_to_the_outside(visit, name):
     assert not wrong
 
 
-@pytest.mark.parametrize("name", ["label_smoothing", "lsr_is_kd", "lsrkd"])
+@pytest.mark.parametrize("name", ["label_smoothing", "lsr_is_kd", "many_losses", "lsrkd", "library"])
 def test_every_formula_is_typeset(visit, name):
     page, _ = visit(name)
     page.wait_for_function("window.MathJax?.startup?.promise !== undefined")

@@ -242,6 +242,40 @@ def test_corrected_share_asks_for_its_gap(temperature):
     assert losses.corrected_share(0.0, temperature, K) == pytest.approx(1 / K)
 
 
+@pytest.mark.parametrize("temperatures", [[1.0, 2.0, 4.0, 8.0], [1.0, 4.0, 20.0, 100.0]])
+def test_constants_may_be_one_a_run(batch, generator, temperatures):
+    logits, labels = batch
+    scores = 3 * torch.randn(logits.shape, generator=generator, dtype=torch.float64)
+    constants = {
+        "hard_weight": torch.tensor([0.9, 0.5, 0.0, 1.0]),
+        "soft_weight": torch.tensor([0.1, 2.0, 1.6, 0.0]),
+        "temperature": torch.tensor(temperatures),
+    }
+    shares = torch.tensor([0.1, 0.0, 0.5, 0.9], dtype=torch.float64)
+    together = losses.smoothing_loss(logits, labels, **constants, share=shares)
+    distilled = losses.distillation_loss(logits, labels, scores, **constants, teacher_temperature=torch.ones(4))
+    (gradient,) = torch.autograd.grad(together.total.sum(), logits, retain_graph=True)
+    for run in range(4):
+        own = {name: values[run].item() for name, values in constants.items()}
+        alone = losses.smoothing_loss(logits[run], labels[run], **own, share=shares[run].item())
+        torch.testing.assert_close(together.total[run], alone.total, rtol=1e-7, atol=1e-9)
+        (expected,) = torch.autograd.grad(alone.total, logits)
+        torch.testing.assert_close(gradient[run], expected[run], rtol=1e-6, atol=1e-9)
+        alone = losses.distillation_loss(logits[run], labels[run], scores[run], **own)
+        torch.testing.assert_close(distilled.total[run], alone.total, rtol=1e-7, atol=1e-9)
+
+
+def test_many_rows_are_taken_in_pieces_without_a_seam(monkeypatch, batch):
+    logits, labels = batch
+    weights = {"hard_weight": 0.9, "soft_weight": 1.6, "temperature": 4.0, "share": 0.3}
+    results = []
+    for size in (losses._PIECE, 7 * K):  # all at once, and seven rows at a time
+        monkeypatch.setattr(losses, "_PIECE", size)
+        total = losses.smoothing_loss(logits, labels, **weights).total
+        results.append((total.detach(), *torch.autograd.grad(total.sum(), logits)))
+    torch.testing.assert_close(*results, rtol=1e-14, atol=1e-16)
+
+
 def test_a_run_that_is_not_finite_leaves_its_mates_alone(batch):
     logits, labels = batch[0].detach().clone(), batch[1]
     weights = {"hard_weight": 0.9, "soft_weight": 0.1, "share": 1 / K}

@@ -107,10 +107,17 @@ def drawn(classes, spread, generator, rows=128):
     return logits, torch.randint(classes, (rows,), generator=generator), teacher
 
 
-@pytest.mark.parametrize("classes", [2, 10, 100, 1000, 10_000])
-@pytest.mark.parametrize("method", sorted(set(METHODS) - RANDOM))
+@pytest.mark.parametrize(
+    ("method", "classes"),
+    [
+        (method, classes)
+        for method in sorted(set(METHODS) - RANDOM)
+        for classes in (2, 10, 100, 1000, 10_000)
+        if classes <= 1000 or not method.startswith("mrkd-fcn")  # whose layer would have a hundred million weights
+    ],
+)
 def test_float32_is_float64_to_rounding(method, classes, generator):
-    logits, labels, teacher = drawn(classes, 3.0, generator)
+    logits, labels, teacher = drawn(classes, 3.0, generator, rows=32 if classes == 10_000 else 128)
     constants = {"share": 0.6} if method == "lsrkd-tc-share" and classes == 2 else {}
     value, gradient = errors(method, logits, labels, teacher, **constants)
     assert value <= 1e-5
