@@ -30,10 +30,8 @@ class Memory:
         self._seen = torch.zeros(0, dtype=torch.bool)
         self._steps_of_epoch, self._length = 0, None
 
-    def before_loss(self, trains: bool, index: Tensor | None) -> None:
-        """Note that a loss is asked for; raises `InputError` if a hook was forgotten since the last one."""
-        if not trains:
-            return
+    def before_loss(self, index: Tensor | None) -> None:
+        """Check that a loss may be asked for; raises `InputError` if a hook was forgotten since the last one."""
         require(not self._owed, "after_step(model) was not called since the last loss; call it after every step")
         forgotten = "after_epoch(model, epoch) was not called at the end of the epoch"
         if index is not None:
@@ -41,9 +39,13 @@ class Memory:
             self._seen = _grown(self._seen, numbers)
             again = self._seen[numbers]
             require(not bool(again.any()), f"example {int(numbers[again.int().argmax()])} returns: {forgotten}")
-            self._seen[numbers] = True
         longer = self._length is not None and self._steps_of_epoch >= self._length
         require(not longer, f"step {self._steps_of_epoch + 1} of an epoch of {self._length}: {forgotten}")
+
+    def after_loss(self, index: Tensor | None) -> None:
+        """Note that a loss was given, and a step is to follow."""
+        if index is not None:
+            self._seen[index.flatten().to(self._seen.device)] = True
         self._owed = True
 
     def after_step(self, model: nn.Module) -> None:
@@ -100,6 +102,7 @@ class PastCopies(Memory):
         """The copies' logits `[n, ..., B, K]`, oldest first, in evaluation mode; None before the first copy."""
         if not self.copies:
             return None
+        self.copies = [_beside(model, copy) for copy in self.copies]
         with _mode(model, training=False):
             return torch.stack([functional_call(model, copy, (inputs,)) for copy in self.copies])
 
@@ -107,8 +110,8 @@ class PastCopies(Memory):
 class LearnedEnsemble(PastCopies):
     """Past copies and a fully connected layer that joins their logits (MrKD, Sensors 2021; reconstructed).
 
-    The layer starts as the mean of the copies whenever one arrives, and learns by one step of normalised gradient
-    descent on its cross-entropy with the labels for every training batch.
+    The layer starts as the mean of the copies whenever one arrives, and learns from every training batch by one step
+    of normalised gradient descent on its cross-entropy with the labels.
     """
 
     def __init__(self) -> None:
@@ -120,19 +123,23 @@ class LearnedEnsemble(PastCopies):
         self.layer = None
 
     @torch.no_grad()
-    def join(self, logits: Tensor, labels: Tensor, rate: float, learns: bool) -> Tensor:
+    def join(self, logits: Tensor) -> Tensor:
         """The ensemble's logits `[..., B, K]` from the copies' `[n, ..., B, K]`."""
         copies, classes = logits.shape[0], logits.shape[-1]
-        inputs = torch.cat(list(logits), -1).to(torch.promote_types(logits.dtype, torch.float32))
+        inputs = _inputs(logits)
         if self.layer is None:
             mean = torch.eye(classes).to(inputs).repeat(copies, 1) / copies
             self.layer = mean.repeat(*inputs.shape[:-2], 1, 1)
-        joined = inputs @ self.layer
-        if learns:
-            error = joined.softmax(-1) - one_hot(labels, classes)
-            size = inputs.square().sum((-1, -2), keepdim=True).clamp_min(1e-12)
-            self.layer = self.layer - rate * (inputs.mT @ error) / size
-        return joined
+        self.layer = self.layer.to(inputs)
+        return inputs @ self.layer
+
+    @torch.no_grad()
+    def learn(self, logits: Tensor, labels: Tensor, rate: float) -> None:
+        """One step of the layer on a batch of the copies' logits and labels `[..., B]`."""
+        inputs = _inputs(logits)
+        error = (inputs @ self.layer).softmax(-1) - one_hot(labels, logits.shape[-1])
+        size = inputs.square().sum((-1, -2), keepdim=True).clamp_min(1e-12)
+        self.layer = self.layer - rate * (inputs.mT @ error) / size
 
 
 class MovingAverage(Memory):
@@ -165,6 +172,7 @@ class MovingAverage(Memory):
     def _start(self, model: nn.Module) -> None:
         if self.average is None:
             self.average = _tensors(_with_new_weights(model, self.generator) if self.random_start else model)
+        self.average = _beside(model, self.average)
 
 
 class Predictions(Memory):
@@ -176,25 +184,29 @@ class Predictions(Memory):
         self.known = torch.zeros(0, dtype=torch.bool)
 
     @torch.no_grad()
-    def recall(self, logits: Tensor, labels: Tensor, index: Tensor, keep: bool) -> Tensor:
-        """Log-probabilities `[..., B, K]` of the last epoch, of the label where there are none; then keep the new."""
-        classes = logits.shape[-1]
+    def recall(self, logits: Tensor, labels: Tensor, index: Tensor) -> Tensor:
+        """Log-probabilities `[..., B, K]` of the last epoch, of the label where there are none."""
+        index, rows = self._places(logits, labels, index)
+        known = self.known.gather(-1, index)[..., None]
+        return torch.where(known, self.table.gather(-2, rows), one_hot(labels, logits.shape[-1]).to(self.table).log())
+
+    @torch.no_grad()
+    def keep(self, logits: Tensor, labels: Tensor, index: Tensor) -> None:
+        """Remember this epoch's predictions for the next one."""
+        index, rows = self._places(logits, labels, index)
+        self.table.scatter_(-2, rows, log_softmax(logits, -1).to(self.table))
+        self.known.scatter_(-1, index, True)
+
+    def _places(self, logits: Tensor, labels: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Where the examples stand; the table grows to hold them."""
         index = index.expand(labels.shape)
-        rows = index[..., None].expand(logits.shape)
         if self.table is None:
-            self.table = logits.new_zeros(*logits.shape[:-2], 0, classes)
+            single = torch.promote_types(logits.dtype, torch.float32)
+            self.table = logits.new_zeros((*logits.shape[:-2], 0, logits.shape[-1]), dtype=single)
             self.known = torch.zeros(*labels.shape[:-1], 0, dtype=torch.bool, device=logits.device)
-        self.known = _grown(self.known, index)
-        self.table = _grown(self.table, index, -2)
-        past = torch.where(
-            self.known.gather(-1, index)[..., None],
-            self.table.gather(-2, rows),
-            one_hot(labels, classes).to(logits).log(),
-        )
-        if keep:
-            self.table.scatter_(-2, rows, log_softmax(logits, -1))
-            self.known.scatter_(-1, index, True)
-        return past
+        self.table = _grown(self.table.to(logits.device), index, -2)
+        self.known = _grown(self.known.to(logits.device), index)
+        return index, index[..., None].expand(logits.shape)
 
 
 def _grown(table: Tensor, index: Tensor, dim: int = -1) -> Tensor:
@@ -205,6 +217,17 @@ def _grown(table: Tensor, index: Tensor, dim: int = -1) -> Tensor:
     shape = list(table.shape)
     shape[dim] = max(2 * size, needed) - size
     return torch.cat([table, table.new_zeros(shape)], dim)
+
+
+def _inputs(logits: Tensor) -> Tensor:
+    """Logits `[n, ..., B, K]` of n networks as one row an example, `[..., B, nK]`."""
+    return torch.cat(list(logits), -1).to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def _beside(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors on the model's device, where a checkpoint may not have left them."""
+    device = next(model.parameters()).device
+    return {name: tensor.to(device) for name, tensor in tensors.items()}
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:

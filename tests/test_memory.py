@@ -1,4 +1,5 @@
 import copy
+import pickle
 
 import pytest
 import torch
@@ -6,6 +7,7 @@ from torch import nn
 
 from lsr_core import InputError, objective
 from lsr_core.memory import MovingAverage
+from lsr_core.objectives import Batch
 
 REMEMBERING = ["mrkd", "mrkd-tc", "mrkd-fcn", "mrkd-fcn-ka", "ps-kd", "beta-smoothing", "beta-smoothing-shuffled"]
 N, D, K = 24, 5, 4
@@ -140,6 +142,31 @@ def test_two_objectives_share_no_memory():
     assert first.objective == second
 
 
+@pytest.mark.parametrize("method", REMEMBERING)
+def test_a_refused_batch_leaves_nothing_behind(method):
+    loops = [Loop(method, **({"every": 1} if method.startswith("mrkd") else {})).epochs(0, 2) for _ in range(2)]
+    bad = torch.full((N,), K)
+    rows, nothing = torch.arange(N), torch.full((N, K), float("nan"))
+    taught = loops[0].objective.teacher_logits(loops[0].model, loops[0].inputs)
+    for logits, labels, message in (
+        (torch.zeros_like(nothing), bad, "labels hold 4; they must be 0 to 3"),
+        (nothing, loops[0].labels, "logits hold NaN"),
+    ):
+        with pytest.raises(InputError, match=message):
+            loops[0].objective(logits.requires_grad_(), labels, taught, rows)
+    if method.startswith("beta"):  # its draws go on
+        loops[0].objective.memory.generator.set_state(loops[1].objective.memory.generator.get_state())
+    assert torch.equal(*(weights(loop.epochs(2, 4).model) for loop in loops))
+
+
+@pytest.mark.parametrize("method", REMEMBERING)
+def test_an_objective_can_be_copied_and_sent(method):
+    loop = Loop(method).epochs(0, 1)
+    for twin in (copy.deepcopy(loop.objective), pickle.loads(pickle.dumps(loop.objective))):
+        assert twin == loop.objective
+        assert twin.memory.steps == loop.objective.memory.steps == 3
+
+
 # What is remembered.
 
 
@@ -173,23 +200,35 @@ def test_copies_that_are_there_must_be_asked():
 
 
 def test_the_learned_ensemble_starts_as_the_mean_and_learns():
-    loop = Loop("mrkd-fcn", copies=2, every=1, rate=1.0).epochs(0, 2)
+    loop = Loop("mrkd-fcn", copies=2, every=1).epochs(0, 2)
     taught = loop.objective.teacher_logits(loop.model, loop.inputs)
     memory = loop.objective.memory
-    first = memory.join(taught, loop.labels, 1.0, learns=True)
+    first = memory.join(taught)
     torch.testing.assert_close(first, taught.mean(0))
-    before = nn.functional.cross_entropy(first, loop.labels)
     for _ in range(50):
-        memory.join(taught, loop.labels, 1.0, learns=True)
-    after = memory.join(taught, loop.labels, 1.0, learns=False)
-    assert nn.functional.cross_entropy(after, loop.labels) < before - 0.1
-    torch.testing.assert_close(memory.join(taught, loop.labels, 1.0, learns=False), after)
+        memory.learn(taught, loop.labels, 1.0)
+    after = memory.join(taught)
+    before, after = (nn.functional.cross_entropy(joined, loop.labels) for joined in (first, after))
+    assert after < before - 0.1
+
+
+def test_the_ensemble_learns_from_every_training_batch_and_no_other():
+    loop = Loop("mrkd-fcn", every=1).epochs(0, 1)
+    taught = loop.step(torch.arange(8))
+    learned = loop.objective.memory.layer
+    assert not torch.equal(learned, torch.eye(K))
+    with torch.no_grad():
+        loop.objective(loop.model(loop.inputs[:8]), loop.labels[:8], taught)
+    assert torch.equal(loop.objective.memory.layer, learned)
+    loop.objective.after_epoch(loop.model, 1)
+    assert loop.objective.memory.layer is None  # a new copy: it starts as the mean again
 
 
 def test_the_ensembles_step_is_that_of_autograd():
     memory = objective("mrkd-fcn").memory
     taught, labels = torch.randn(2, 8, K, dtype=torch.float64), torch.randint(K, (8,))
-    memory.join(taught, labels, 0.3, learns=True)
+    memory.join(taught)
+    memory.learn(taught, labels, 0.3)
     layer = (torch.eye(K, dtype=torch.float64).repeat(2, 1) / 2).requires_grad_()
     inputs = torch.cat(list(taught), -1)
     nn.functional.cross_entropy(inputs @ layer, labels, reduction="sum").backward()
@@ -199,7 +238,7 @@ def test_the_ensembles_step_is_that_of_autograd():
 def test_the_adjusted_ensemble_is_always_right():
     loop = Loop("mrkd-fcn-ka", every=1).epochs(0, 1)
     taught = loop.objective.teacher_logits(loop.model, loop.inputs)
-    batch = type("Batch", (), {"labels": loop.labels, "trains": False})
+    batch = Batch(loop.model(loop.inputs), loop.labels, taught, None)
     assert (loop.objective.scores(taught, batch).argmax(-1) == loop.labels).all()
 
 

@@ -54,6 +54,10 @@ class Objective:
         """The divergence of every example `[..., B]`; None while there is no teacher yet: plain cross-entropy."""
         raise TypeError(f"{type(self).__name__} has no divergence")
 
+    def remember(self, batch: Batch) -> None:
+        """Take in a training batch whose loss was given."""
+        self.memory.after_loss(batch.index)
+
     def teacher_share(self, classes: int) -> float:
         """A hand-made teacher's probability for the right class; raises `InputError` where there is none."""
         require(False, f"method {self.name!r} has no hand-made teacher; it learns from a network's outputs")
@@ -70,13 +74,16 @@ class Objective:
         """
         batch = Batch(logits, labels, teacher_logits, index)
         _check(batch)
-        if self.memory is not None:
-            self.memory.before_loss(batch.trains, index)
+        remembers = self.memory is not None and batch.trains
+        if remembers:
+            self.memory.before_loss(index)
         loss = self._loss(batch)
         if not bool(loss.total.isfinite().all()):
             for name, values in (("logits", logits), ("teacher_logits", teacher_logits)):
                 nan = values is not None and bool(values.isnan().any())
                 require(not nan, f"{name} hold NaN; they must be numbers (has the network diverged?)")
+        if remembers:
+            self.remember(batch)
         return loss
 
     def _loss(self, batch: Batch) -> Loss:

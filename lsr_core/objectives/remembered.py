@@ -41,9 +41,11 @@ class MrKD(Objective):
     def soft(self, batch: Batch) -> Tensor | None:
         if batch.teacher_logits is None and not self.memory.copies:
             return None
+        return divergence(self.scores(self._copies(batch), batch), batch.logits, self.temperature)
+
+    def _copies(self, batch: Batch) -> Tensor:
         copies = self._given(batch)
-        copies = copies if copies.ndim > batch.logits.ndim else copies[None]
-        return divergence(self.scores(copies, batch), batch.logits, self.temperature)
+        return copies if copies.ndim > batch.logits.ndim else copies[None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +74,12 @@ class MrKDEnsemble(MrKD):
     memory: LearnedEnsemble = field(default_factory=LearnedEnsemble, init=False, repr=False, compare=False)
 
     def scores(self, copies: Tensor, batch: Batch) -> Tensor:
-        return self.memory.join(copies, batch.labels, self.rate, batch.trains) / self.temperature
+        return self.memory.join(copies) / self.temperature
+
+    def remember(self, batch: Batch) -> None:
+        super().remember(batch)
+        if batch.teacher_logits is not None:
+            self.memory.learn(self._copies(batch), batch.labels, self.rate)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,8 +113,11 @@ class PSKD(Objective):
         return 1 - alpha, alpha
 
     def soft(self, batch: Batch) -> Tensor:
-        past = self.memory.recall(batch.logits.detach(), batch.labels, self._numbered(batch), batch.trains)
-        return divergence(past, batch.logits)
+        return divergence(self.memory.recall(batch.logits, batch.labels, self._numbered(batch)), batch.logits)
+
+    def remember(self, batch: Batch) -> None:
+        super().remember(batch)
+        self.memory.keep(batch.logits, batch.labels, batch.index)
 
 
 @dataclass(frozen=True, kw_only=True)
