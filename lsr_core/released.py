@@ -3,7 +3,7 @@
 Everything is stated as an objective of this package, so that weights and pulls are computed, never typed.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -11,70 +11,41 @@ import torch
 from torch import Tensor
 
 from ._errors import require, require_classes
-from .objectives import Objective, as_label_smoothing, objective
+from .objectives import METHODS, Objective, as_label_smoothing, constants_of, objective
 from .teachers import VirtualTeacher
 
 
 @dataclass(frozen=True)
 class Convention:
-    """A code base's (or a paper's) distillation term: where it stands, and its objective at α and τ."""
+    """A paper's or a code base's distillation term: where it stands, the method that it is, whether it has a τ."""
 
     source: str
     where: str
-    build: Callable[[float, float], Objective]
+    method: str
+    has_temperature: bool = True
+
+    def at(self, alpha: float, tau: float) -> Objective:
+        """The term at α and τ, as far as it has them."""
+        offered = {"alpha": alpha, "hard_weight": 1 - alpha, "soft_weight": alpha, "multiplier": 1.0}
+        offered |= {"temperature": tau} if self.has_temperature else {}
+        takes = constants_of(METHODS[self.method])
+        return objective(self.method, **{name: value for name, value in offered.items() if name in takes})
 
 
+_YUAN = "my_loss_function.py, multiplier 1; zipfls has the same"
 CONVENTIONS: tuple[Convention, ...] = (
+    Convention("Hinton 2015", "torchdistill, KDLoss (its α is the labels' weight)", "kd"),
+    Convention("Yuan 2020, paper", "Eq. 4, 7", "kd-unscaled"),
+    Convention("Yuan 2020, code", f"Teacher-free-Knowledge-Distillation, {_YUAN}", "kd-released"),
+    Convention("Yuan 2020, Tf-KD_reg, paper", "Eq. 9, probabilities softened as powers", "tf-kd-reg"),
+    Convention("Yuan 2020, Tf-KD_reg, code", _YUAN, "tf-kd-reg-released"),
     Convention(
-        "Hinton 2015",
-        "torchdistill, KDLoss (its α is the labels' weight)",
-        lambda alpha, tau: objective("kd", alpha=alpha, temperature=tau),
+        "Zhang & Sabuncu 2020, code", "neurips_2020_distillation, train_distillation.py", "self-distillation-released"
     ),
-    Convention(
-        "Yuan 2020, paper",
-        "Eq. 4, 7",
-        lambda alpha, tau: objective("kd-unscaled", alpha=alpha, temperature=tau),
-    ),
-    Convention(
-        "Yuan 2020, code",
-        "Teacher-free-Knowledge-Distillation, my_loss_function.py; zipfls has the same",
-        lambda alpha, tau: objective("kd-released", alpha=alpha, temperature=tau),
-    ),
-    Convention(
-        "Yuan 2020, Tf-KD_reg, paper",
-        "Eq. 9, probabilities softened as powers",
-        lambda alpha, tau: objective("tf-kd-reg", alpha=alpha, temperature=tau),
-    ),
-    Convention(
-        "Yuan 2020, Tf-KD_reg, code",
-        "my_loss_function.py, multiplier 1; zipfls has the same",
-        lambda alpha, tau: objective("tf-kd-reg-released", alpha=alpha, temperature=tau, multiplier=1.0),
-    ),
-    Convention(
-        "Zhang & Sabuncu 2020, code",
-        "neurips_2020_distillation, train_distillation.py",
-        lambda alpha, tau: objective("self-distillation-released", alpha=alpha, temperature=tau),
-    ),
-    Convention(
-        "Shen 2021",
-        "Eq. 3, 4: no labels, τ = 1",
-        lambda alpha, tau: objective("soft-only"),  # noqa: ARG005
-    ),
-    Convention(
-        "Chandrasegaran 2022, code",
-        "LS-KD-compatibility, imagenet/utils.py: no labels",
-        lambda alpha, tau: objective("soft-only", temperature=tau),  # noqa: ARG005
-    ),
-    Convention(
-        "Kim 2021, code",
-        "PS-KD-Pytorch, pskd_loss.py, in the last epoch",
-        lambda alpha, tau: objective("kd-weighted", hard_weight=1 - alpha, soft_weight=alpha),  # noqa: ARG005
-    ),
-    Convention(
-        "Wang 2020 (reconstructed)",
-        "uniform teacher",
-        lambda alpha, tau: objective("lsrkd", alpha=alpha, temperature=tau),
-    ),
+    Convention("Shen 2021", "Eq. 3, 4: no labels, τ = 1", "soft-only", has_temperature=False),
+    Convention("Chandrasegaran 2022, code", "LS-KD-compatibility, imagenet/utils.py: no labels", "soft-only"),
+    Convention("Kim 2021, code", "PS-KD-Pytorch, pskd_loss.py, last epoch", "kd-weighted", has_temperature=False),
+    Convention("Wang 2020 (reconstructed)", "uniform teacher", "lsrkd"),
 )
 
 
@@ -143,11 +114,11 @@ def conventions_table(alpha: float, temperatures: Sequence[float], classes: int,
     for convention in CONVENTIONS:
         row: dict[str, object] = {"source": convention.source}
         for tau in temperatures:
-            term = convention.build(alpha, tau)
+            term = convention.at(alpha, tau)
             row["method here"] = term.name
             hard_weight, soft_weight = term.weights(classes)
             row[f"s/h, τ = {tau:g}"] = soft_weight / hard_weight if hard_weight else float("inf")
-            hinton = soft_pull(CONVENTIONS[0].build(alpha, tau), student, labels, teacher)
+            hinton = soft_pull(CONVENTIONS[0].at(alpha, tau), student, labels, teacher)
             row[f"pull, τ = {tau:g}"] = soft_pull(term, student, labels, teacher) / hinton
         rows.append(row | {"where": convention.where})
     return pd.DataFrame(rows).set_index("source")

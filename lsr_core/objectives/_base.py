@@ -46,9 +46,17 @@ class Objective:
             if field.name in _RULES:
                 _RULES[field.name](field.name, getattr(self, field.name))
 
+    @property
+    def student_temperature(self) -> float:
+        """τ, which softens the student in the divergence."""
+        return getattr(self, "temperature", 1.0)
+
     def weights(self, classes: int) -> tuple[float, float]:
-        """$h$ and $s$: the weights of the cross-entropy with the labels, and of the divergence, for K `classes`."""
-        raise TypeError(f"{type(self).__name__} has no weights")
+        """$h$ and $s$: the weights of the cross-entropy with the labels, and of the divergence, for K `classes`.
+
+        $1-\\alpha$ and $\\alpha\\tau^2$ with the student's τ, where a method does not say otherwise.
+        """
+        return 1 - self.alpha, self.alpha * self.student_temperature**2
 
     def soft(self, batch: Batch) -> Tensor | None:
         """The divergence of every example `[..., B]`; None while there is no teacher yet: plain cross-entropy."""
@@ -135,11 +143,6 @@ class HandMade(Objective):
     def __post_init__(self) -> None:
         super().__post_init__()
         _ = self.teacher  # checks its own constants
-
-    @property
-    def student_temperature(self) -> float:
-        """τ, which softens the student in the divergence."""
-        return 1.0
 
     @property
     def teacher(self) -> Teacher:

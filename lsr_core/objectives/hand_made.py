@@ -53,13 +53,6 @@ class LsrKD(HandMade):
     alpha: float = 0.1
     temperature: float = 4.0
 
-    @property
-    def student_temperature(self) -> float:
-        return self.temperature
-
-    def weights(self, classes: int) -> tuple[float, float]:
-        return 1 - self.alpha, self.alpha * self.temperature**2
-
 
 @dataclass(frozen=True, kw_only=True)
 class LsrKDTC(LsrKD):
@@ -155,9 +148,6 @@ class BetaSmoothingConstant(HandMade):
     @property
     def teacher(self) -> Teacher:
         return Share(self.a / (self.a + 1))
-
-    def weights(self, classes: int) -> tuple[float, float]:
-        return 1 - self.alpha, self.alpha
 
 
 @dataclass(frozen=True, kw_only=True)

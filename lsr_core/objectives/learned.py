@@ -40,14 +40,6 @@ class KD(Objective):
     alpha: float = 0.95
     temperature: float = 20.0
 
-    @property
-    def student_temperature(self) -> float:
-        """τ of the student; the teacher's is always `temperature`."""
-        return self.temperature
-
-    def weights(self, classes: int) -> tuple[float, float]:
-        return 1 - self.alpha, self.alpha * self.temperature**2
-
     def soft(self, batch: Batch) -> Tensor:
         return divergence(self._given(batch), batch.logits, self.student_temperature, self.temperature)
 
@@ -113,9 +105,6 @@ class SelfDistillationReleased(SelfDistillation):
     def student_temperature(self) -> float:
         return 1.0
 
-    def weights(self, classes: int) -> tuple[float, float]:
-        return 1 - self.alpha, self.alpha
-
 
 @dataclass(frozen=True, kw_only=True)
 class LadderTeacher(KD):
@@ -173,14 +162,6 @@ class PriorSmoothing(Objective):
             require(fits, "prior holds a row that is no distribution; it must be at least 0 and sum to 1")
             object.__setattr__(self, "prior", tuple(map(tuple, (rows / rows.sum(-1, keepdim=True)).tolist())))
 
-    @property
-    def student_temperature(self) -> float:
-        """τ, which softens the student in the divergence."""
-        return 1.0
-
-    def weights(self, classes: int) -> tuple[float, float]:
-        return 1 - self.alpha, self.alpha
-
     def soft(self, batch: Batch) -> Tensor:
         classes = batch.logits.shape[-1]
         if self.prior is None:
@@ -197,13 +178,6 @@ class LadderClassMeans(PriorSmoothing):
     name = "ladder-class-means"
     alpha: float = 0.9
     temperature: float = 4.0
-
-    @property
-    def student_temperature(self) -> float:
-        return self.temperature
-
-    def weights(self, classes: int) -> tuple[float, float]:
-        return 1 - self.alpha, self.alpha * self.temperature**2
 
 
 @dataclass(frozen=True, kw_only=True)

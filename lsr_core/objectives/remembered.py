@@ -26,9 +26,6 @@ class MrKD(Objective):
     every: int = 5
     memory: PastCopies = field(default_factory=PastCopies, init=False, repr=False, compare=False)
 
-    def weights(self, classes: int) -> tuple[float, float]:
-        return 1 - self.alpha, self.alpha * self.temperature**2
-
     def after_epoch(self, model: nn.Module, epoch: int) -> None:
         super().after_epoch(model, epoch)
         if self.memory.epochs % self.every == 0:
@@ -131,9 +128,6 @@ class BetaSmoothingShuffled(Objective):
     alpha: float = 0.6
     a: float = 3.0
     memory: Memory = field(default_factory=Memory, init=False, repr=False, compare=False)
-
-    def weights(self, classes: int) -> tuple[float, float]:
-        return 1 - self.alpha, self.alpha
 
     def shares(self, draws: Tensor, batch: Batch) -> Tensor:
         """Which draw goes to which example `[..., B]`."""
