@@ -35,17 +35,19 @@ class Memory:
         require(not self._owed, "after_step(model) was not called since the last loss; call it after every step")
         forgotten = "after_epoch(model, epoch) was not called at the end of the epoch"
         if index is not None:
-            numbers = index.flatten().to(self._seen.device)
+            if self._seen.shape[:-1] != index.shape[:-1]:  # the first batch: runs of a stack have their own order
+                self._seen = torch.zeros(*index.shape[:-1], 0, dtype=torch.bool)
+            numbers = index.to(self._seen.device)
             self._seen = _grown(self._seen, numbers)
-            again = self._seen[numbers]
-            require(not bool(again.any()), f"example {int(numbers[again.int().argmax()])} returns: {forgotten}")
+            again = numbers[self._seen.gather(-1, numbers)]
+            require(not len(again), f"example {int(again[0]) if len(again) else ''} returns: {forgotten}")
         longer = self._length is not None and self._steps_of_epoch >= self._length
         require(not longer, f"step {self._steps_of_epoch + 1} of an epoch of {self._length}: {forgotten}")
 
     def after_loss(self, index: Tensor | None) -> None:
         """Note that a loss was given, and a step is to follow."""
         if index is not None:
-            self._seen[index.flatten().to(self._seen.device)] = True
+            self._seen.scatter_(-1, index.to(self._seen.device), True)
         self._owed = True
 
     def after_step(self, model: nn.Module) -> None:

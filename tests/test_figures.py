@@ -26,6 +26,8 @@ def judgements(monkeypatch):
 
 def drawings(results, judgements):
     yield figures.penalties()
+    pulls = {tau: pd.Series({"one": 1.0, "other": 1 / tau}) for tau in (4, 20)}
+    yield figures.conventions(pulls, 0.99, (10, 100))
     yield figures.four_verdicts()
     yield figures.forest(judgements)
     yield figures.curves_by_constant(results, {"n = 50": {0.1: LSR}}, {"n = 50": CE}, ["accuracy", "ece"], "ε")

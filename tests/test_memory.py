@@ -266,13 +266,16 @@ def test_ps_kd_learns_from_its_last_epoch():
 
 def test_ps_kd_remembers_every_run_of_a_stack():
     stacked, alone = objective("ps-kd", epochs=2), objective("ps-kd", epochs=2)
-    labels, index = torch.randint(K, (3, 6)), torch.randperm(6)
+    labels = torch.randint(K, (3, 6))
     for epoch in range(2):
-        logits = torch.randn(3, 6, K).requires_grad_()
-        together = stacked(logits, labels, index=index).total
-        torch.testing.assert_close(together[1], alone(logits[1], labels[1], index=index).total)
+        order = torch.stack([torch.randperm(6) for _ in range(3)])  # every run has its own
+        for index in order.split(2, -1):
+            logits, y = torch.randn(3, 2, K).requires_grad_(), labels.gather(-1, index)
+            together = stacked(logits, y, index=index).total
+            torch.testing.assert_close(together[1], alone(logits[1], y[1], index=index[1]).total)
+            for one in (stacked, alone):
+                one.after_step(None)
         for one in (stacked, alone):
-            one.after_step(None)
             one.after_epoch(None, epoch)
 
 
