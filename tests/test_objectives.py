@@ -131,8 +131,9 @@ SOFTENED = ["lsrkd", "lsrkd-tc", "tf-kd-reg", "tf-kd-reg-logits", "kd", "kd-unsc
 @pytest.mark.parametrize("alpha", [0.1, 1.0])
 @pytest.mark.parametrize("method", SOFTENED)
 def test_float32_keeps_its_digits_at_every_temperature(method, alpha, temperature, generator):
-    for classes in (10, 100, 1000):
-        value, gradient = errors(method, *drawn(classes, 3.0, generator), alpha=alpha, temperature=temperature)
+    for classes, rows in ((10, 128), (100, 128), (10_000, 32)):
+        batch = drawn(classes, 3.0, generator, rows)
+        value, gradient = errors(method, *batch, alpha=alpha, temperature=temperature)
         assert value <= (1e-5 if temperature <= 20 else 1e-4)
         assert gradient <= 1e-5
 
