@@ -146,17 +146,26 @@ def equivalent_smoothing(logits: Tensor, labels: Tensor, temperature: float = 1.
     return (1 - _of_true_class(logits / temperature, labels)).mean(-1) * classes / (classes - 1)
 
 
-def erased_information(logits: Tensor, labels: Tensor, reading: Reading, superclasses: Tensor | None = None) -> Tensor:
+def erased_information(
+    logits: Tensor,
+    labels: Tensor,
+    reading: Reading,
+    superclasses: Tensor | None = None,
+    confidence: Tensor | float | None = None,
+) -> Tensor:
     """Shen 2021's $1 - \\mathcal S$ (Eq. 2): how far outputs spread within a class; the lower, the more was erased.
 
     What label smoothing erased is the difference between a smoothed and a plain network. `"vector_variance"` is Eq. 2
     as printed, the variance of the distribution; `"std_true_class"`, the standard deviation of the label's probability,
     is the only reading whose size fits Table 1. The mean over classes, or over the classes of each superclass, as
-    `superclasses` `[K]` numbers them: `[..., G]`. For matched confidence divide by `temperature_of_confidence` before.
+    `superclasses` `[K]` numbers them: `[..., G]`. With a `confidence`, the plain network's mean largest probability,
+    the logits are first softened by one temperature to have it too: what is erased beyond shrinkage.
     """
     known = ("vector_variance", "std_true_class")
     require(reading in known, f"unknown reading {reading!r}; there are {known[0]!r} and {known[1]!r}")
     classes = logits.shape[-1]
+    if confidence is not None:
+        logits = _scaled(logits, temperature_of_confidence(logits, confidence))
     values = _distribution(logits) if reading == known[0] else _of_true_class(logits, labels)[..., None]
     own = labels.expand(logits.shape[:-1])[..., None].expand(values.shape)
     spread = (values - _centres(values, labels, classes).gather(-2, own)).square().sum(-1, keepdim=True)

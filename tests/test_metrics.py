@@ -247,6 +247,16 @@ def test_erased_information_per_superclass_is_the_mean_over_its_classes(outputs)
         metrics.erased_information(logits, labels.clamp_max(8), "vector_variance")
 
 
+def test_at_matched_confidence_a_scale_erases_nothing(outputs):
+    logits, labels = outputs
+    plain = logits.softmax(-1).amax(-1).mean(-1)
+    for reading in ("vector_variance", "std_true_class"):
+        whole = metrics.erased_information(logits, labels, reading)
+        assert (metrics.erased_information(0.3 * logits, labels, reading) < 0.9 * whole).all()
+        matched = metrics.erased_information(0.3 * logits, labels, reading, confidence=plain)
+        torch.testing.assert_close(matched, whole, rtol=1e-4, atol=0)
+
+
 def test_outputs_that_are_one_a_class_have_nothing_left():
     labels = torch.arange(10).repeat(5)
     logits = torch.eye(10)[labels]

@@ -40,6 +40,7 @@ class Objective:
 
     name: ClassVar[str]
     memory: ClassVar[Memory | None] = None
+    several_teachers: ClassVar[bool] = False  # whether `teacher_logits` may be those of n teachers, [n, ..., B, K]
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -81,15 +82,16 @@ class Objective:
         functions of `losses` do not check.)
         """
         batch = Batch(logits, labels, teacher_logits, index)
-        _check(batch)
+        _check(batch, self.several_teachers)
         remembers = self.memory is not None and batch.trains
         if remembers:
             self.memory.before_loss(index)
         loss = self._loss(batch)
         if not bool(loss.total.isfinite().all()):
             for name, values in (("logits", logits), ("teacher_logits", teacher_logits)):
-                nan = values is not None and bool(values.isnan().any())
-                require(not nan, f"{name} hold NaN; they must be numbers (has the network diverged?)")
+                if values is not None and not bool(values.isfinite().all()):
+                    what = "NaN" if bool(values.isnan().any()) else "infinite values"
+                    require(False, f"{name} hold {what}; they must be finite numbers (has the network diverged?)")
         if remembers:
             self.remember(batch)
         return loss
@@ -166,7 +168,7 @@ class HandMade(Objective):
         )
 
 
-def _check(batch: Batch) -> None:
+def _check(batch: Batch, several_teachers: bool) -> None:
     logits, labels, teacher, index = batch
     floating = isinstance(logits, Tensor) and logits.is_floating_point() and logits.ndim >= 2
     require(floating, f"logits are {_kind(logits)}; they must be floating-point numbers [..., B, K]")
@@ -185,7 +187,7 @@ def _check(batch: Batch) -> None:
         require(floating, f"teacher_logits are {_kind(teacher)}; they must be floating-point numbers {shape}")
         k = teacher.shape[-1]
         require(k == classes, f"teacher_logits have {k} classes; they must have the logits' {classes}")
-        fits = teacher.shape[-len(shape) :] == logits.shape and teacher.ndim <= logits.ndim + 1
+        fits = teacher.shape[-len(shape) :] == logits.shape and teacher.ndim <= logits.ndim + several_teachers
         require(fits, f"teacher_logits have shape {list(teacher.shape)}; it must be the logits' {shape}")
 
 

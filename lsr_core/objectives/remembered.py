@@ -20,6 +20,7 @@ class MrKD(Objective):
     """
 
     name = "mrkd"
+    several_teachers = True
     alpha: float = 0.5
     temperature: float = 4.0
     copies: int = 3
