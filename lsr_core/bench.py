@@ -14,7 +14,7 @@ from torch.profiler import ProfilerActivity, profile
 from . import metrics
 from ._progress import bar
 from .data import dataset
-from .execution import STACK
+from .models import Convnet, Perceptron
 from .objectives import objective
 from .runs import Run, Schedule, stream
 from .training import THREADS, stated_epochs, threads, train
@@ -72,21 +72,31 @@ def peak_memory(loss: Callable[[Tensor], Tensor], logits: Tensor) -> int:
 
 
 def stack_rows() -> list[Row]:
-    """Seconds a run for 32 quick runs as one stack and one at a time, taken in turn."""
+    """Seconds a run for quick runs as one stack and one at a time, taken in turn.
+
+    Perceptrons against an ordinary loop of torch's own parts, convnets against stacks of one.
+    """
+    return [
+        _stack_row("stack/perceptron", Perceptron(), Perceptron.stack_size, plain_loop),
+        _stack_row("stack/convnet", Convnet(), Convnet.stack_size, lambda run: train([run])),
+    ]
+
+
+def _stack_row(name: str, network: Perceptron | Convnet, count: int, alone: Callable[[Run], object]) -> Row:
     methods = (objective("cross-entropy"), objective("lsr"))
-    runs = [Run("digits", 100, methods[i % 2], Schedule(0.1, 1e-3), seed=i // 2) for i in range(STACK)]
+    runs = [Run("digits", 100, methods[i % 2], Schedule(0.1, 1e-3), i // 2, network) for i in range(count)]
     train(runs[:2])
     ours, other = [], []
-    for _ in bar(range(_ROUNDS), desc="stack against loop", unit="round"):
+    for _ in bar(range(_ROUNDS), desc=name, unit="round"):
         start = time.perf_counter()
         train(runs)
         middle = time.perf_counter()
         for run in runs:
-            plain_loop(run)
-        ours.append((middle - start) / STACK)
-        other.append((time.perf_counter() - middle) / STACK)
+            alone(run)
+        ours.append((middle - start) / count)
+        other.append((time.perf_counter() - middle) / count)
     fast, slow = statistics.median(ours), statistics.median(other)
-    return [{"name": "stack/perceptron", "ours": fast, "other": slow, "unit": "s a run", "ratio": slow / fast}]
+    return {"name": name, "ours": fast, "other": slow, "unit": "s a run", "ratio": slow / fast}
 
 
 @threads(THREADS)

@@ -9,8 +9,6 @@ from ._progress import bar
 from .records import Record, Store, provenance
 from .runs import Run
 
-STACK = 32  # measured: the fastest size a run for perceptrons of width 64
-
 
 def execute(runs: Sequence[Run], store: Store | None = None) -> list[Record]:
     """The records of runs, in their order; runs without a record are trained first.
@@ -52,8 +50,9 @@ def _train(stack: Sequence[Run], store: Store) -> list[Record]:
 
 
 def _stacks(runs: Sequence[Run]) -> list[Sequence[Run]]:
-    """Runs of one shape side by side, at most `STACK` of them."""
+    """Runs of one shape side by side, as many as their network is fastest with."""
     by_shape = defaultdict(list)
     for run in runs:
         by_shape[run.shape].append(run)
-    return [group[i : i + STACK] for group in by_shape.values() for i in range(0, len(group), STACK)]
+    sized = [(group, group[0].network.stack_size) for group in by_shape.values()]
+    return [group[i : i + size] for group, size in sized for i in range(0, len(group), size)]

@@ -8,7 +8,7 @@ import torch
 
 from ._errors import require, require_fraction, require_positive
 from .data import dataset
-from .models import Perceptron
+from .models import Convnet, Perceptron
 from .objectives import Objective, describe
 
 NUMERICS = 2  # raised when a change of the code changes results
@@ -49,7 +49,7 @@ class Run:
     objective: Objective
     schedule: Schedule
     seed: int
-    network: Perceptron = field(default_factory=Perceptron)
+    network: Perceptron | Convnet = field(default_factory=Perceptron)
     role: str = "student"
 
     def __post_init__(self) -> None:
@@ -59,6 +59,7 @@ class Run:
             f"train is {self.train!r}; {self.data} has 1 to {source.largest} training examples",
         )
         require(isinstance(self.seed, int) and self.seed >= 0, f"seed is {self.seed!r}; it must be a whole number")
+        self.network.check(source.features)
         self.objective.teacher_share(source.classes)
 
     def canonical(self) -> dict[str, object]:
@@ -69,7 +70,7 @@ class Run:
         }
         return {
             "data": {"name": self.data, "fingerprint": dataset(self.data).fingerprint, "train": self.train},
-            "network": {"name": "perceptron", "hidden": list(self.network.hidden)},
+            "network": self.network.canonical(),
             "objective": describe(self.objective),
             "schedule": schedule,
             "seed": self.seed,

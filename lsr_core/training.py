@@ -76,6 +76,7 @@ class _Stack:
             values.flatten(0, 1).index_select(0, rows).unflatten(0, order.shape)
             for values in (self.data.train_inputs, self.data.train_labels)
         )
+        self.network.train()
         steps = list(zip(inputs.split(batch, 1), labels.split(batch, 1), strict=True))
         for step, (x, y) in enumerate(steps):
             done = (epoch - 1 + step / len(steps)) / self.schedule.epochs
@@ -98,6 +99,7 @@ class _Stack:
 
     def _logits(self, inputs: Tensor) -> Tensor:
         """Logits `[S, N, K]`, computed in pieces that stay in the processor's cache."""
+        self.network.eval()
         return torch.cat([self.network(piece) for piece in inputs.split(EVALUATION_BATCH, 1)], 1)
 
     @torch.no_grad()
@@ -147,7 +149,7 @@ class _SGD:
         self.velocities = [torch.zeros_like(parameter) for parameter in self.parameters]
         self.momentum = runs[0].schedule.momentum
         self.rates, self.decays = (
-            torch.tensor([getattr(run.schedule, name) for run in runs], dtype=self.parameters[0].dtype)[:, None, None]
+            torch.tensor([getattr(run.schedule, name) for run in runs], dtype=self.parameters[0].dtype)
             for name in ("learning_rate", "weight_decay")
         )
 
@@ -156,8 +158,9 @@ class _SGD:
         """One step with every learning rate multiplied by `factor`; gradients are cleared."""
         for parameter, velocity in zip(self.parameters, self.velocities, strict=True):
             torch.add(parameter.grad, velocity, alpha=self.momentum, out=velocity)
-            velocity.addcmul_(parameter, self.decays)
-            parameter.addcmul_(velocity, self.rates, value=-factor)
+            of_runs = (-1, *[1] * (parameter.ndim - 1))
+            velocity.addcmul_(parameter, self.decays.view(of_runs))
+            parameter.addcmul_(velocity, self.rates.view(of_runs), value=-factor)
             parameter.grad = None
 
 

@@ -7,11 +7,12 @@ from lsr_core.runs import Run, Schedule
 
 
 def test_a_row_compares_two_things_in_one_run(monkeypatch):
-    monkeypatch.setattr(bench, "STACK", 2)
+    monkeypatch.setattr(bench.Perceptron, "stack_size", 2)
+    monkeypatch.setattr(bench.Convnet, "stack_size", 2)
     monkeypatch.setattr(bench, "_ROUNDS", 1)
     monkeypatch.setattr(bench, "_LOSS_ROUNDS", 1)
     table = bench.rows()
-    assert [row["name"] for row in table[:2]] == ["stack/perceptron", "loss/lsr"]
+    assert [row["name"] for row in table[:3]] == ["stack/perceptron", "stack/convnet", "loss/lsr"]
     for row in table:
         assert row.keys() == {"name", "ours", "other", "unit", "ratio"}
         assert row["ratio"] == pytest.approx(row["other"] / row["ours"])

@@ -1,8 +1,11 @@
 import pytest
 
 from lsr_core import InputError, objective, training
-from lsr_core.execution import STACK, execute
+from lsr_core.execution import execute
+from lsr_core.models import Convnet, Perceptron
 from lsr_core.runs import Run, Schedule
+
+STACK = Perceptron.stack_size
 
 CE, LSR = objective("cross-entropy"), objective("lsr")
 
@@ -43,9 +46,10 @@ def test_nothing_is_trained_twice(trained):
 def test_stacks_hold_runs_of_one_shape_and_no_more_than_fit(monkeypatch):
     stacks, real = [], training.train
     monkeypatch.setattr(training, "train", lambda stack: stacks.append(stack) or real(stack))
-    execute([*runs(STACK + 3), *runs(2, train=75), *runs(3, method=LSR)])
-    assert all(len({run.shape for run in stack}) == 1 and len(stack) <= STACK for stack in stacks)
-    assert sorted(map(len, stacks)) == [2, 6, STACK]  # methods share a stack, sizes do not
+    convnets = [Run("digits", 50, CE, Schedule(0.1, epochs=1), seed, Convnet((2,))) for seed in range(17)]
+    execute([*runs(STACK + 3), *runs(2, train=75), *runs(3, method=LSR), *convnets])
+    assert all(len({run.shape for run in stack}) == 1 for stack in stacks)
+    assert sorted(map(len, stacks)) == [1, 2, 6, Convnet.stack_size, STACK]  # methods share a stack, sizes do not
 
 
 def test_an_interruption_keeps_what_is_finished_and_a_rerun_trains_the_rest(monkeypatch, trained):

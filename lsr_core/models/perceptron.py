@@ -16,12 +16,20 @@ class Perceptron:
     """The description of a perceptron with ReLU: the widths of its hidden layers."""
 
     hidden: tuple[int, ...] = (64, 64)
+    stack_size = 32  # measured: the fastest size a run
 
     def __post_init__(self) -> None:
         require(
             all(isinstance(width, int) and width > 0 for width in self.hidden),
             f"hidden is {self.hidden!r}; it must be whole numbers above 0",
         )
+
+    def canonical(self) -> dict[str, object]:
+        """Name and sizes, as plain values."""
+        return {"name": "perceptron", "hidden": list(self.hidden)}
+
+    def check(self, features: int) -> None:
+        """Raise `InputError` unless it can take this many inputs; a perceptron takes any number."""
 
     def stack(self, features: int, classes: int, generators: Sequence[torch.Generator]) -> "StackedPerceptron":
         """Networks from `features` inputs to `classes` logits, one a generator, each initialised from its own."""
