@@ -136,9 +136,14 @@ def _mean_of_divergences_is_one() -> float:
     logits, _, _ = _draw()
     generator = torch.Generator().manual_seed(1)
     teachers, tau = 3 * torch.randn(3, _DRAWS, _CLASSES, generator=generator, dtype=torch.float64), 4.0
-    each = torch.stack([divergence(teacher, logits, tau, tau) for teacher in teachers]).mean(0)
-    together = divergence(mean_scores(teachers, tau), logits, tau)
-    spread = (each - together).detach()  # the constant: what the teachers differ by, image by image
+
+    def both(student: Tensor) -> tuple[Tensor, Tensor]:
+        each = torch.stack([divergence(teacher, student, tau, tau) for teacher in teachers]).mean(0)
+        return each, divergence(mean_scores(teachers, tau), student, tau)
+
+    each, together = both(torch.zeros_like(logits))
+    spread = each - together  # what the teachers differ by, image by image, seen with another student
+    each, together = both(logits)
     return compare(each - spread, together, logits)
 
 
@@ -206,20 +211,25 @@ def _constant_draws_are_smoothing() -> float:
 def _map_is_distillation() -> float:
     """Minus the log posterior under a Dirichlet prior, and the losses that two priors give."""
     logits, teacher, labels = _draw()
-    p, beta, tau = logits.softmax(-1), 1.5, 4.0
-    likelihood = p.log().gather(-1, labels[:, None])[:, 0]
+    beta, tau = 1.5, 4.0
     alpha = beta / (1 + beta)
     softened = (teacher / tau).softmax(-1)
-    distilled = objective("self-distillation-released", alpha=alpha, temperature=tau)
-    pairs = (
-        (torch.full_like(softened, 1 / _CLASSES), _by_row(objective("lsr", epsilon=alpha), logits, labels)),
-        (softened, distilled(logits[:, None], labels[:, None], teacher[:, None]).total),
-    )
-    errors = []
-    for prior, loss in pairs:
+    uniform = torch.full_like(softened, 1 / _CLASSES)
+    smoothing = objective("lsr", epsilon=alpha)
+    distillation = objective("self-distillation-released", alpha=alpha, temperature=tau)
+
+    def both(prior: Tensor, loss: Objective, student: Tensor) -> tuple[Tensor, Tensor]:
+        p = student.softmax(-1)
+        likelihood = p.log().gather(-1, labels[:, None])[:, 0]
         posterior = likelihood + torch.distributions.Dirichlet(beta * prior + 1).log_prob(p)
-        constant = (-posterior - (1 + beta) * loss).detach()  # each image's prior and teacher have their own
-        errors.append(compare(-posterior - constant, (1 + beta) * loss, logits))
+        return -posterior, (1 + beta) * loss(student[:, None], labels[:, None], teacher[:, None]).total
+
+    errors = []
+    for prior, loss in ((uniform, smoothing), (softened, distillation)):
+        posterior, ours = both(prior, loss, torch.zeros_like(logits))
+        constant = posterior - ours  # each image's prior and teacher have their own, seen with another student
+        posterior, ours = both(prior, loss, logits)
+        errors.append(compare(posterior - constant, ours, logits))
     return max(errors)
 
 
@@ -235,7 +245,13 @@ IDENTITIES: tuple[Identity, ...] = (
     Identity("I2", OWN, "teacher correction at τ = 1 is LSR", _KD, _correction_at_one_is_smoothing),
     Identity("I3", OWN, "very soft LsrKD is half the logit variance", _KD, _soft_limit_is_variance, 1e-4),
     Identity(
-        "Y11", YUAN, "Tf-KD_reg as printed is no LSR", _MANY, _printed_form_from_nearest_smoothing, 0.01, differ=True
+        "Y11",
+        YUAN,
+        "the soft part of Tf-KD_reg as printed is no LSR",
+        _MANY,
+        _printed_form_from_nearest_smoothing,
+        0.01,
+        differ=True,
     ),
     Identity("I4", OWN, "Tf-KD_reg as released is LSR with its own ε and loss scale", _MANY, _released_is_smoothing),
     Identity("I5", OWN, "Tf-KD_reg with powers is LsrKD-TC by target gap, without τ²", _MANY, _power_is_target_gap),

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import log_softmax, one_hot
 
-from ._errors import require
+from ._errors import InputError, require
 
 
 class Memory:
@@ -40,7 +40,8 @@ class Memory:
             numbers = index.to(self._seen.device)
             self._seen = _grown(self._seen, numbers)
             again = numbers[self._seen.gather(-1, numbers)]
-            require(not len(again), f"example {int(again[0]) if len(again) else ''} returns: {forgotten}")
+            if len(again):
+                raise InputError(f"example {int(again[0])} returns: {forgotten}")
         longer = self._length is not None and self._steps_of_epoch >= self._length
         require(not longer, f"step {self._steps_of_epoch + 1} of an epoch of {self._length}: {forgotten}")
 

@@ -168,10 +168,26 @@ def erased_information(
         logits = _scaled(logits, temperature_of_confidence(logits, confidence))
     values = _distribution(logits) if reading == known[0] else _of_true_class(logits, labels)[..., None]
     own = labels.expand(logits.shape[:-1])[..., None].expand(values.shape)
-    spread = (values - _centres(values, labels, classes).gather(-2, own)).square().sum(-1, keepdim=True)
-    by_class = _centres(spread, labels, classes)
+    spread = (values - class_means(values, labels, classes).gather(-2, own)).square().sum(-1, keepdim=True)
+    by_class = class_means(spread, labels, classes)
     by_class = by_class if reading == known[0] else by_class.sqrt()
-    return by_class.mean((-1, -2)) if superclasses is None else _centres(by_class, superclasses)[..., 0]
+    return (
+        by_class.mean((-1, -2))
+        if superclasses is None
+        else class_means(by_class, superclasses, int(superclasses.max()) + 1)[..., 0]
+    )
+
+
+def class_means(values: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """The mean over each class `[..., K, D]` of values `[..., N, D]`: what is known of a class, not of an image.
+
+    Raises `InputError` for a class without an example.
+    """
+    member = one_hot(labels, classes).to(values)
+    counts = member.sum(-2)
+    missing = (counts == 0).reshape(-1, classes).any(0).nonzero()[:1, 0].tolist()
+    require(not missing, f"no example of class {', '.join(map(str, missing))}; class means need one of each")
+    return member.mT @ values / counts[..., None]
 
 
 def cluster_distances(features: Tensor, labels: Tensor, superclasses: Tensor) -> tuple[Tensor, Tensor]:
@@ -179,7 +195,7 @@ def cluster_distances(features: Tensor, labels: Tensor, superclasses: Tensor) ->
 
     `superclasses` `[K]` names each class's group.
     """
-    centres = _centres(features.double(), labels, len(superclasses))
+    centres = class_means(features.double(), labels, len(superclasses))
     distances = torch.cdist(centres, centres, compute_mode="donot_use_mm_for_euclid_dist")
     same = superclasses == superclasses[:, None]
     other = ~torch.eye(len(superclasses), dtype=torch.bool, device=same.device)
@@ -237,12 +253,3 @@ def _distribution(logits: Tensor) -> Tensor:
 def _of_true_class(logits: Tensor, labels: Tensor) -> Tensor:
     """The probability of the label `[..., N]`, in float64."""
     return _distribution(logits).gather(-1, labels.expand(logits.shape[:-1])[..., None])[..., 0]
-
-
-def _centres(values: Tensor, labels: Tensor, classes: int | None = None) -> Tensor:
-    """Class means `[..., K, D]` of `[..., N, D]`; raises `InputError` for a class without an example."""
-    classes = int(labels.max()) + 1 if classes is None else classes
-    member = one_hot(labels, classes).to(values)
-    counts = member.sum(-2)
-    require(bool((counts > 0).all()), "labels leave a class without an example; every class must have one")
-    return member.mT @ values / counts[..., None]

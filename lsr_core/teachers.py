@@ -159,17 +159,6 @@ def shift_wrong(scores: Tensor, labels: Tensor) -> Tensor:
 # Teachers of classes rather than of examples.
 
 
-def class_means(q: Tensor, labels: Tensor) -> Tensor:
-    """The mean of the distributions `q` `[N, K]` over each class, `[K, K]`: what is known of a class, not of an image.
-
-    Raises `InputError` for a class without an example.
-    """
-    classes = q.shape[-1]
-    counts = torch.bincount(labels, minlength=classes)
-    require(bool(counts.all()), f"no example of class {int(counts.argmin())}; class means need one of each")
-    return torch.zeros_like(q[:classes]).index_add_(0, labels, q) / counts[:, None]
-
-
 def similarity_prior(similarity: Tensor, temperature: float = 1.0) -> Tensor:
     """Rows of a prior `[K, K]` from a matrix of class similarities: $\\mathrm{softmax}(S_y/T)$ (Camporese 2020)."""
     require_positive("temperature", temperature)
@@ -202,7 +191,7 @@ def dense_votes(features: Tensor, classifier: nn.Module) -> Tensor:
 
 
 def beta_draws(shape: tuple[int, ...], a: float, generator: torch.Generator) -> Tensor:
-    """Draws from Beta(a, 1): $b = u^{1/a}$ with uniform $u$."""
+    """Draws from Beta(a, 1): $b = u^{1/a}$ with uniform $u$, kept 1e-6 away from 0 and 1, whose logarithm fails."""
     return torch.rand(shape, generator=generator).pow_(1 / a).clamp_(1e-6, 1 - 1e-6)
 
 

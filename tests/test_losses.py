@@ -125,6 +125,11 @@ def test_a_loss_can_be_scaled_and_differentiated_twice_over(batch):
     (again,) = torch.autograd.grad(total.sum(), logits)
     torch.testing.assert_close(scaled, 2.5 * plain)
     assert torch.equal(again, plain)
+    leaf = logits.detach().clone().requires_grad_()
+    total = losses.smoothing_loss(leaf, labels, hard_weight=0.9, soft_weight=0.1, share=1 / K).total.sum()
+    for _ in range(3):
+        total.backward(retain_graph=True)
+    torch.testing.assert_close(leaf.grad, 3 * plain)
 
 
 @pytest.mark.parametrize("epsilon", [0.0, 0.1, 1.0])

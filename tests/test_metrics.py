@@ -243,7 +243,7 @@ def test_erased_information_per_superclass_is_the_mean_over_its_classes(outputs)
         torch.testing.assert_close((parts * torch.tensor([3, 4, 3])).sum(-1) / 10, whole)
     with pytest.raises(InputError, match="unknown reading 'mean'; there are 'vector_variance' and 'std_true_class'"):
         metrics.erased_information(logits, labels, "mean")
-    with pytest.raises(InputError, match="labels leave a class without an example"):
+    with pytest.raises(InputError, match="no example of class 9; class means need one of each"):
         metrics.erased_information(logits, labels.clamp_max(8), "vector_variance")
 
 
@@ -262,6 +262,14 @@ def test_outputs_that_are_one_a_class_have_nothing_left():
     logits = torch.eye(10)[labels]
     for reading in ("vector_variance", "std_true_class"):
         assert metrics.erased_information(logits, labels, reading).item() == pytest.approx(0, abs=1e-9)
+
+
+def test_class_means_are_means_of_each_class():
+    q = torch.tensor([[0.8, 0.2], [0.6, 0.4], [0.1, 0.9]], dtype=torch.float64)
+    means = metrics.class_means(q, torch.tensor([0, 0, 1]), 2)
+    torch.testing.assert_close(means, torch.tensor([[0.7, 0.3], [0.1, 0.9]], dtype=torch.float64))
+    with pytest.raises(InputError, match="no example of class 1"):
+        metrics.class_means(q, torch.tensor([0, 0, 0]), 2)
 
 
 def test_cluster_distances_by_hand():

@@ -11,8 +11,8 @@ from torch.nn.functional import one_hot
 
 import lsr_core
 from lsr_core import METHODS, InputError, objective
+from lsr_core.metrics import class_means
 from lsr_core.objectives import ALIASES, as_label_smoothing, describe, ladder
-from lsr_core.teachers import class_means
 
 K = 10
 RANDOM = {"beta-smoothing", "beta-smoothing-released", "beta-smoothing-shuffled"}  # have draws
@@ -342,7 +342,7 @@ def test_the_ladder_is_made_from_one_teacher(generator):
     ]
     q = (teacher.double() / 2).softmax(-1)
     assert rungs[0].share == pytest.approx(q[torch.arange(200), labels].mean().item())
-    torch.testing.assert_close(torch.tensor(rungs[1].prior).double(), class_means(q, labels), rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(torch.tensor(rungs[1].prior).double(), class_means(q, labels, K), rtol=1e-6, atol=1e-7)
     logits = torch.randn(200, K, generator=generator).requires_grad_()
     for rung in rungs:
         assert rung(logits, labels, teacher, torch.arange(200)).total.isfinite()

@@ -107,14 +107,6 @@ def test_knowledge_adjustment_leaves_a_right_teacher_alone_and_corrects_a_wrong_
     torch.testing.assert_close(both.softmax(-1).float(), replaced)
 
 
-def test_class_means_are_means_of_each_class():
-    q = torch.tensor([[0.8, 0.2], [0.6, 0.4], [0.1, 0.9]], dtype=torch.float64)
-    means = teachers.class_means(q, torch.tensor([0, 0, 1]))
-    torch.testing.assert_close(means, torch.tensor([[0.7, 0.3], [0.1, 0.9]], dtype=torch.float64))
-    with pytest.raises(InputError, match="no example of class 1"):
-        teachers.class_means(q, torch.tensor([0, 0, 0]))
-
-
 def test_a_similarity_makes_a_prior():
     prior = teachers.similarity_prior(torch.eye(4), temperature=0.5)
     torch.testing.assert_close(prior.sum(-1), torch.ones(4))

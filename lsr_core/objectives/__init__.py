@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .._errors import require
-from ..teachers import class_means
+from ..metrics import class_means
 from ._base import Batch, HandMade, Objective
 from .hand_made import (
     LSR,
@@ -120,7 +120,7 @@ def ladder(teacher_logits: Tensor, labels: Tensor, *, alpha: float, temperature:
     common = {"alpha": alpha, "temperature": temperature}
     return [
         LadderUniform(**common, share=float(q.gather(-1, labels[:, None]).mean())),
-        LadderClassMeans(**common, prior=class_means(q, labels)),
+        LadderClassMeans(**common, prior=class_means(q, labels, q.shape[-1])),
         *(rung(**common) for rung in (LadderConfidence, LadderPermuted, LadderTeacher)),
     ]
 
