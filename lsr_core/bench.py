@@ -16,7 +16,8 @@ from ._progress import bar
 from .data import dataset
 from .models import Convnet, Perceptron
 from .objectives import objective
-from .runs import Run, Schedule, stream
+from .runs import Run, stream
+from .schedules import Schedule
 from .training import THREADS, stated_epochs, threads, train
 
 _ROUNDS, _LOSS_ROUNDS = 3, 40
@@ -77,12 +78,13 @@ def stack_rows() -> list[Row]:
     Perceptrons against an ordinary loop of torch's own parts, convnets against stacks of one.
     """
     return [
-        _stack_row("stack/perceptron", Perceptron(), Perceptron.stack_size, plain_loop),
-        _stack_row("stack/convnet", Convnet(), Convnet.stack_size, lambda run: train([run])),
+        _stack_row("stack/perceptron", Perceptron(), plain_loop),
+        _stack_row("stack/convnet", Convnet(), lambda run: train([run])),
     ]
 
 
-def _stack_row(name: str, network: Perceptron | Convnet, count: int, alone: Callable[[Run], object]) -> Row:
+def _stack_row(name: str, network: Perceptron | Convnet, alone: Callable[[Run], object]) -> Row:
+    count = network.stack_size
     methods = (objective("cross-entropy"), objective("lsr"))
     runs = [Run("digits", 100, methods[i % 2], Schedule(0.1, 1e-3), i // 2, network) for i in range(count)]
     train(runs[:2])

@@ -1,58 +1,225 @@
-"""From runs to records: what is missing is trained in stacks, what is there is read."""
+"""From runs to records: what is missing is trained in stacks, by as many processes as are at it; the rest is read."""
 
+import os
+import pickle
+import subprocess
+import sys
 import time
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
 
 from . import training
 from ._progress import bar
+from .checkpoints import Checkpoint, Weights, unfinished
+from .data import Mixture, dataset
 from .records import Record, Store, provenance
-from .runs import Run
+from .runs import ExactPosterior, Run, TrainedTeacher
+from .sharing import Claims
+
+MOST_COPIES = 96  # of networks that the runs of a stack remember together
+_POLL = 0.2  # seconds between two looks at what another process trains
 
 
-def execute(runs: Sequence[Run], store: Store | None = None) -> list[Record]:
-    """The records of runs, in their order; runs without a record are trained first.
+def execute(runs: Sequence[Run], store: Store | None = None, workers: int = 1) -> list[Record]:
+    """The records of runs, in their order; runs without a record are trained first, and their teachers before them.
 
-    Finished stacks are kept when a later one is interrupted or fails. Raises `InputError` where the store cannot be
-    written or holds a damaged record of one of the runs.
+    Any number of processes may be given the same runs: nothing is trained twice, and what a stopped process left is
+    taken up where it stood. `workers` is how many processes this call itself uses. Raises `InputError` where the store
+    cannot be written or holds a damaged record of one of the runs.
     """
     store = store or Store()
     wanted = {run.key: run for run in runs}
     kept = {key: store.get(key) for key in wanted if key in store}
-    missing = [run for key, run in wanted.items() if key not in kept]
-    if missing:
+    levels = _levels([run for key, run in wanted.items() if key not in kept], Weights(store))
+    if levels:
         store.check_writable()
-    with bar(total=len(missing), unit="run") as progress:
-        for stack in _stacks(missing):
-            progress.set_description(f"{stack[0].data}, {stack[0].train} examples", refresh=False)
-            here = {run.key: run for run in stack}
-            kept |= {key: store.get(key) for key in here if key in store}  # another process was faster
-            left = [run for key, run in here.items() if key not in kept]
-            kept |= {record.key: record for record in _train(left, store)}
-            progress.update(len(stack))
-    return [kept[run.key] for run in runs]
+    with bar(total=sum(map(len, levels)), unit="run") as progress, _helpers(runs, store, workers if levels else 1):
+        for level in levels:
+            _finish(level, store, progress)
+    return [kept[run.key] if run.key in kept else store.get(run.key) for run in runs]
 
 
-def _train(stack: Sequence[Run], store: Store) -> list[Record]:
-    if not stack:
-        return []
-    start = time.perf_counter()
-    outcomes = training.train(stack)
-    seconds = (time.perf_counter() - start) / len(stack)
-    made = {**provenance(), "threads": training.THREADS, "stack": len(stack)}
-    records = [
-        Record(run.canonical(), outcome.metrics, outcome.curves, outcome.diverged_at, round(seconds, 6), made)
-        for run, outcome in zip(stack, outcomes, strict=True)
-    ]
-    for record in records:
-        store.put(record)
-    return records
+@dataclass(frozen=True)
+class _Work:
+    """A run that is needed, and the epochs after which its weights are."""
+
+    run: Run
+    epochs: frozenset[int] = frozenset()
+
+    def is_done(self, store: Store, weights: Weights) -> bool:
+        return self.run.key in store and all(weights.path(self.run.key, epoch).exists() for epoch in self.epochs)
 
 
-def _stacks(runs: Sequence[Run]) -> list[Sequence[Run]]:
-    """Runs of one shape side by side, as many as their network is fastest with."""
-    by_shape = defaultdict(list)
+def _levels(runs: Sequence[Run], weights: Weights) -> list[list[_Work]]:
+    """What has to be trained, teachers before their students: each level needs only those before it."""
+    needed: dict[str, Run] = {}
+    epochs: dict[str, set[int]] = defaultdict(set)
+    depth: dict[str, int] = {}
+
+    def need(run: Run) -> int:
+        if run.key not in depth:
+            needed[run.key], depth[run.key] = run, 0
+            teacher = run.teacher
+            if isinstance(teacher, TrainedTeacher) and not weights.path(teacher.run.key, teacher.after).exists():
+                depth[run.key] = 1 + need(teacher.run)
+                epochs[teacher.run.key].add(teacher.after)
+        return depth[run.key]
+
     for run in runs:
-        by_shape[run.shape].append(run)
-    sized = [(group, group[0].network.stack_size) for group in by_shape.values()]
-    return [group[i : i + size] for group, size in sized for i in range(0, len(group), size)]
+        need(run)
+    levels: list[list[_Work]] = [[] for _ in range(1 + max(depth.values(), default=-1))]
+    for key, run in needed.items():
+        levels[depth[key]].append(_Work(run, frozenset(epochs[key])))
+    return levels
+
+
+def _finish(works: Sequence[_Work], store: Store, progress: tqdm) -> None:
+    """Train what no other process trains, until all is done."""
+    weights = Weights(store)
+    while works:
+        _take_up(works, store, weights)
+        busy: list[_Work] = []
+        before = progress.n
+        with closing(_claimed(works, store, weights, busy.append)) as stacks:
+            for stack, claims in stacks:
+                progress.set_description(f"{stack[0].run.data}, {stack[0].run.train} examples", refresh=False)
+                _train([work.run for work in stack], {w.run.key: w.epochs for w in stack}, claims, store, weights)
+                progress.update(len(stack))
+        progress.update(before + len(works) - len(busy) - progress.n)
+        works = busy
+        if busy:
+            time.sleep(_POLL)
+
+
+def _claimed(
+    works: Sequence[_Work], store: Store, weights: Weights, busy: Callable[[_Work], None]
+) -> Iterator[tuple[list[_Work], Claims]]:
+    """Stacks of what is not done and nobody trains, with their claims; what another process trains goes to `busy`."""
+    by_shape = defaultdict(deque)
+    for work in works:
+        by_shape[work.run.shape].append(work)
+    for queue in by_shape.values():
+        size = stack_size(queue[0].run)
+        while queue:
+            stack = []
+            with Claims(store) as claims:
+                while queue and len(stack) < size:
+                    work = queue.popleft()
+                    if work.is_done(store, weights):
+                        continue
+                    if not claims.take(work.run.key):
+                        busy(work)
+                    elif work.is_done(store, weights):  # by another process, a moment ago
+                        claims.release(work.run.key)
+                    else:
+                        stack.append(work)
+                if stack:
+                    yield stack, claims
+
+
+def _take_up(works: Sequence[_Work], store: Store, weights: Weights) -> None:
+    """Finish the stacks that stopped processes left, if any of their runs is wanted and nobody else is at it."""
+    wanted = {work.run.key: work for work in works}
+    for checkpoint in unfinished(store):
+        keys = [run.key for run in checkpoint.runs]
+        if wanted.keys().isdisjoint(keys) and not all(key in store for key in keys):
+            continue
+        with Claims(store) as claims:
+            if all(claims.take(key) for key in keys):
+                if all(wanted[key].is_done(store, weights) if key in wanted else key in store for key in keys):
+                    checkpoint.remove()
+                else:
+                    epochs = {key: wanted[key].epochs for key in keys if key in wanted}
+                    _train(checkpoint.runs, epochs, claims, store, weights)
+
+
+def _train(
+    stack: Sequence[Run], epochs: dict[str, frozenset[int]], claims: Claims, store: Store, weights: Weights
+) -> None:
+    """Train a stack from its last state, keep its records and the weights that teach, and give the claims back."""
+
+    def keep(run: Run, epoch: int, network: Callable[[], training.Network]) -> None:
+        if epoch in epochs.get(run.key, ()):
+            weights.put(run.key, epoch, network())
+
+    start = time.perf_counter()
+    checkpoint = Checkpoint(store, stack)
+    outcomes = training.train(stack, teacher_logits(stack, weights), keep=keep, checkpoint=checkpoint)
+    seconds = (time.perf_counter() - start) / len(stack)
+    made = {**provenance(), "threads": training.THREADS, "stack": len(stack), "resumed": checkpoint.resumed}
+    for run, outcome in zip(stack, outcomes, strict=True):
+        if run.key not in store:
+            measured = (outcome.metrics, outcome.curves, outcome.diverged_at)
+            store.put(Record(run.canonical(), *measured, round(seconds, 6), made))
+        claims.release(run.key)
+    checkpoint.remove()
+
+
+def teacher_logits(runs: Sequence[Run], weights: Weights) -> Tensor | None:
+    """The logits `[S, N, K]` of each run's teacher on its training examples; None where no run has one.
+
+    A teacher of several runs answers once; a run without one has zeros.
+    """
+    places = defaultdict(list)
+    for place, run in enumerate(runs):
+        if run.teacher is not None:
+            places[run.teacher, run.seed].append(place)
+    if not places:
+        return None
+    source = dataset(runs[0].data)
+    table = torch.zeros(len(runs), runs[0].train, source.classes)
+    of_kind = defaultdict(list)
+    for (teacher, seed), taught in places.items():
+        inputs = source.split(runs[0].train, seed).train_inputs
+        if isinstance(teacher, ExactPosterior):
+            table[taught] = _log_posterior(source, inputs)
+        else:
+            of_kind[teacher.run.network].append((teacher, inputs, taught))
+    for network, group in of_kind.items():
+        teachers, inputs, taught = zip(*group, strict=True)
+        networks = [weights.get(teacher.run.key, teacher.after) for teacher in teachers]
+        answers = training.outputs(network, networks, torch.stack(inputs), source.classes)
+        for row, own in zip(answers, taught, strict=True):
+            table[own] = row
+    return table
+
+
+def _log_posterior(source: Mixture, inputs: Tensor) -> Tensor:
+    return torch.from_numpy(source.log_posterior(inputs.double().numpy())).float()
+
+
+def stack_size(run: Run) -> int:
+    """How many runs like this one train side by side: fewer where they remember copies of themselves."""
+    remembered = getattr(run.objective, "copies", 1)
+    return max(1, min(run.network.stack_size, MOST_COPIES // remembered))
+
+
+@contextmanager
+def _helpers(runs: Sequence[Run], store: Store, workers: int) -> Iterator[None]:
+    """Other processes at the same runs; they end with this one's work."""
+    command = [sys.executable, "-c", "from lsr_core.execution import _help; _help()"]
+    helpers = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, env={**os.environ, "TQDM_DISABLE": "1"})
+        for _ in range(workers - 1)
+    ]
+    try:
+        for helper in helpers:
+            with suppress(BrokenPipeError):
+                pickle.dump((list(runs), store), helper.stdin)
+                helper.stdin.close()
+        yield
+    finally:
+        for helper in helpers:
+            helper.terminate()
+            helper.wait()
+
+
+def _help() -> None:
+    runs, store = pickle.load(sys.stdin.buffer)
+    execute(runs, store)

@@ -19,7 +19,8 @@ from .data import dataset
 from .execution import execute
 from .objectives import METHODS, Objective, constants_of, describe, objective
 from .records import Record, Store
-from .runs import Run, Schedule
+from .runs import Run
+from .schedules import Schedule
 
 TUNING_SEEDS = range(1000, 1030)  # never used for verdicts
 _TUNED_FILE = Path(__file__).with_name("tuned_quick.jsonl")

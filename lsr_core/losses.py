@@ -156,35 +156,32 @@ def smoothing_loss(
     return Loss(*_SmoothingLoss.apply(_at_least_single(logits), labels, *constants))
 
 
-def smoothing_gradient(
+def distillation_gradient(
     logits: Tensor,
     labels: Tensor,
     *,
     hard_weight: float | Tensor,
     soft_weight: float | Tensor,
     temperature: float | Tensor = 1.0,
-    share: float | Tensor,
+    offsets: Tensor,
 ) -> Tensor:
-    """The gradient of `smoothing_loss`'s total by the logits `[..., B, K]`, all that a training step needs.
+    """The gradient by the logits `[..., B, K]` of $h\\,H(y,p) + s\\,D_{KL}(q\\|p_\\tau)$: all that a step needs.
 
-    $h\\,(p - e_y) + \\frac{s}{\\tau}(p_\\tau - q)$ over B. Written for few classes, where elementwise passes are
-    faster than softmax kernels. $p_\\tau - 1/K$ is computed as one, exact to rounding also where it is nearly zero.
+    $h\\,(p - e_y) + \\frac{s}{\\tau}(p_\\tau - q)$ over B, for any fixed teacher by its `offsets` $q - 1/K$
+    `[..., B, K]`, so that runs of different methods train side by side. Constants are numbers, or one a run.
+    $p_\\tau - 1/K$ is computed as one, exact to rounding also where it is nearly zero. Written for few classes, where
+    elementwise passes are faster than softmax kernels.
     """
-    hard_weight, soft_weight, tau, share = (
-        _per_row(value, logits) for value in (hard_weight, soft_weight, temperature, share)
-    )
-    classes = logits.shape[-1]
-    pull = soft_weight / tau
-    excess = _excess(share, classes)
+    hard_weight, soft_weight, tau = (_per_row(value, logits) for value in (hard_weight, soft_weight, temperature))
+    pull = (soft_weight / tau)[..., None].to(logits)
     shifted = logits - logits.amax(-1, keepdim=True)
     odds = shifted.exp()
     soft_odds = torch.expm1(shifted / tau[..., None].to(logits))
     mean = soft_odds.mean(-1, keepdim=True)
     gradient = hard_weight[..., None].to(logits) / odds.sum(-1, keepdim=True) * odds
-    gradient += pull[..., None].to(logits) / (classes * (1 + mean)) * (soft_odds - mean)
-    gradient += (pull * excess / classes)[..., None].to(logits)
-    on_label = -(hard_weight + pull * excess).to(logits)
-    gradient.scatter_add_(-1, labels[..., None], on_label.expand(labels.shape)[..., None])
+    gradient += pull / (logits.shape[-1] * (1 + mean)) * (soft_odds - mean)
+    gradient -= pull * offsets
+    gradient.scatter_add_(-1, labels[..., None], -hard_weight.to(logits).expand(labels.shape)[..., None])
     return gradient / logits.shape[-2]
 
 

@@ -5,7 +5,7 @@ a model are dictionaries of its tensors, run through the model itself, so that a
 of runs too.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
@@ -24,7 +24,7 @@ class Memory:
     def __init__(self) -> None:
         self.steps = 0
         self.epochs = 0
-        self.generator = torch.Generator().manual_seed(0)  # for methods that draw; seed it anew for other draws
+        self.generators = [torch.Generator().manual_seed(0)]  # for methods that draw; of a stack, one a run
         self._owed = False
         self._last_epoch: int | None = None
         self._seen = torch.zeros(0, dtype=torch.bool)
@@ -76,17 +76,17 @@ class Memory:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on, as tensors and plain values, cloned."""
-        return deepcopy({name: _plain(value) for name, value in vars(self).items()})
+        drawn = {"generators": [generator.get_state() for generator in self.generators]}
+        return deepcopy({**vars(self), **drawn})
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a `state_dict`; raises `InputError` if it is not one of this method's."""
         missing = sorted(vars(self).keys() ^ state.keys())
         require(not missing, f"state is of another method: {', '.join(missing)} differ")
         for name, value in deepcopy(state).items():
-            if isinstance(vars(self)[name], torch.Generator):
-                vars(self)[name].set_state(value)
-            else:
-                setattr(self, name, value)
+            if name == "generators":
+                value = [torch.Generator().set_state(state) for state in value]
+            setattr(self, name, value)
 
 
 class PastCopies(Memory):
@@ -174,7 +174,7 @@ class MovingAverage(Memory):
 
     def _start(self, model: nn.Module) -> None:
         if self.average is None:
-            self.average = _tensors(_with_new_weights(model, self.generator) if self.random_start else model)
+            self.average = _tensors(_with_new_weights(model, self.generators) if self.random_start else model)
         self.average = _beside(model, self.average)
 
 
@@ -238,11 +238,13 @@ def _tensors(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
 
-def _with_new_weights(model: nn.Module, generator: torch.Generator) -> nn.Module:
+def _with_new_weights(model: nn.Module, generators: Sequence[torch.Generator]) -> nn.Module:
     """The same network with weights drawn anew by its modules' own rule; no other random stream is touched."""
+    if hasattr(model, "redrawn"):  # a stack, whose runs draw from streams of their own
+        return model.redrawn(generators)
     other = deepcopy(model)
     with torch.random.fork_rng():
-        torch.manual_seed(int(torch.randint(2**62, (1,), generator=generator)))
+        torch.manual_seed(int(torch.randint(2**62, (1,), generator=generators[0])))
         for name, module in other.named_modules():
             draws = hasattr(module, "reset_parameters")
             require(
@@ -264,7 +266,3 @@ def _mode(model: nn.Module, *, training: bool) -> Iterator[None]:
     finally:
         for module, mode in before.items():
             module.training = mode
-
-
-def _plain(value: Any) -> Any:
-    return value.get_state() if isinstance(value, torch.Generator) else value

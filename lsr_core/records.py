@@ -17,6 +17,7 @@ import scipy
 import torch
 
 from ._errors import InputError, require
+from ._files import write_whole
 from .runs import key_of
 
 _SUFFIX = ".json"
@@ -77,13 +78,9 @@ class Store:
         content = asdict(record)
         path = self._path(record.key)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=self.folder) as aside:
-                part = Path(aside) / path.name
-                part.write_text(json.dumps({**content, "checksum": _checksum(content)}))
-                part.replace(path)
+            write_whole(path, json.dumps({**content, "checksum": _checksum(content)}).encode())
         except OSError as error:
-            raise self._unwritable(error) from None
+            raise self.unwritable(error) from None
 
     def check_writable(self) -> None:
         """Raise `InputError` unless records can be written here."""
@@ -91,7 +88,7 @@ class Store:
             self.folder.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=self.folder).close()
         except OSError as error:
-            raise self._unwritable(error) from None
+            raise self.unwritable(error) from None
 
     def remove(self, key: str) -> None:
         """Delete the record of a key, damaged or not; raises `InputError` where there is none."""
@@ -107,9 +104,11 @@ class Store:
     def __iter__(self) -> Iterator[Record]:
         return (self.get(key) for key in self.keys())
 
-    def _unwritable(self, error: OSError) -> InputError:
+    def unwritable(self, error: OSError) -> InputError:
+        """What is raised where nothing can be written here, or the disk is full."""
         return InputError(
-            f"results folder {self.folder} cannot be written ({error.strerror}); set LSR_STORE to a folder of yours"
+            f"results folder {self.folder} cannot be written ({error.strerror}); finished runs are kept; "
+            "make room there, or set LSR_STORE to a folder of yours"
         )
 
     def _path(self, key: str) -> Path:

@@ -2,46 +2,73 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import torch
 
-from ._errors import require, require_fraction, require_positive
-from .data import dataset
+from ._errors import require, require_count
+from .data import Mixture, dataset
 from .models import Convnet, Perceptron
-from .objectives import Objective, describe
+from .objectives import Fixed, Objective, describe, objective
+from .schedules import Schedule
 
-NUMERICS = 2  # raised when a change of the code changes results
+NUMERICS = 3  # raised when a change of the code changes results
+_NETWORKS = {"perceptron": Perceptron, "convnet": Convnet}
 
 
 @dataclass(frozen=True)
-class Schedule:
-    """Stochastic gradient descent with momentum; the learning rate falls from its start to zero by a half cosine.
+class TrainedTeacher:
+    """The network of a run after an epoch, by default its last one."""
 
-    `weight_decay` is coupled (added to the gradient) and acts on all weights and biases.
-    """
-
-    learning_rate: float
-    weight_decay: float = 0.0
-    epochs: int = 60
-    batch_size: int = 25
-    momentum: float = 0.9
+    run: "Run"
+    epoch: int | None = None
 
     def __post_init__(self) -> None:
-        require_positive("learning_rate", self.learning_rate)
-        require(0 <= self.weight_decay < float("inf"), f"weight_decay is {self.weight_decay!r}; it must be 0 or above")
-        require_fraction("momentum", self.momentum)
-        for name in ("epochs", "batch_size"):
-            value = getattr(self, name)
-            require(isinstance(value, int) and value > 0, f"{name} is {value!r}; it must be a whole number above 0")
+        last = self.run.schedule.last
+        if self.epoch is not None:
+            require_count("epoch", self.epoch)
+            require(self.epoch <= last, f"epoch is {self.epoch}; the teacher's run has {last}")
+
+    @property
+    def after(self) -> int:
+        """The epoch whose weights teach."""
+        return self.epoch or self.run.schedule.last
+
+    def canonical(self) -> dict[str, Any]:
+        """Everything that fixes its outputs, as plain values."""
+        return {"run": self.run.canonical(), "epoch": self.after}
+
+    def check(self, data: str, seed: int, role: str) -> None:
+        """Raise `InputError` unless it can teach a run on this data set with this seed and role."""
+        own, other = dataset(data), dataset(self.run.data)
+        same = (own.classes, own.features) == (other.classes, other.features)
+        require(same, f"the teacher was trained on {self.run.data}, which has other inputs or classes than {data}")
+        shared = (self.run.seed, self.run.role) == (seed, role)
+        require(not shared, f"teacher and student share the streams of seed {seed}, role {role!r}; name another role")
+
+
+@dataclass(frozen=True)
+class ExactPosterior:
+    """The truth as teacher, on data whose posterior is known."""
+
+    def canonical(self) -> dict[str, Any]:
+        """Its name."""
+        return {"name": "posterior"}
+
+    def check(self, data: str, seed: int, role: str) -> None:  # noqa: ARG002
+        """Raise `InputError` unless the posterior of this data set is known."""
+        require(isinstance(dataset(data), Mixture), f"the posterior of {data} is not known; it is of a whole mixture")
 
 
 @dataclass(frozen=True)
 class Run:
     """One training run: `train` examples of the data set named `data`, an objective, a schedule, a seed.
 
-    The seed fixes the split; initial weights and batch order come from streams of (seed, `role`), so that all
-    methods compared share them and no teacher shares its student's. Raises `InputError` for values out of range.
+    The seed fixes the split; initial weights, batch order and draws come from streams of (seed, `role`), so that all
+    methods compared share them and no teacher shares its student's. Raises `InputError` for values out of range, for
+    a `teacher` that the objective does not take, and for one that is missing.
     """
 
     data: str
@@ -51,46 +78,82 @@ class Run:
     seed: int
     network: Perceptron | Convnet = field(default_factory=Perceptron)
     role: str = "student"
+    teacher: TrainedTeacher | ExactPosterior | None = None
 
     def __post_init__(self) -> None:
-        source = dataset(self.data)
+        source, method = dataset(self.data), self.objective
         require(
             isinstance(self.train, int) and 0 < self.train <= source.largest,
             f"train is {self.train!r}; {self.data} has 1 to {source.largest} training examples",
         )
         require(isinstance(self.seed, int) and self.seed >= 0, f"seed is {self.seed!r}; it must be a whole number")
         self.network.check(source.features)
-        self.objective.teacher_share(source.classes)
+        if self.teacher is None:
+            require(not method.needs_teacher, f"teacher is None; method {method.name!r} needs one")
+        else:
+            require(method.takes_teacher, f"method {method.name!r} takes no teacher")
+            self.teacher.check(self.data, self.seed, self.role)
+        if isinstance(method, Fixed):
+            method.check(source.classes)
 
-    def canonical(self) -> dict[str, object]:
+    def canonical(self) -> dict[str, Any]:
         """Everything that fixes the result, as plain values; the key is its hash."""
-        schedule = {
-            name: value if name in ("epochs", "batch_size") else float(value)
-            for name, value in asdict(self.schedule).items()
-        }
         return {
             "data": {"name": self.data, "fingerprint": dataset(self.data).fingerprint, "train": self.train},
             "network": self.network.canonical(),
             "objective": describe(self.objective),
-            "schedule": schedule,
+            "schedule": self.schedule.canonical(),
             "seed": self.seed,
             "role": self.role,
+            "teacher": None if self.teacher is None else self.teacher.canonical(),
             "numerics": NUMERICS,
         }
 
-    @property
+    @cached_property
     def key(self) -> str:
         """The run's name in the store: 20 hexadecimal digits."""
         return key_of(self.canonical())
 
     @property
     def shape(self) -> tuple[object, ...]:
-        """What runs must have in common to train side by side in one stack."""
-        schedule = self.schedule
-        return (self.data, self.train, self.network, schedule.epochs, schedule.batch_size, schedule.momentum)
+        """What runs must have in common to train side by side in one stack.
+
+        Methods whose soft labels are fixed differ in constants alone; any other trains beside its equals.
+        """
+        common = self.schedule.canonical()
+        for own in ("learning_rate", "weight_decay", "head_decay"):
+            common.pop(own)
+        method = None if isinstance(self.objective, Fixed) else self.objective
+        return (self.data, self.train, self.network, method, json.dumps(common))
 
 
-def key_of(canonical: dict[str, object]) -> str:
+def run_of(canonical: dict[str, Any]) -> Run:
+    """The run that has this canonical form; raises `InputError` where this version of the study makes none of it."""
+    try:
+        data, teacher = canonical["data"], canonical["teacher"]
+        if teacher is not None:
+            trained = "run" in teacher
+            teacher = TrainedTeacher(run_of(teacher["run"]), teacher["epoch"]) if trained else ExactPosterior()
+        network = {name: tuple(v) if isinstance(v, list) else v for name, v in canonical["network"].items()}
+        described = dict(canonical["objective"])
+        run = Run(
+            data["name"],
+            data["train"],
+            objective(described.pop("method"), **described),
+            Schedule(**canonical["schedule"]),
+            canonical["seed"],
+            _NETWORKS[network.pop("name")](**network),
+            canonical["role"],
+            teacher,
+        )
+    except (KeyError, TypeError, AttributeError):
+        run = None
+    same = run is not None and run.key == key_of(canonical)
+    require(same, f"run {key_of(canonical)} was described by another version of the study; it cannot be made again")
+    return run
+
+
+def key_of(canonical: dict[str, Any]) -> str:
     """The hash of a run's canonical form."""
     return hashlib.sha256(json.dumps(canonical, sort_keys=True).encode()).hexdigest()[:20]
 

@@ -6,6 +6,7 @@ Any other teacher is given by its *scores* `[..., B, K]`, the logarithm of its d
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -190,9 +191,16 @@ def dense_votes(features: Tensor, classifier: nn.Module) -> Tensor:
 # Teachers of Beta smoothing: a share of its own for every example.
 
 
-def beta_draws(shape: tuple[int, ...], a: float, generator: torch.Generator) -> Tensor:
-    """Draws from Beta(a, 1): $b = u^{1/a}$ with uniform $u$, kept 1e-6 away from 0 and 1, whose logarithm fails."""
-    return torch.rand(shape, generator=generator).pow_(1 / a).clamp_(1e-6, 1 - 1e-6)
+def beta_draws(shape: tuple[int, ...], a: float, generators: Sequence[torch.Generator]) -> Tensor:
+    """Draws from Beta(a, 1): $b = u^{1/a}$ with uniform $u$, kept 1e-6 away from 0 and 1, whose logarithm fails.
+
+    One generator draws all; of several, each draws its own part of the leading axis.
+    """
+    if len(generators) == 1:
+        uniform = torch.rand(shape, generator=generators[0])
+    else:
+        uniform = torch.stack([torch.rand(shape[1:], generator=generator) for generator in generators])
+    return uniform.pow_(1 / a).clamp_(1e-6, 1 - 1e-6)
 
 
 def matched_by_rank(draws: Tensor, confidence: Tensor) -> Tensor:

@@ -1,18 +1,22 @@
 """The training program: S runs side by side on a leading axis, each with its own data, order and constants."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from math import cos, pi
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from . import metrics
 from ._errors import require
+from .checkpoints import Checkpoint
 from .data import Split, dataset
-from .losses import smoothing_gradient
+from .losses import distillation_gradient
+from .models import Convnet, Perceptron
+from .objectives import Batch, Fixed
 from .runs import Run, stream
 
 CURVE_POINTS = 12
@@ -32,59 +36,155 @@ class Outcome:
     diverged_at: int | None
 
 
-def train(runs: Sequence[Run], dtype: torch.dtype = torch.float32) -> list[Outcome]:
+Network = dict[str, Tensor]
+
+
+def train(
+    runs: Sequence[Run],
+    teacher_logits: Tensor | None = None,
+    *,
+    keep: Callable[[Run, int, Callable[[], Network]], None] | None = None,
+    checkpoint: Checkpoint | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> list[Outcome]:
     """Train runs of one shape (`Run.shape`) to their last epoch, together; the outcomes keep their order.
 
-    The runs share nothing but the program: a run that diverges changes no bit of its mates. Raises `InputError` for
-    runs of different shapes.
+    The runs share nothing but the program: a run that diverges changes no bit of its mates. `teacher_logits`
+    `[S, N, K]` are of each run's teacher on its training examples. `keep(run, epoch, weights)` is called after every
+    epoch; `weights()` gives the run's network by tensor names. With a `checkpoint` the state is written now and then,
+    and training goes on from the last one. Raises `InputError` for runs of different shapes.
     """
     require(len({run.shape for run in runs}) == 1, "runs in one stack must share data, sizes, network and epochs")
     with threads(THREADS):
-        return _Stack(runs, dtype).train()
+        stack = _Stack(runs, dtype, teacher_logits)
+        state = checkpoint and checkpoint.load(THREADS)
+        if state:
+            stack.load_state_dict(state)
+        return stack.train(keep, checkpoint)
+
+
+@torch.no_grad()
+def outputs(description: Perceptron | Convnet, networks: Sequence[Network], inputs: Tensor, classes: int) -> Tensor:
+    """Logits `[S, N, K]` of S networks of one kind, each on its own inputs `[S, N, D]`, side by side."""
+    with threads(THREADS):
+        stack = description.stack(inputs.shape[-1], classes, [torch.Generator() for _ in networks])
+        stack.load_state_dict({name: torch.stack([n[name] for n in networks]) for name in networks[0]})
+        return _in_pieces(stack.eval(), inputs)
 
 
 class _Stack:
     """The state of S runs in training."""
 
-    def __init__(self, runs: Sequence[Run], dtype: torch.dtype) -> None:
+    def __init__(self, runs: Sequence[Run], dtype: torch.dtype, teacher_logits: Tensor | None = None) -> None:
         self.runs, self.schedule, source = runs, runs[0].schedule, dataset(runs[0].data)
         splits = {run.seed: source.split(run.train, run.seed) for run in runs}
         self.data = _stacked([splits[run.seed] for run in runs], dtype)
         weights = [stream(run.seed, run.role, "weights") for run in runs]
         self.network = runs[0].network.stack(source.features, source.classes, weights).to(dtype)
         self.orders = [stream(run.seed, run.role, "order") for run in runs]
-        self.optimizer = _SGD(self.network, runs)
-        self.constants = _constants(runs, source.classes)
-        self.pulls: list[Tensor] = []  # one number of each step's gradients, to see when a run diverged
+        self.optimizer = _optimizer(self.network, runs)
+        self.average = _copied(self.network) if self.schedule.average is not None else None
+        self.epoch, self.step, self.order = 1, 0, None  # the epoch, how many of its steps are done, its permutation
+        self.curves: list[dict[str, Tensor]] = []
+        self.pulls: list[Tensor] = []  # one number a run of each step, not finite where the run is not
+        self.constants, self.objective = None, None
+        if isinstance(runs[0].objective, Fixed):
+            self.constants, self.offsets = _fixed(runs, self.data.train_labels, teacher_logits, source.classes, dtype)
+        else:
+            self.objective = replace(runs[0].objective)  # with a memory of its own
+            if self.objective.memory is not None:
+                self.objective.memory.generators = [stream(run.seed, run.role, "draws") for run in runs]
 
-    def train(self) -> list[Outcome]:
-        epochs, curves = self.schedule.epochs, []
-        for epoch in range(1, epochs + 1):
-            self._epoch(epoch)
-            if epoch in stated_epochs(epochs):
-                curves.append({"epoch": torch.full((len(self.runs),), epoch), **self._curve_point()})
-        return self._outcomes(
-            self._final(), {name: torch.stack([point[name] for point in curves], -1) for name in curves[0]}
-        )
+    def train(
+        self,
+        keep: Callable[[Run, int, Callable[[], Network]], None] | None = None,
+        checkpoint: Checkpoint | None = None,
+    ) -> list[Outcome]:
+        last = self.schedule.last
+        stated = stated_epochs(last)
+        while self.epoch <= last:
+            self._finish_epoch(checkpoint)
+            if self.epoch in stated:
+                self.curves.append({"epoch": torch.full((len(self.runs),), self.epoch), **self._curve_point()})
+            if keep is not None:
+                for place, run in enumerate(self.runs):
+                    keep(run, self.epoch, lambda place=place: self._weights(place))
+            self.epoch, self.step, self.order = self.epoch + 1, 0, None
+        curves = {name: torch.stack([point[name] for point in self.curves], -1) for name in self.curves[0]}
+        return self._outcomes(self._final(), curves)
 
-    def _epoch(self, epoch: int) -> None:
-        batch = self.schedule.batch_size
-        count = self.data.train_labels.shape[1]
-        order = torch.stack([torch.randperm(count, generator=generator) for generator in self.orders])
-        rows = (order + count * torch.arange(len(self.runs))[:, None]).flatten()
-        inputs, labels = (
-            values.flatten(0, 1).index_select(0, rows).unflatten(0, order.shape)
-            for values in (self.data.train_inputs, self.data.train_labels)
-        )
+    def _finish_epoch(self, checkpoint: Checkpoint | None) -> None:
+        """Make the steps of the epoch that are not made yet."""
+        count, batch = self.data.train_labels.shape[1], self.schedule.batch_size
+        if self.order is None:
+            self.order = torch.stack([torch.randperm(count, generator=generator) for generator in self.orders])
+        tables = [self.data.train_inputs, self.data.train_labels]
+        if self.objective is None:
+            tables.append(self.offsets)
+        rows = (self.order + count * torch.arange(len(self.runs))[:, None]).flatten()
+        shuffled = [
+            table.flatten(0, 1).index_select(0, rows).unflatten(0, self.order.shape).split(batch, 1) for table in tables
+        ]
+        indices = self.order.split(batch, 1)
         self.network.train()
-        steps = list(zip(inputs.split(batch, 1), labels.split(batch, 1), strict=True))
-        for step, (x, y) in enumerate(steps):
-            done = (epoch - 1 + step / len(steps)) / self.schedule.epochs
-            logits = self.network(x)
-            gradient = smoothing_gradient(logits.detach(), y, **self.constants)
+        for step in range(self.step, len(indices)):
+            rate = self.schedule.rate(self.epoch - 1 + step / len(indices))
+            self._make_step([part[step] for part in shuffled], indices[step], rate)
+            self.step += 1
+            if checkpoint is not None and checkpoint.is_due():
+                checkpoint.save(self.state_dict(), THREADS)
+        if self.objective is not None:
+            self.objective.after_epoch(self.network, self.epoch)
+
+    def _make_step(self, batch: Sequence[Tensor], index: Tensor, rate: float) -> None:
+        logits = self.network(batch[0])
+        if self.objective is None:
+            gradient = distillation_gradient(logits.detach(), batch[1], **self.constants, offsets=batch[2])
             logits.backward(gradient)
-            self.optimizer.step((1 + cos(pi * done)) / 2)
             self.pulls.append(gradient[:, 0, 0])
+        else:
+            taught = self.objective.teacher_logits(self.network, batch[0])
+            total = self.objective.unchecked(Batch(logits, batch[1], taught, index)).total
+            total.sum().backward()
+            self.pulls.append(total.detach())
+        if self.schedule.clip is not None:
+            _clip(self.network, self.schedule.clip)
+        self.optimizer.step(rate)
+        if self.average is not None:
+            _move(self.average, self.network, self.schedule.average)
+        if self.objective is not None:
+            self.objective.after_step(self.network)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the rest of the training depends on."""
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": self.average,
+            "place": [self.epoch, self.step],
+            "order": self.order,
+            "orders": [generator.get_state() for generator in self.orders],
+            "curves": self.curves,
+            "pulls": torch.stack(self.pulls),
+            "memory": self.objective and self.objective.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state."""
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.average, self.order, self.curves = state["average"], state["order"], state["curves"]
+        self.epoch, self.step = state["place"]
+        for generator, saved in zip(self.orders, state["orders"], strict=True):
+            generator.set_state(saved)
+        self.pulls = list(state["pulls"])
+        if self.objective is not None:
+            self.objective.load_state_dict(state["memory"])
+
+    def _weights(self, place: int) -> Network:
+        """The network of one run that is measured and teaches."""
+        measured = {**self.network.state_dict(), **(self.average or {})}
+        return {name: tensor[place].detach().clone() for name, tensor in measured.items()}
 
     @torch.no_grad()
     def _curve_point(self) -> dict[str, Tensor]:
@@ -98,9 +198,9 @@ class _Stack:
         return point
 
     def _logits(self, inputs: Tensor) -> Tensor:
-        """Logits `[S, N, K]`, computed in pieces that stay in the processor's cache."""
-        self.network.eval()
-        return torch.cat([self.network(piece) for piece in inputs.split(EVALUATION_BATCH, 1)], 1)
+        """Logits `[S, N, K]` of the networks that are measured."""
+        network = self.network.eval()
+        return _in_pieces(network if self.average is None else _Averaged(network, self.average), inputs)
 
     @torch.no_grad()
     def _final(self) -> dict[str, Tensor]:
@@ -147,21 +247,105 @@ class _SGD:
     def __init__(self, network: nn.Module, runs: Sequence[Run]) -> None:
         self.parameters = list(network.parameters())
         self.velocities = [torch.zeros_like(parameter) for parameter in self.parameters]
-        self.momentum = runs[0].schedule.momentum
-        self.rates, self.decays = (
-            torch.tensor([getattr(run.schedule, name) for run in runs], dtype=self.parameters[0].dtype)
-            for name in ("learning_rate", "weight_decay")
-        )
+        self.momentum, self.nesterov = runs[0].schedule.momentum, runs[0].schedule.nesterov
+        head = {id(parameter) for parameter in network.head}
+        own, of_head = ([decay[is_head] for decay in map(_decays, runs)] for is_head in (0, 1))
+        rates = [run.schedule.learning_rate for run in runs]
+        self.rates = [_one_a_run(rates, parameter) for parameter in self.parameters]
+        self.decays = [_one_a_run(of_head if id(p) in head else own, p) for p in self.parameters]
 
     @torch.no_grad()
     def step(self, factor: float) -> None:
         """One step with every learning rate multiplied by `factor`; gradients are cleared."""
-        for parameter, velocity in zip(self.parameters, self.velocities, strict=True):
-            torch.add(parameter.grad, velocity, alpha=self.momentum, out=velocity)
-            of_runs = (-1, *[1] * (parameter.ndim - 1))
-            velocity.addcmul_(parameter, self.decays.view(of_runs))
-            parameter.addcmul_(velocity, self.rates.view(of_runs), value=-factor)
-            parameter.grad = None
+        for parameter, velocity, rate, decay in zip(
+            self.parameters, self.velocities, self.rates, self.decays, strict=True
+        ):
+            gradient, parameter.grad = parameter.grad.addcmul_(parameter, decay), None
+            torch.add(gradient, velocity, alpha=self.momentum, out=velocity)
+            direction = gradient.add_(velocity, alpha=self.momentum) if self.nesterov else velocity
+            parameter.addcmul_(direction, rate, value=-factor)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"velocities": self.velocities}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.velocities = state["velocities"]
+
+
+class _FusedSGD:
+    """The same of one run, by torch's fused kernel."""
+
+    def __init__(self, network: nn.Module, run: Run) -> None:
+        schedule, decays = run.schedule, _decays(run)
+        head = {id(parameter) for parameter in network.head}
+        groups = [[p for p in network.parameters() if (id(p) in head) == is_head] for is_head in (False, True)]
+        self.rate = schedule.learning_rate
+        self.optimizer = torch.optim.SGD(
+            [{"params": group, "weight_decay": decay} for group, decay in zip(groups, decays, strict=True) if group],
+            lr=self.rate,
+            momentum=schedule.momentum,
+            nesterov=schedule.nesterov,
+            fused=True,
+        )
+        self.state_dict, self.load_state_dict = self.optimizer.state_dict, self.optimizer.load_state_dict
+
+    def step(self, factor: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate * factor
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+
+def _optimizer(network: nn.Module, runs: Sequence[Run]) -> _SGD | _FusedSGD:
+    """torch's fused kernel has one rate for all, so it serves networks that train one at a time."""
+    alone = runs[0].network.stack_size == 1 and len(runs) == 1
+    return _FusedSGD(network, runs[0]) if alone else _SGD(network, runs)
+
+
+def _decays(run: Run) -> tuple[float, float]:
+    """Weight decay of all layers but the last, and of the last."""
+    schedule = run.schedule
+    return schedule.weight_decay, schedule.weight_decay if schedule.head_decay is None else schedule.head_decay
+
+
+def _one_a_run(values: Sequence[float], like: Tensor) -> Tensor:
+    return torch.tensor(values, dtype=like.dtype).view(-1, *[1] * (like.ndim - 1))
+
+
+@torch.no_grad()
+def _clip(network: nn.Module, norm: float) -> None:
+    """Shorten the gradient of each run whose norm over all its weights is larger."""
+    gradients = [parameter.grad for parameter in network.parameters()]
+    norms = sum(gradient.flatten(1).square().sum(1) for gradient in gradients).sqrt()
+    factors = (norm / norms).clamp_max(1)
+    for gradient in gradients:
+        gradient.mul_(factors.view(-1, *[1] * (gradient.ndim - 1)))
+
+
+class _Averaged(nn.Module):
+    """A network that is run with other weights."""
+
+    def __init__(self, network: nn.Module, weights: Network) -> None:
+        super().__init__()
+        self.network, self.weights = network, weights
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return functional_call(self.network, self.weights, (inputs,))
+
+
+@torch.no_grad()
+def _move(average: Network, network: nn.Module, decay: float) -> None:
+    for name, parameter in network.named_parameters():
+        average[name].lerp_(parameter, 1 - decay)
+
+
+def _copied(network: nn.Module) -> Network:
+    return {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
+
+
+def _in_pieces(network: nn.Module, inputs: Tensor) -> Tensor:
+    """Logits `[S, N, K]`, computed in pieces that stay in the processor's cache."""
+    return torch.cat([network(piece) for piece in inputs.split(EVALUATION_BATCH, 1)], 1)
 
 
 def stated_epochs(epochs: int) -> list[int]:
@@ -169,13 +353,21 @@ def stated_epochs(epochs: int) -> list[int]:
     return sorted({round(epochs * (i + 1) / CURVE_POINTS) for i in range(CURVE_POINTS)} - {0})
 
 
-def _constants(runs: Sequence[Run], classes: int) -> dict[str, Tensor]:
-    """The objectives' numbers, one a run, as `smoothing_gradient` takes them."""
-    rows = [
-        (*o.weights(classes), o.student_temperature, o.teacher_share(classes)) for o in (run.objective for run in runs)
-    ]
+def _fixed(
+    runs: Sequence[Run], labels: Tensor, teacher_logits: Tensor | None, classes: int, dtype: torch.dtype
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Constants, one a run, and offsets $q - 1/K$ `[S, N, K]`, as `distillation_gradient` takes them."""
+    rows, offsets = [], []
+    index = torch.arange(labels.shape[1])
+    for place, run in enumerate(runs):
+        z = torch.zeros(*labels[place].shape, classes, dtype=torch.float64)
+        taught = None if run.teacher is None else teacher_logits[place].double()
+        batch = Batch(z, labels[place], taught, index)
+        objective = run.objective if taught is None else run.objective.fitted(batch)
+        offsets.append((objective.scores(batch).softmax(-1) - 1 / classes).to(dtype))
+        rows.append((*objective.weights(classes), objective.student_temperature))
     columns = torch.tensor(rows, dtype=torch.float64).unbind(-1)
-    return dict(zip(("hard_weight", "soft_weight", "temperature", "share"), columns, strict=True))
+    return dict(zip(("hard_weight", "soft_weight", "temperature"), columns, strict=True)), torch.stack(offsets)
 
 
 def _stacked(splits: Sequence[Split], dtype: torch.dtype) -> Split:

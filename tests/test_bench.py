@@ -3,7 +3,8 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from lsr_core import bench, objective
-from lsr_core.runs import Run, Schedule
+from lsr_core.runs import Run
+from lsr_core.schedules import Schedule
 
 
 def test_a_row_compares_two_things_in_one_run(monkeypatch):

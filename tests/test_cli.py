@@ -11,7 +11,8 @@ from click.testing import CliRunner
 from lsr_core import notebooks, objective
 from lsr_core.cli import main
 from lsr_core.execution import execute
-from lsr_core.runs import Run, Schedule
+from lsr_core.runs import Run
+from lsr_core.schedules import Schedule
 
 
 def call(*arguments):

@@ -3,9 +3,10 @@ import pytest
 from lsr_core import InputError, objective, training
 from lsr_core.execution import execute
 from lsr_core.models import Convnet, Perceptron
-from lsr_core.runs import Run, Schedule
+from lsr_core.runs import Run
+from lsr_core.schedules import Schedule
 
-STACK = Perceptron.stack_size
+STACK = Perceptron().stack_size
 
 CE, LSR = objective("cross-entropy"), objective("lsr")
 
@@ -19,9 +20,9 @@ def trained(monkeypatch):
     """The keys of all runs trained, in order."""
     keys, real = [], training.train
 
-    def counted(stack):
+    def counted(stack, *arguments, **options):
         keys.extend(run.key for run in stack)
-        return real(stack)
+        return real(stack, *arguments, **options)
 
     monkeypatch.setattr(training, "train", counted)
     return keys
@@ -45,22 +46,22 @@ def test_nothing_is_trained_twice(trained):
 
 def test_stacks_hold_runs_of_one_shape_and_no_more_than_fit(monkeypatch):
     stacks, real = [], training.train
-    monkeypatch.setattr(training, "train", lambda stack: stacks.append(stack) or real(stack))
-    convnets = [Run("digits", 50, CE, Schedule(0.1, epochs=1), seed, Convnet((2,))) for seed in range(17)]
+    monkeypatch.setattr(training, "train", lambda stack, *a, **o: stacks.append(stack) or real(stack, *a, **o))
+    convnets = [Run("digits", 50, CE, Schedule(0.1, epochs=1), seed, Convnet((2,))) for seed in range(33)]
     execute([*runs(STACK + 3), *runs(2, train=75), *runs(3, method=LSR), *convnets])
     assert all(len({run.shape for run in stack}) == 1 for stack in stacks)
-    assert sorted(map(len, stacks)) == [1, 2, 6, Convnet.stack_size, STACK]  # methods share a stack, sizes do not
+    assert sorted(map(len, stacks)) == [1, 2, 6, Convnet((2,)).stack_size, STACK]  # methods share a stack, sizes do not
 
 
 def test_an_interruption_keeps_what_is_finished_and_a_rerun_trains_the_rest(monkeypatch, trained):
     real = training.train
     calls = []
 
-    def interrupted(stack):
+    def interrupted(stack, *arguments, **options):
         calls.append(stack)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return real(stack)
+        return real(stack, *arguments, **options)
 
     monkeypatch.setattr(training, "train", interrupted)
     asked = runs(STACK + 4)
@@ -77,10 +78,10 @@ def test_another_process_may_be_faster(monkeypatch, trained):
     real = training.train
     asked = [*runs(STACK), *runs(2, first=STACK)]
 
-    def helped(stack):
+    def helped(stack, *arguments, **options):
         monkeypatch.setattr(training, "train", real)
         execute(asked[STACK:])
-        return real(stack)
+        return real(stack, *arguments, **options)
 
     monkeypatch.setattr(training, "train", helped)
     execute(asked)

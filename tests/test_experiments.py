@@ -4,7 +4,7 @@ from scipy import stats
 
 from lsr_core import InputError, experiments, objective
 from lsr_core.experiments import DIGITS, SETTINGS, TRIALS, TUNING_SEEDS, Arm, Setting
-from lsr_core.runs import Schedule
+from lsr_core.schedules import Schedule
 
 FAST = Schedule(0.1, epochs=1)
 CE = Arm(Setting("digits", 50), objective("cross-entropy"), FAST)

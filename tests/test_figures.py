@@ -7,7 +7,7 @@ import pytest
 
 from lsr_core import claims, experiments, figures, objective
 from lsr_core.experiments import Arm, Setting
-from lsr_core.runs import Schedule
+from lsr_core.schedules import Schedule
 
 SETTING = Setting("digits", 50)
 CE, LSR = (Arm(SETTING, objective(m), Schedule(0.1, epochs=1)) for m in ("cross-entropy", "lsr"))

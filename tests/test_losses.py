@@ -40,7 +40,21 @@ def test_closed_form_equals_the_definition_in_value_and_gradient(batch, temperat
     torch.testing.assert_close(ours, expected, rtol=1e-15 * temperature**2 + 1e-12, atol=0)
     gradients = [torch.autograd.grad(loss.total.sum(), logits)[0] for loss in (ours, expected)]
     torch.testing.assert_close(*gradients, rtol=1e-6, atol=1e-12)
-    torch.testing.assert_close(losses.smoothing_gradient(logits.detach(), labels, **weights), gradients[0])
+    offsets = weights.pop("share") - 1 / K  # of the right class; the rest share the opposite
+    offsets = torch.full_like(logits, -offsets / (K - 1)).scatter(-1, labels[..., None], offsets)
+    gradient = losses.distillation_gradient(logits.detach(), labels, **weights, offsets=offsets)
+    torch.testing.assert_close(gradient, gradients[0])
+
+
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+def test_the_gradient_of_any_teacher_is_the_losses(batch, generator, temperature):
+    logits, labels = batch
+    scores = 3 * torch.randn(logits.shape, generator=generator, dtype=torch.float64)
+    weights = {"hard_weight": 0.7, "soft_weight": 0.3 * temperature**2, "temperature": temperature}
+    loss = losses.distillation_loss(logits, labels, scores, **weights)
+    offsets = scores.softmax(-1) - 1 / K
+    gradient = losses.distillation_gradient(logits.detach(), labels, **weights, offsets=offsets)
+    torch.testing.assert_close(gradient, torch.autograd.grad(loss.total.sum(), logits)[0], rtol=1e-6, atol=1e-12)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 4.0, 20.0])
@@ -214,11 +228,13 @@ def test_optimum_gap_of_the_papers_table():
 
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
 def test_optimum_gap_is_where_the_gradient_vanishes(temperature):
-    weights = {"hard_weight": 0.8, "soft_weight": 0.2 * temperature**2, "temperature": temperature, "share": 0.3}
-    gap = losses.optimum_gap(**weights, classes=K)
+    weights = {"hard_weight": 0.8, "soft_weight": 0.2 * temperature**2, "temperature": temperature}
+    gap = losses.optimum_gap(**weights, share=0.3, classes=K)
     logits = torch.zeros(1, K, dtype=torch.float64)
     logits[0, 3] = gap
-    gradient = losses.smoothing_gradient(logits, torch.tensor([3]), **weights)
+    offsets = torch.full((1, K), 0.7 / (K - 1) - 1 / K, dtype=torch.float64)
+    offsets[0, 3] = 0.3 - 1 / K
+    gradient = losses.distillation_gradient(logits, torch.tensor([3]), **weights, offsets=offsets)
     assert gradient.abs().max() < 1e-12
 
 
@@ -283,10 +299,10 @@ def test_many_rows_are_taken_in_pieces_without_a_seam(monkeypatch, batch):
 
 def test_a_run_that_is_not_finite_leaves_its_mates_alone(batch):
     logits, labels = batch[0].detach().clone(), batch[1]
-    weights = {"hard_weight": 0.9, "soft_weight": 0.1, "share": 1 / K}
-    clean = losses.smoothing_gradient(logits, labels, **weights)
+    weights = {"hard_weight": 0.9, "soft_weight": 0.1, "offsets": torch.zeros_like(logits)}
+    clean = losses.distillation_gradient(logits, labels, **weights)
     logits[1] = float("nan")
-    assert torch.equal(losses.smoothing_gradient(logits, labels, **weights)[[0, 2, 3]], clean[[0, 2, 3]])
+    assert torch.equal(losses.distillation_gradient(logits, labels, **weights)[[0, 2, 3]], clean[[0, 2, 3]])
 
 
 def test_half_precision_logits_are_computed_in_single(batch):

@@ -104,7 +104,7 @@ def test_an_evaluation_needs_no_hook_and_leaves_nothing_behind(method):
             loops[0].objective(loops[0].model(loops[0].inputs), loops[0].labels, taught, rows)
         loops[0].model.train()
     if method.startswith("beta"):  # its draws go on
-        loops[0].objective.memory.generator.set_state(loops[1].objective.memory.generator.get_state())
+        loops[0].objective.memory.generators[0].set_state(loops[1].objective.memory.generators[0].get_state())
     ends = [weights(loop.epochs(2, 4).model) for loop in loops]
     assert torch.equal(*ends)
 
@@ -155,7 +155,7 @@ def test_a_refused_batch_leaves_nothing_behind(method):
         with pytest.raises(InputError, match=message):
             loops[0].objective(logits.requires_grad_(), labels, taught, rows)
     if method.startswith("beta"):  # its draws go on
-        loops[0].objective.memory.generator.set_state(loops[1].objective.memory.generator.get_state())
+        loops[0].objective.memory.generators[0].set_state(loops[1].objective.memory.generators[0].get_state())
     assert torch.equal(*(weights(loop.epochs(2, 4).model) for loop in loops))
 
 

@@ -5,7 +5,8 @@ from torch import nn
 
 from lsr_core import InputError, objective
 from lsr_core.models import Convnet, Perceptron
-from lsr_core.runs import Run, Schedule
+from lsr_core.runs import Run
+from lsr_core.schedules import Schedule
 from lsr_core.training import _Stack, train
 
 
@@ -25,8 +26,9 @@ def ordinary(stacked, run):
             shift[run].detach(),
         )
         layers += [conv, norm, nn.ReLU()]
-    head = nn.Linear(*stacked.head.shape[1:])
-    head.weight.data, head.bias.data = stacked.head[run].detach().T.contiguous(), stacked.bias[run, 0].detach()
+    head = nn.Linear(*stacked.head_weight.shape[1:])
+    weight, bias = (parameter[run].detach() for parameter in stacked.head)
+    head.weight.data, head.bias.data = weight.T.contiguous(), bias[0]
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), head).double()
 
 
@@ -45,7 +47,7 @@ def test_a_stack_of_convnets_is_torchs_own_layers_side_by_side(channels, generat
         for i, kernel in enumerate(stacked.kernels):
             torch.testing.assert_close(kernel.grad[run], network[3 * i].weight.grad)
             torch.testing.assert_close(stacked.scales[i].grad[run], network[3 * i + 1].weight.grad)
-        torch.testing.assert_close(stacked.head.grad[run], network[-1].weight.grad.T)
+        torch.testing.assert_close(stacked.head_weight.grad[run], network[-1].weight.grad.T)
     inputs = torch.randn(3, 7, 64, generator=generator, dtype=torch.float64)
     evaluated = [n.eval()(images.view(7, 1, 8, 8)) for n, images in zip(networks, inputs, strict=True)]
     torch.testing.assert_close(stacked.eval()(inputs), torch.stack(evaluated))

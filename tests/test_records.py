@@ -6,7 +6,8 @@ import pytest
 
 from lsr_core import InputError, objective
 from lsr_core.records import Record, Store, provenance
-from lsr_core.runs import Run, Schedule
+from lsr_core.runs import Run
+from lsr_core.schedules import Schedule
 
 RUN = Run("digits", 100, objective("lsr"), Schedule(0.1), seed=0)
 
@@ -76,8 +77,10 @@ def test_writing_leaves_nothing_half_written(own_store, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pathlib.Path.write_text", full)
-    with pytest.raises(InputError, match=r"cannot be written \(No space left on device\); set LSR_STORE"):
+    monkeypatch.setattr("pathlib.Path.replace", full)
+    with pytest.raises(
+        InputError, match=r"cannot be written \(No space left on device\); finished runs are kept; make"
+    ):
         own_store.put(record())
     monkeypatch.undo()
     assert own_store.keys() == []

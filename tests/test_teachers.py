@@ -131,7 +131,7 @@ def test_dense_votes_count_the_positions(generator):
 
 
 def test_beta_draws_are_beta(generator):
-    draws = teachers.beta_draws((20_000,), 3.0, generator)
+    draws = teachers.beta_draws((20_000,), 3.0, [generator])
     assert kstest(draws.numpy(), "beta", args=(3.0, 1.0)).pvalue > 1e-3
     assert draws.mean().item() == pytest.approx(0.75, abs=0.01)
 

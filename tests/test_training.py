@@ -7,8 +7,9 @@ import torch
 from lsr_core import InputError, objective, training
 from lsr_core.bench import plain_loop
 from lsr_core.data import dataset
-from lsr_core.losses import smoothing_gradient
-from lsr_core.runs import Run, Schedule, stream
+from lsr_core.losses import distillation_gradient
+from lsr_core.runs import Run, stream
+from lsr_core.schedules import Schedule
 from lsr_core.statistics import mean_interval
 from lsr_core.training import _Stack, stated_epochs, train
 
@@ -41,7 +42,7 @@ def test_one_step_of_a_stack_is_the_step_of_each_run_alone():
     stack = _Stack(batch, torch.float32)
     x, y = stack.data.train_inputs[:, :25], stack.data.train_labels[:, :25]
     logits = stack.network(x)
-    logits.backward(smoothing_gradient(logits.detach(), y, **stack.constants))
+    logits.backward(distillation_gradient(logits.detach(), y, **stack.constants, offsets=stack.offsets[:, :25]))
     for place, run in enumerate(batch):
         alone = _Stack([run], torch.float32)
         loss = run.objective(alone.network(x[place : place + 1]), y[place : place + 1])
@@ -82,9 +83,9 @@ def test_ten_steps_stacked_and_alone_agree_for_every_method():
 
 def test_a_whole_run_in_float64_measures_the_same_stacked_alone_and_in_an_ordinary_loop():
     batch = runs(4, epochs=60)
-    stacked = train(batch, torch.float64)
+    stacked = train(batch, dtype=torch.float64)
     for run, outcome in zip(batch, stacked, strict=True):
-        (alone,) = train([run], torch.float64)
+        (alone,) = train([run], dtype=torch.float64)
         for name, value in outcome.metrics.items():
             assert value == pytest.approx(alone.metrics[name], abs=1e-6), name
     for run, outcome in list(zip(batch, stacked, strict=True))[:2]:

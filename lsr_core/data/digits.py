@@ -36,14 +36,25 @@ class Digits:
 
     def split(self, train: int, seed: int) -> Split:
         """`train` training images and 300 validation images of this seed."""
-        inputs, labels = self._rows
+        inputs, labels = self.examples(seed)
+        chosen = slice(VALIDATION, VALIDATION + train)
+        test = (part[_TEST_FROM:] for part in self._rows)
+        return Split(inputs[chosen], labels[chosen], inputs[:VALIDATION], labels[:VALIDATION], *test)
+
+    def examples(
+        self,
+        seed: int,
+        each: int = 0,  # noqa: ARG002
+        classes: int = 10,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """All images that are not for testing, and their labels, in the order of this seed; the first `classes` only.
+
+        `each`, how many of a class are wanted, is for data sets that draw them.
+        """
         rows = torch.from_numpy(split_generator(seed).permutation(_TEST_FROM))
-        validation, chosen = rows[:VALIDATION], rows[VALIDATION : VALIDATION + train]
-        return Split(
-            inputs[chosen],
-            labels[chosen],
-            inputs[validation],
-            labels[validation],
-            inputs[_TEST_FROM:],
-            labels[_TEST_FROM:],
-        )
+        inputs, labels = (part[rows] for part in self._rows)
+        return inputs[labels < classes], labels[labels < classes]
+
+    def available(self, classes: int) -> np.ndarray:
+        """How many examples of each of the first `classes` there are."""
+        return np.bincount(self._rows[1][:_TEST_FROM], minlength=self.classes)[:classes]

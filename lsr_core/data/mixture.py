@@ -21,36 +21,42 @@ _MEANS_SEED, _TEST_SEED = 20200911, 20210520
 
 @dataclass(frozen=True)
 class Mixture:
-    """K `classes` in `superclasses`, inputs in `features` dimensions, `bayes` accuracy of the best classifier.
+    """K `classes` in `superclasses`, inputs in `features` dimensions, all means multiplied by `scale`.
 
-    Training and validation points are drawn afresh by seed; the 5,000 test points are the same for all.
+    The noise has standard deviation 1, so that `scale` is one over the noise beside the unscaled means; `published` is
+    the fingerprint of those, where they are the study's. Training and validation points are drawn afresh by seed; the
+    5,000 test points are the same for all.
     """
 
+    name: str
     classes: int
     superclasses: int
     features: int
-    bayes: float
     scale: float
-    fingerprint: str
+    published: str | None = None
     largest: int = 100_000
 
-    @property
-    def name(self) -> str:
-        return f"mixture-{self.classes}-{self.bayes:.0%}".rstrip("%")
+    @cached_property
+    def _unscaled(self) -> np.ndarray:
+        generator = np.random.default_rng([_MEANS_SEED, self.classes])
+        superclass = generator.standard_normal((self.superclasses, self.features))
+        offsets = _WITHIN * generator.standard_normal((self.classes, self.features))
+        return superclass[np.arange(self.classes) % self.superclasses] + offsets
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the means before scaling: the published one, or where there is none, what they have."""
+        return self.published or fingerprint(self._unscaled.round(4) + 0.0)
 
     @cached_property
     def means(self) -> np.ndarray:
         """Class means float64 `[K, D]`; class k belongs to superclass k mod superclasses."""
-        generator = np.random.default_rng([_MEANS_SEED, self.classes])
-        superclass = generator.standard_normal((self.superclasses, self.features))
-        offsets = _WITHIN * generator.standard_normal((self.classes, self.features))
-        means = superclass[np.arange(self.classes) % self.superclasses] + offsets
-        found = fingerprint(means.round(4) + 0.0)
+        found = fingerprint(self._unscaled.round(4) + 0.0)
         require(
             found == self.fingerprint,
             f"{self.name} has fingerprint {found}; the study was made with {self.fingerprint}",
         )
-        return self.scale * means
+        return self.scale * self._unscaled
 
     def log_posterior(self, inputs: np.ndarray) -> np.ndarray:
         """$\\log p(k \\mid x)$ `[N, K]` of inputs `[N, D]`, exact by log-sum-exp; the classes are equally likely."""
@@ -70,6 +76,16 @@ class Mixture:
         """`train` training and 300 validation points of this seed, and the test points with their posterior."""
         inputs, labels = _tensors(*self.sample(train + VALIDATION, split_generator(seed)))
         return Split(inputs[VALIDATION:], labels[VALIDATION:], inputs[:VALIDATION], labels[:VALIDATION], *self._test)
+
+    def examples(self, seed: int, each: int, classes: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Points of the first `classes` by seed, so many that each class has `each`, and their labels."""
+        expected = each + 6 * each**0.5 + 20
+        inputs, labels = _tensors(*self.sample(int(expected * self.classes), split_generator(seed)))
+        return inputs[labels < classes], labels[labels < classes]
+
+    def available(self, classes: int) -> np.ndarray:
+        """How many examples of each of the first `classes` there are at most."""
+        return np.full(classes, self.largest // self.classes)
 
 
 def _tensors(inputs: np.ndarray, labels: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:

@@ -20,12 +20,16 @@ class Convnet:
     """
 
     channels: tuple[int, ...] = (8, 16)
-    stack_size = 16  # measured: the fastest size a run
 
     def __post_init__(self) -> None:
         require(len(self.channels) > 0, "channels is empty; a convnet needs one convolution or more")
         for width in self.channels:
             require_count("channels", width)
+
+    @property
+    def stack_size(self) -> int:
+        """How many train fastest side by side, as measured: 32 of 8 channels, 4 of 64, above 128 one at a time."""
+        return max(1, min(32, 256 // self.channels[0]))
 
     def canonical(self) -> dict[str, object]:
         """Name and sizes, as plain values."""
@@ -45,12 +49,13 @@ class StackedConvnet(nn.Module):
     """S convnets side by side: images `[S, B, side²]` to logits `[S, B, K]`.
 
     Convolutions `[S, out, in, 3, 3]` without bias and the head `[S, in, K]` with bias `[S, 1, K]` are drawn as torch's
-    layers draw theirs; BatchNorm's scale and shift are `[S, out]`, 1 and 0. The runs are groups of one convolution:
-    no run's logits depend on another run's weights or images.
+    layers draw theirs; BatchNorm's scale and shift are `[S, out]`, 1 and 0, as its running statistics are. The runs are
+    groups of one convolution: no run's logits depend on another run's weights or images.
     """
 
     def __init__(self, widths: Sequence[int], classes: int, generators: Sequence[torch.Generator]) -> None:
         super().__init__()
+        self.widths, self.classes = tuple(widths), classes
         count, shapes = len(generators), [(out, given, 3, 3) for given, out in pairwise(widths)]
         drawn = [
             [*(_uniform(shape, 9 * shape[1], g) for shape in shapes)]
@@ -61,20 +66,29 @@ class StackedConvnet(nn.Module):
         self.kernels = nn.ParameterList(kernels)
         self.scales = nn.ParameterList(torch.ones(count, width) for width in widths[1:])
         self.shifts = nn.ParameterList(torch.zeros(count, width) for width in widths[1:])
-        self.head, self.bias = nn.Parameter(head), nn.Parameter(bias)
+        self.head_weight, self.head_bias = nn.Parameter(head), nn.Parameter(bias)
         for layer, width in enumerate(widths[1:]):
-            self.register_buffer(f"mean{layer}", torch.zeros(count * width))
-            self.register_buffer(f"variance{layer}", torch.ones(count * width))
+            self.register_buffer(f"mean{layer}", torch.zeros(count, width))
+            self.register_buffer(f"variance{layer}", torch.ones(count, width))
+
+    @property
+    def head(self) -> list[nn.Parameter]:
+        """Weight and bias of the last layer."""
+        return [self.head_weight, self.head_bias]
+
+    def redrawn(self, generators: Sequence[torch.Generator]) -> "StackedConvnet":
+        """The same networks with weights drawn anew."""
+        return StackedConvnet(self.widths, self.classes, generators).to(self.head_weight)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        count, side = len(self.head), math.isqrt(inputs.shape[-1])
+        count, side = len(self.head_weight), math.isqrt(inputs.shape[-1])
         maps = inputs.transpose(0, 1).unflatten(-1, (side, side))  # [B, S, side, side]: a run is a group of channels
         for layer, (kernel, scale, shift) in enumerate(zip(self.kernels, self.scales, self.shifts, strict=True)):
             maps = conv2d(maps, kernel.flatten(0, 1), stride=1 if layer == 0 else 2, padding=1, groups=count)
-            running = getattr(self, f"mean{layer}"), getattr(self, f"variance{layer}")
+            running = getattr(self, f"mean{layer}").view(-1), getattr(self, f"variance{layer}").view(-1)
             maps = batch_norm(maps, *running, scale.flatten(), shift.flatten(), self.training).relu()
         pooled = maps.mean((-1, -2)).unflatten(1, (count, -1)).transpose(0, 1)
-        return torch.baddbmm(self.bias, pooled, self.head)
+        return torch.baddbmm(self.head_bias, pooled, self.head_weight)
 
 
 def _uniform(shape: Sequence[int], fan_in: int, generator: torch.Generator) -> Tensor:

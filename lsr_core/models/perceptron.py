@@ -16,13 +16,18 @@ class Perceptron:
     """The description of a perceptron with ReLU: the widths of its hidden layers."""
 
     hidden: tuple[int, ...] = (64, 64)
-    stack_size = 32  # measured: the fastest size a run
 
     def __post_init__(self) -> None:
         require(
             all(isinstance(width, int) and width > 0 for width in self.hidden),
             f"hidden is {self.hidden!r}; it must be whole numbers above 0",
         )
+
+    @property
+    def stack_size(self) -> int:
+        """How many train fastest side by side, as measured: 32 of width 64, one of width 1,200."""
+        widths = (64, *self.hidden, 10)
+        return max(1, min(32, 2_000_000 // sum(a * b for a, b in pairwise(widths))))
 
     def canonical(self) -> dict[str, object]:
         """Name and sizes, as plain values."""
@@ -45,10 +50,20 @@ class StackedPerceptron(nn.Module):
 
     def __init__(self, widths: Sequence[int], generators: Sequence[torch.Generator]) -> None:
         super().__init__()
+        self.widths = tuple(widths)
         drawn = [[_initial(shape, generator) for shape in pairwise(widths)] for generator in generators]
         layers = [[torch.stack(tensors) for tensors in zip(*layer, strict=True)] for layer in zip(*drawn, strict=True)]
         self.weights = nn.ParameterList(weight for weight, _ in layers)
         self.biases = nn.ParameterList(bias for _, bias in layers)
+
+    @property
+    def head(self) -> list[nn.Parameter]:
+        """Weight and bias of the last layer."""
+        return [self.weights[-1], self.biases[-1]]
+
+    def redrawn(self, generators: Sequence[torch.Generator]) -> "StackedPerceptron":
+        """The same networks with weights drawn anew."""
+        return StackedPerceptron(self.widths, generators).to(self.weights[0])
 
     def forward(self, inputs: Tensor) -> Tensor:
         (weight, *weights), (bias, *biases) = self.weights, self.biases

@@ -9,12 +9,10 @@ from dataclasses import fields
 from difflib import get_close_matches
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from .._errors import require
-from ..metrics import class_means
-from ._base import Batch, HandMade, Objective
+from ._base import Batch, Fixed, HandMade, Objective
 from .hand_made import (
     LSR,
     BetaSmoothingConstant,
@@ -59,6 +57,7 @@ __all__ = [
     "ALIASES",
     "METHODS",
     "Batch",
+    "Fixed",
     "HandMade",
     "Objective",
     "as_label_smoothing",
@@ -106,9 +105,10 @@ def constants_of(method: type[Objective]) -> list[str]:
 
 def describe(objective: Objective) -> dict[str, Any]:
     """The canonical form: the method's name and every constant."""
-    kinds = {field.name: field.type for field in fields(objective)}
+    whole = {field.name for field in fields(objective) if field.type is int}
     values = {name: getattr(objective, name) for name in constants_of(type(objective))}
-    return {"method": objective.name, **{k: float(v) if kinds[k] is float else v for k, v in values.items()}}
+    real = {name: float(v) for name, v in values.items() if isinstance(v, int) and name not in whole}
+    return {"method": objective.name, **values, **real}
 
 
 def ladder(teacher_logits: Tensor, labels: Tensor, *, alpha: float, temperature: float) -> list[Objective]:
@@ -116,13 +116,9 @@ def ladder(teacher_logits: Tensor, labels: Tensor, *, alpha: float, temperature:
 
     Rungs 0 and 1 take their constants from these logits; 2 to 4 are called with the teacher's logits on the batch.
     """
-    q = torch.log_softmax(teacher_logits.double() / temperature, -1).exp()
-    common = {"alpha": alpha, "temperature": temperature}
-    return [
-        LadderUniform(**common, share=float(q.gather(-1, labels[:, None]).mean())),
-        LadderClassMeans(**common, prior=class_means(q, labels, q.shape[-1])),
-        *(rung(**common) for rung in (LadderConfidence, LadderPermuted, LadderTeacher)),
-    ]
+    rungs = (LadderUniform, LadderClassMeans, LadderConfidence, LadderPermuted, LadderTeacher)
+    outputs = Batch(teacher_logits, labels, teacher_logits, index=None)
+    return [rung(alpha=alpha, temperature=temperature).fitted(outputs) for rung in rungs]
 
 
 def as_label_smoothing(objective: HandMade, classes: int) -> tuple[float, float]:
@@ -132,6 +128,8 @@ def as_label_smoothing(objective: HandMade, classes: int) -> tuple[float, float]
     $(h+s)\\,[p - (1-\\varepsilon)\\,y - \\varepsilon u]$ with $\\varepsilon = s(1-e)/(h+s)$. Raises `InputError` for a
     softened student, which no label smoothing equals.
     """
+    made = isinstance(objective, HandMade)
+    require(made, f"method {objective.name!r} has no hand-made teacher; only one with it can be label smoothing")
     excess = (classes * objective.teacher_share(classes) - 1) / (classes - 1)
     tau = objective.student_temperature
     require(tau == 1, f"temperature is {tau!r}; only an unsoftened student (1) is label smoothing")

@@ -1,16 +1,17 @@
 """What all objectives share: constants that are checked, a call that is checked, hooks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
 from .._errors import require, require_classes, require_count, require_fraction, require_not_negative, require_positive
-from ..losses import Loss, smoothing_loss, weighted
+from ..losses import Loss, divergence, smoothing_loss, weighted
 from ..memory import Memory
-from ..teachers import Teacher, Uniform
+from ..teachers import Share, Teacher, Uniform, probabilities
 
 _RULES: dict[str, Callable[[str, Any], None]] = {
     **dict.fromkeys(("alpha", "epsilon", "share", "decay"), require_fraction),
@@ -40,6 +41,8 @@ class Objective:
 
     name: ClassVar[str]
     memory: ClassVar[Memory | None] = None
+    takes_teacher: ClassVar[bool] = False  # whether another network may teach, and whether one must
+    needs_teacher: ClassVar[bool] = False
     several_teachers: ClassVar[bool] = False  # whether `teacher_logits` may be those of n teachers, [n, ..., B, K]
 
     def __post_init__(self) -> None:
@@ -67,10 +70,6 @@ class Objective:
         """Take in a training batch whose loss was given."""
         self.memory.after_loss(batch.index)
 
-    def teacher_share(self, classes: int) -> float:
-        """A hand-made teacher's probability for the right class; raises `InputError` where there is none."""
-        require(False, f"method {self.name!r} has no hand-made teacher; it learns from a network's outputs")
-
     def __call__(
         self, logits: Tensor, labels: Tensor, teacher_logits: Tensor | None = None, index: Tensor | None = None
     ) -> Loss:
@@ -83,18 +82,29 @@ class Objective:
         """
         batch = Batch(logits, labels, teacher_logits, index)
         _check(batch, self.several_teachers)
+        with self._remembering(batch):
+            loss = self._loss(batch)
+            if not bool(loss.total.isfinite().all()):
+                for name, values in (("logits", logits), ("teacher_logits", teacher_logits)):
+                    if values is not None and not bool(values.isfinite().all()):
+                        what = "NaN" if bool(values.isnan().any()) else "infinite values"
+                        require(False, f"{name} hold {what}; they must be finite numbers (has the network diverged?)")
+        return loss
+
+    def unchecked(self, batch: Batch) -> Loss:
+        """The same for a batch known to be sound; a run that is not finite leaves its mates in the stack alone."""
+        with self._remembering(batch):
+            return self._loss(batch)
+
+    @contextmanager
+    def _remembering(self, batch: Batch) -> Iterator[None]:
+        """Tell the memory of a loss before and after; one that is refused leaves nothing behind."""
         remembers = self.memory is not None and batch.trains
         if remembers:
-            self.memory.before_loss(index)
-        loss = self._loss(batch)
-        if not bool(loss.total.isfinite().all()):
-            for name, values in (("logits", logits), ("teacher_logits", teacher_logits)):
-                if values is not None and not bool(values.isfinite().all()):
-                    what = "NaN" if bool(values.isnan().any()) else "infinite values"
-                    require(False, f"{name} hold {what}; they must be finite numbers (has the network diverged?)")
+            self.memory.before_loss(batch.index)
+        yield
         if remembers:
             self.remember(batch)
-        return loss
 
     def _loss(self, batch: Batch) -> Loss:
         classes, soft = batch.logits.shape[-1], self.soft(batch)
@@ -138,8 +148,26 @@ class Objective:
         return batch.index
 
 
+class Fixed(Objective):
+    """An objective whose soft label of an example does not change while one trains."""
+
+    def check(self, classes: int) -> None:
+        """Raise `InputError` unless the constants fit K `classes`."""
+
+    def scores(self, batch: Batch) -> Tensor:
+        """The teacher's scores, softened: logarithms of $q$ up to a constant `[..., B, K]`."""
+        raise TypeError(f"{type(self).__name__} has no scores")
+
+    def soft(self, batch: Batch) -> Tensor:
+        return divergence(self.scores(batch), batch.logits, self.student_temperature)
+
+    def fitted(self, batch: Batch) -> Self:
+        """With the constants that it takes from its teacher's outputs on the whole training set, if there are any."""
+        return self
+
+
 @dataclass(frozen=True, kw_only=True)
-class HandMade(Objective):
+class HandMade(Fixed):
     """An objective whose teacher is one number, its share for the right class."""
 
     def __post_init__(self) -> None:
@@ -152,8 +180,16 @@ class HandMade(Objective):
         return Uniform()
 
     def teacher_share(self, classes: int) -> float:
+        """The teacher's probability for the right class among K `classes`."""
         require_classes(classes)
         return self.teacher.share(classes, self.student_temperature)
+
+    def check(self, classes: int) -> None:
+        self.teacher_share(classes)
+
+    def scores(self, batch: Batch) -> Tensor:
+        classes, dtype = batch.logits.shape[-1], batch.logits.dtype
+        return probabilities(Share(self.teacher_share(classes)), batch.labels, classes, dtype=dtype).log()
 
     def _loss(self, batch: Batch) -> Loss:
         classes = batch.logits.shape[-1]

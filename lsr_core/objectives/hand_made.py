@@ -1,10 +1,11 @@
 """Methods whose teacher is made by hand: a share for the right class, the rest spread evenly."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 from .._errors import require_classes
 from ..teachers import CorrectedUniform, Share, TargetGap, Teacher, VirtualTeacher
-from ._base import HandMade
+from ._base import Batch, HandMade
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,12 +153,20 @@ class BetaSmoothingConstant(HandMade):
 
 @dataclass(frozen=True, kw_only=True)
 class LadderUniform(LsrKD):
-    """Rung 0 of the ladder: uniform but for the teacher's mean probability of the label, `share` (this study)."""
+    """Rung 0 of the ladder: uniform but for the teacher's mean probability of the label, `share` (this study).
+
+    `fitted` takes it from a teacher's outputs.
+    """
 
     name = "ladder-uniform"
+    takes_teacher = True
     alpha: float = 0.9
     share: float = 0.5
 
     @property
     def teacher(self) -> Teacher:
         return Share(self.share)
+
+    def fitted(self, batch: Batch) -> Self:
+        q = (self._given(batch).double() / self.temperature).softmax(-1)
+        return replace(self, share=float(q.gather(-1, batch.labels[..., None]).mean()))

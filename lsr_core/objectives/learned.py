@@ -1,21 +1,24 @@
 """Methods whose teacher is another network, a class, or the student itself at this moment."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from .._errors import require
 from ..losses import divergence, reverse_divergence, without_label
+from ..metrics import class_means
 from ..teachers import keep_confidence, permute_wrong, zipf_scores
-from ._base import Batch, Objective
+from ._base import Batch, Fixed, Objective
 
 
 @dataclass(frozen=True, kw_only=True)
-class KDWeighted(Objective):
+class KDWeighted(Fixed):
     """Distillation with every weight and temperature free, $h\\,H(y,p) + s\\,D_{KL}(q_{\\tau_t}\\|p_\\tau)$."""
 
     name = "kd-weighted"
+    takes_teacher = needs_teacher = True
     hard_weight: float = 1.0
     soft_weight: float = 1.0
     temperature: float = 1.0
@@ -24,12 +27,12 @@ class KDWeighted(Objective):
     def weights(self, classes: int) -> tuple[float, float]:
         return self.hard_weight, self.soft_weight
 
-    def soft(self, batch: Batch) -> Tensor:
-        return divergence(self._given(batch), batch.logits, self.temperature, self.teacher_temperature)
+    def scores(self, batch: Batch) -> Tensor:
+        return self._given(batch) / self.teacher_temperature
 
 
 @dataclass(frozen=True, kw_only=True)
-class KD(Objective):
+class KD(Fixed):
     """Distillation, $(1-\\alpha) H(y,p) + \\alpha\\tau^2 D_{KL}(q_\\tau\\|p_\\tau)$ (Hinton 2015).
 
     Re-KD, De-KD and Tf-KD_self are this loss with a weaker, a badly trained, or an equal teacher (Yuan 2020). The
@@ -37,11 +40,12 @@ class KD(Objective):
     """
 
     name = "kd"
+    takes_teacher = needs_teacher = True
     alpha: float = 0.95
     temperature: float = 20.0
 
-    def soft(self, batch: Batch) -> Tensor:
-        return divergence(self._given(batch), batch.logits, self.student_temperature, self.temperature)
+    def scores(self, batch: Batch) -> Tensor:
+        return self._given(batch) / self.temperature
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,9 +125,8 @@ class LadderConfidence(LadderTeacher):
 
     name = "ladder-confidence"
 
-    def soft(self, batch: Batch) -> Tensor:
-        kept = keep_confidence(self._given(batch), batch.labels, self.temperature)
-        return divergence(kept, batch.logits, self.temperature)
+    def scores(self, batch: Batch) -> Tensor:
+        return keep_confidence(self._given(batch), batch.labels, self.temperature)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,13 +138,12 @@ class LadderPermuted(LadderTeacher):
 
     name = "ladder-permuted"
 
-    def soft(self, batch: Batch) -> Tensor:
-        permuted = permute_wrong(self._given(batch), batch.labels, self._numbered(batch))
-        return divergence(permuted, batch.logits, self.temperature, self.temperature)
+    def scores(self, batch: Batch) -> Tensor:
+        return permute_wrong(self._given(batch), batch.labels, self._numbered(batch)) / self.temperature
 
 
 @dataclass(frozen=True, kw_only=True)
-class PriorSmoothing(Objective):
+class PriorSmoothing(Fixed):
     """Smoothing towards a prior of each class, $\\tilde y = (1-\\alpha) y + \\alpha\\pi_y$ (Camporese 2020).
 
     `prior` holds the rows $\\pi_y$, a distribution each: `[K, K]`, a tensor or nested sequences
@@ -160,24 +162,36 @@ class PriorSmoothing(Objective):
             require(square, f"prior has shape {list(rows.shape)}; it must be [K, K]")
             fits = bool((rows >= 0).all()) and bool(((rows.sum(-1) - 1).abs() < 1e-4).all())
             require(fits, "prior holds a row that is no distribution; it must be at least 0 and sum to 1")
-            object.__setattr__(self, "prior", tuple(map(tuple, (rows / rows.sum(-1, keepdim=True)).tolist())))
+            total = rows.sum(-1, keepdim=True)
+            rows = torch.where((total - 1).abs() < 1e-12, rows, rows / total)
+            object.__setattr__(self, "prior", tuple(map(tuple, rows.tolist())))
 
-    def soft(self, batch: Batch) -> Tensor:
-        classes = batch.logits.shape[-1]
+    def check(self, classes: int) -> None:
+        fits = self.prior is None or len(self.prior) == classes
+        require(fits, f"prior has {self.prior and len(self.prior)} classes; it must have the logits' {classes}")
+
+    def scores(self, batch: Batch) -> Tensor:
+        self.check(batch.logits.shape[-1])
         if self.prior is None:
-            return divergence(torch.zeros_like(batch.logits), batch.logits, self.student_temperature)
-        require(len(self.prior) == classes, f"prior has {len(self.prior)} classes; it must have the logits' {classes}")
-        rows = torch.tensor(self.prior, device=batch.labels.device)
-        return divergence(rows.log()[batch.labels], batch.logits, self.student_temperature)
+            return torch.zeros_like(batch.logits)
+        return torch.tensor(self.prior, device=batch.labels.device).log()[batch.labels]
 
 
 @dataclass(frozen=True, kw_only=True)
 class LadderClassMeans(PriorSmoothing):
-    """Rung 1 of the ladder: the mean of the softened teacher over each class, `prior` (this study)."""
+    """Rung 1 of the ladder: the mean of the softened teacher over each class, `prior` (this study).
+
+    `fitted` takes it from a teacher's outputs.
+    """
 
     name = "ladder-class-means"
+    takes_teacher = True
     alpha: float = 0.9
     temperature: float = 4.0
+
+    def fitted(self, batch: Batch) -> Self:
+        q = (self._given(batch).double() / self.temperature).softmax(-1)
+        return replace(self, prior=class_means(q, batch.labels, q.shape[-1]))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -122,7 +122,7 @@ class PSKD(Objective):
 class BetaSmoothingShuffled(Objective):
     """Beta smoothing's control: every example has a share $b$ of its own, drawn from Beta(a, 1), whoever it is.
 
-    $(1-\\alpha) H(y,p) + \\alpha H(q,p)$ up to a constant, $q_y = b$ (this study). `memory.generator` draws.
+    $(1-\\alpha) H(y,p) + \\alpha H(q,p)$ up to a constant, $q_y = b$ (this study). `memory.generators` draw.
     """
 
     name = "beta-smoothing-shuffled"
@@ -135,7 +135,7 @@ class BetaSmoothingShuffled(Objective):
         return draws
 
     def soft(self, batch: Batch) -> Tensor:
-        draws = beta_draws(batch.labels.shape, self.a, self.memory.generator).to(batch.logits.device)
+        draws = beta_draws(batch.labels.shape, self.a, self.memory.generators).to(batch.logits.device)
         return divergence(share_scores(self.shares(draws, batch), batch.labels, batch.logits.shape[-1]), batch.logits)
 
 
