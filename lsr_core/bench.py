@@ -14,11 +14,12 @@ from torch.profiler import ProfilerActivity, profile
 from . import metrics
 from ._progress import bar
 from .data import dataset
+from .evaluation import stated_epochs
 from .models import Convnet, Perceptron
 from .objectives import objective
 from .runs import Run, stream
 from .schedules import Schedule
-from .training import THREADS, stated_epochs, threads, train
+from .training import THREADS, threads, train
 
 _ROUNDS, _LOSS_ROUNDS = 3, 40
 _BATCH, _CLASSES = 1024, 1000

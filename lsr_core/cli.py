@@ -147,11 +147,12 @@ def remove_runs(keys: tuple[str, ...]) -> None:
 @click.argument("method")
 @click.option("--preset", default="quick", show_default=True)
 @click.option("--write", is_flag=True, help="Replace the published trials by these.")
-def tune(method: str, preset: str, write: bool) -> None:
+@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes to use.")
+def tune(method: str, preset: str, write: bool, workers: int) -> None:
     """Redo a method's 12 validation trials in every setting and mark the chosen one."""
     experiments.preset(preset)
-    for setting in experiments.SETTINGS:
-        rows = experiments.tune(method, setting)
+    for setting in experiments.settings_of(method):
+        rows = experiments.tune(method, setting, workers=workers)
         chosen = experiments.best_trial(rows)
         click.echo(str(setting))
         for row in rows:

@@ -5,7 +5,7 @@ An arm is an objective with a schedule in a setting (data set and training-set s
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -17,9 +17,10 @@ from . import statistics
 from ._errors import require
 from .data import dataset
 from .execution import execute
-from .objectives import METHODS, Objective, constants_of, describe, objective
+from .models import Convnet, Perceptron
+from .objectives import Objective, constants_of, describe, objective
 from .records import Record, Store
-from .runs import Run
+from .runs import ExactPosterior, Run, TrainedTeacher
 from .schedules import Schedule
 
 TUNING_SEEDS = range(1000, 1030)  # never used for verdicts
@@ -55,15 +56,34 @@ SETTINGS = (*DIGITS, *MIXTURES)
 
 @dataclass(frozen=True)
 class Arm:
-    """One side of a comparison; everything but the seed."""
+    """One side of a comparison; everything but the seed. Its teacher is an arm after an epoch, paired by seed too."""
 
     setting: Setting
     objective: Objective
     schedule: Schedule
+    network: Perceptron | Convnet = field(default_factory=Perceptron)
+    role: str = "student"
+    teacher: "ArmTeacher | ExactPosterior | None" = None
+
+    def run(self, seed: int) -> Run:
+        """The arm's run with this seed."""
+        teacher = self.teacher
+        if isinstance(teacher, ArmTeacher):
+            teacher = TrainedTeacher(teacher.arm.run(seed), teacher.epoch)
+        setting = self.setting
+        return Run(setting.data, setting.train, self.objective, self.schedule, seed, self.network, self.role, teacher)
 
     def runs(self, seeds: Iterable[int]) -> list[Run]:
         """The arm's run for each seed."""
-        return [Run(self.setting.data, self.setting.train, self.objective, self.schedule, seed) for seed in seeds]
+        return [self.run(seed) for seed in seeds]
+
+
+@dataclass(frozen=True)
+class ArmTeacher:
+    """The networks of an arm after an epoch, by default the last."""
+
+    arm: Arm
+    epoch: int | None = None
 
 
 class Results:
@@ -96,10 +116,10 @@ class Results:
         return self._records[arm]
 
 
-def collect(arms: Iterable[Arm], seeds: Sequence[int], store: Store | None = None) -> Results:
-    """Results of all arms for all seeds, trained where they are missing."""
+def collect(arms: Iterable[Arm], seeds: Sequence[int], store: Store | None = None, workers: int = 1) -> Results:
+    """Results of all arms for all seeds, trained where they are missing, by so many processes."""
     arms = list(dict.fromkeys(arms))
-    records = iter(execute([run for arm in arms for run in arm.runs(seeds)], store))
+    records = iter(execute([run for arm in arms for run in arm.runs(seeds)], store, workers))
     return Results({arm: [next(records) for _ in seeds] for arm in arms}, seeds)
 
 
@@ -131,6 +151,26 @@ def is_exploratory(preset_name: str, seeds: Sequence[int]) -> bool:
 # Tuning: the baseline first, then 12 trials for every method, judged by validation accuracy at the last epoch.
 
 
+# The teachers of the quick preset, each trained with the baseline's learning rate and decay, in streams of its own.
+
+_STRONG, _WEAK = Perceptron((256,)), Perceptron((8,))
+
+
+def teacher(setting: Setting, name: str) -> ArmTeacher | ExactPosterior:
+    """A teacher on this setting; raises `InputError` for an unknown name.
+
+    `strong` is a wider and `weak` a narrower network; `equal` is the student's own; `poor` is the strong one after 2 of
+    200 epochs, before its learning rate has fallen; `posterior` is the truth, where it is known.
+    """
+    if name == "posterior":
+        return ExactPosterior()
+    networks = {"strong": _STRONG, "poor": _STRONG, "weak": _WEAK, "equal": Perceptron()}
+    require(name in networks, f"unknown teacher {name!r}; there are {', '.join(networks)}, posterior")
+    baseline = tuned(setting, "cross-entropy")
+    schedule = replace(baseline.schedule, epochs=200, stop=2) if name == "poor" else baseline.schedule
+    return ArmTeacher(replace(baseline, schedule=schedule, network=networks[name], role="teacher"))
+
+
 @dataclass(frozen=True)
 class Trial:
     """Constants to try: for cross-entropy a schedule, for a method its objective and a share of the baseline's rate."""
@@ -139,12 +179,13 @@ class Trial:
     rate: float
     decay: float | None = None  # None: the baseline's
 
-    def arm(self, setting: Setting) -> Arm:
+    def arm(self, setting: Setting, teacher_name: str | None = None) -> Arm:
         """The trial as an arm."""
         if self.decay is not None:
             return Arm(setting, self.objective, Schedule(self.rate, self.decay))
         baseline = tuned(setting, "cross-entropy").schedule
-        return Arm(setting, self.objective, replace(baseline, learning_rate=self.rate * baseline.learning_rate))
+        schedule = replace(baseline, learning_rate=self.rate * baseline.learning_rate)
+        return Arm(setting, self.objective, schedule, teacher=teacher_name and teacher(setting, teacher_name))
 
 
 def _grid(method: str, rates: Sequence[float] = (1.0,), **constants: Sequence[float]) -> list[Trial]:
@@ -152,6 +193,13 @@ def _grid(method: str, rates: Sequence[float] = (1.0,), **constants: Sequence[fl
     return [Trial(objective(method, **dict(zip(constants, cell, strict=True))), rate) for rate, *cell in cells]
 
 
+_THIRDS = (1.0, 0.5, 0.25)
+_DISTILLED = {"rates": (1.0, 0.5), "temperature": (1.0, 4.0), "alpha": (0.1, 0.5, 0.9)}
+_REPLAYED = {"rates": _THIRDS, "temperature": (2.0, 4.0), "alpha": (0.3, 0.7)}
+_DRAWN = {"rates": (1.0, 0.5), "alpha": (0.2, 0.4, 0.6), "a": (1.0, 3.0)}
+_RUNGS = ("ladder-uniform", "ladder-class-means", "ladder-confidence", "ladder-permuted")
+
+# What is tuned: names of methods, with their teacher's after a colon where there is a choice.
 TRIALS: dict[str, list[Trial]] = {
     "cross-entropy": [
         Trial(objective("cross-entropy"), rate, decay)
@@ -162,26 +210,52 @@ TRIALS: dict[str, list[Trial]] = {
     "lsrkd": _grid("lsrkd", temperature=(2.0, 4.0, 8.0), alpha=(0.05, 0.1, 0.2, 0.3)),
     "lsrkd-tc": _grid("lsrkd-tc", temperature=(2.0, 4.0), alpha=(0.1, 0.3), gap=(4.0, 6.0, 9.0)),
     "lsrkd-tc-share": _grid("lsrkd-tc-share", temperature=(2.0, 4.0), alpha=(0.1, 0.3), share=(0.3, 0.5, 0.9)),
+    "tf-kd-reg": _grid("tf-kd-reg", temperature=(2.0, 20.0), alpha=(0.1, 0.5, 0.9), correct=(0.9, 0.99)),
+    "tf-kd-reg-released": _grid("tf-kd-reg-released", alpha=(0.05, 0.1, 0.2), multiplier=(1.0, 10.0, 50.0, 100.0)),
+    **{name: _grid(name, **_DISTILLED) for name in ("kd", "re-kd", "de-kd", "tf-kd-self")},
+    "soft-only": _grid("soft-only", rates=(1.0, 0.5, 0.25, 0.125), temperature=(1.0, 2.0, 4.0)),
+    **{name: _grid(name, **_REPLAYED) for name in ("mrkd", "mrkd-tc", "mrkd-fcn", "mrkd-fcn-ka")},
+    "ps-kd": _grid("ps-kd", rates=_THIRDS, alpha=(0.3, 0.5, 0.7, 0.9), epochs=(60,)),
+    "beta-smoothing": _grid("beta-smoothing", alpha=(0.2, 0.4, 0.6), a=(1.0, 3.0), decay=(0.9, 0.99)),
+    "beta-smoothing-shuffled": _grid("beta-smoothing-shuffled", **_DRAWN),
+    "beta-smoothing-constant": _grid("beta-smoothing-constant", **_DRAWN),
+    "zipf": _grid("zipf", rates=_THIRDS, weight=(0.03, 0.1, 0.3, 1.0)),
+    "confidence-penalty": _grid("confidence-penalty", rates=_THIRDS, beta=(0.03, 0.1, 0.3, 0.6)),
+    **{name: _grid(name, **_DISTILLED) for name in _RUNGS},
+    **{f"{name}:posterior": _grid(name, **_DISTILLED) for name in ("kd", *_RUNGS)},
 }
+_TEACHERS = {"re-kd": "weak", "de-kd": "poor", "tf-kd-self": "equal"}  # of the others that have one: strong
 
 
-def tune(method: str, setting: Setting, store: Store | None = None) -> list[dict[str, object]]:
+def _teacher_of(name: str) -> str | None:
+    method, _, chosen = name.partition(":")
+    takes = TRIALS[name][0].objective.takes_teacher
+    return (chosen or _TEACHERS.get(method, "strong")) if takes else None
+
+
+def settings_of(name: str) -> tuple[Setting, ...]:
+    """Where a method is tuned: the truth teaches only where it is known."""
+    return MIXTURES if name.endswith(":posterior") else SETTINGS
+
+
+def tune(name: str, setting: Setting, store: Store | None = None, workers: int = 1) -> list[dict[str, object]]:
     """Run a method's trials on the tuning seeds: a row a trial with its validation figures, in the trials' order.
 
     Raises `InputError` for a method that has no trials.
     """
-    require(method in TRIALS, f"unknown method {method!r}; there are trials for {', '.join(TRIALS)}")
-    arms = [trial.arm(setting) for trial in TRIALS[method]]
-    results = collect(arms, TUNING_SEEDS, store)
+    require(name in TRIALS, f"unknown method {name!r}; there are trials for {', '.join(TRIALS)}")
+    arms = [trial.arm(setting, _teacher_of(name)) for trial in TRIALS[name]]
+    results = collect(arms, TUNING_SEEDS, store, workers)
     return [
         {
             "data": setting.data,
             "train": setting.train,
             **describe(arm.objective),
+            "method": name,
             "learning_rate": arm.schedule.learning_rate,
             "weight_decay": arm.schedule.weight_decay,
             "seeds": len(TUNING_SEEDS),
-            **{name: round(float(results.values(arm, name).mean()), 6) for name in _JUDGED_BY},
+            **{metric: round(float(results.values(arm, metric).mean()), 6) for metric in _JUDGED_BY},
             "diverged": results.diverged(arm),
         }
         for arm in arms
@@ -222,8 +296,11 @@ def tuned(setting: Setting, method: str) -> Arm:
     rows = [r for r in tuned_rows() if (r["data"], r["train"], r["method"]) == (setting.data, setting.train, method)]
     require(bool(rows), f"method {method!r} is not tuned on {setting}; run `lsr tune {method}`")
     row = best_trial(rows)
-    constants = {name: row[name] for name in constants_of(METHODS[method])}
-    return Arm(setting, objective(method, **constants), Schedule(row["learning_rate"], row["weight_decay"]))
+    method_name = method.partition(":")[0]
+    constants = {name: row[name] for name in constants_of(type(objective(method_name))) if row[name] is not None}
+    made, schedule = objective(method_name, **constants), Schedule(row["learning_rate"], row["weight_decay"])
+    name = _teacher_of(method)
+    return Arm(setting, made, schedule, teacher=name and teacher(setting, name))
 
 
 def with_objective(arm: Arm, method: str, **constants: float) -> Arm:

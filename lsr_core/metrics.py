@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.nn.functional import log_softmax, one_hot
 
 from ._errors import require, require_count, require_positive
-from .losses import kl_divergence, without_label
 
 Reading = Literal["vector_variance", "std_true_class"]
 
@@ -26,7 +25,7 @@ def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
     by_class = logits.mT.contiguous()  # with the classes in front, torch is several times faster for few classes
     largest = by_class.amax(-2)
     right = (_of_label(by_class, labels) == largest) & (largest > by_class.amin(-2))
-    return right.double().mean(-1)
+    return right.sum(-1).double() / right.shape[-1]
 
 
 def nll(logits: Tensor, labels: Tensor, temperature: Tensor | float = 1.0) -> Tensor:
@@ -50,7 +49,9 @@ def ece(
     """
     require_count("bins", bins)
     require(spacing in ("equal-width", "equal-mass"), f"spacing is {spacing!r}; there are 'equal-width', 'equal-mass'")
-    confidence, predicted = logits.softmax(-1).max(-1)
+    by_class = logits.mT.contiguous()
+    largest, predicted = by_class.max(-2)
+    confidence = 1 / (by_class - largest[..., None, :]).exp().sum(-2)
     gap = confidence.double() - (predicted == labels).double()
     if spacing == "equal-width":
         index = (confidence * bins).ceil().long().clamp(1, bins) - 1
@@ -74,13 +75,15 @@ def aurc(logits: Tensor, labels: Tensor) -> Tensor:
 
 def best_temperature(logits: Tensor, targets: Tensor) -> Tensor:
     """The temperature in [1/100, 100] that minimises the cross-entropy with probabilities `[N, K]` (Guo 2017)."""
-    wanted = (logits * targets).sum((-1, -2), dtype=torch.float64)
     by_class = logits.mT.contiguous()
+    below = by_class - by_class.amax(-2, keepdim=True)
+    wanted = (below * targets.mT).sum((-1, -2), dtype=torch.float64)
 
     def too_sharp(softened: Tensor) -> Tensor:  # the sign of the slope, which rises with 1/T
-        return (log_softmax(softened, -2).exp() * by_class).sum((-1, -2), dtype=torch.float64) > wanted
+        odds = softened.exp()
+        return ((odds * below).sum(-2) / odds.sum(-2)).sum(-1, dtype=torch.float64) > wanted
 
-    return _halved(by_class, wanted, too_sharp)
+    return _halved(below, wanted, too_sharp)
 
 
 def temperature_of_confidence(logits: Tensor, confidence: Tensor | float) -> Tensor:
@@ -92,15 +95,17 @@ def temperature_of_confidence(logits: Tensor, confidence: Tensor | float) -> Ten
 
 def kl_to_posterior(posterior: Tensor, logits: Tensor, temperature: Tensor | float = 1.0) -> Tensor:
     """$D_{KL}$ from the true posterior `[N, K]`, or from votes `[N, K]` in any number, to the network; a mean."""
-    truth = posterior / posterior.sum(-1, keepdim=True)
-    return kl_divergence(truth, _scaled(logits.double(), temperature)).mean(-1)
+    by_class = _scaled(logits, temperature).mT.contiguous()
+    return _kl_by_class(posterior.to(by_class).mT.contiguous(), by_class, by_class.logsumexp(-2))
 
 
 def kl_of_dark_part(posterior: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
     """The same on the wrong classes alone, both sides renormalised: what is known beyond the label."""
-    truth = without_label(posterior, labels)
-    dark = without_label(logits.double(), labels.expand(logits.shape[:-1]))
-    return kl_divergence(truth / truth.sum(-1, keepdim=True), dark).mean(-1)
+    by_class = logits.mT.contiguous()
+    label = labels.expand(logits.shape[:-1])[..., None, :]
+    wrong = by_class.scatter(-2, label, -math.inf).logsumexp(-2)
+    truth = posterior.to(by_class).scatter(-1, labels[..., None], 0).mT.contiguous()
+    return _kl_by_class(truth, by_class, wrong)
 
 
 def predictive_uncertainty(logits: Tensor) -> Tensor:
@@ -225,6 +230,13 @@ def class_plane(features: Tensor, templates: Tensor) -> Tensor:
     return (features - templates[0]) @ (basis * size.diagonal().sign())
 
 
+def _kl_by_class(truth: Tensor, by_class: Tensor, log_total: Tensor) -> Tensor:
+    """The mean KL from `truth` `[..., K, N]`, in any scale, to the network with these logits and their log-sum-exp."""
+    truth = truth / truth.sum(-2, keepdim=True).clamp_min(1e-30)
+    entropy = torch.special.xlogy(truth, truth).sum(-2)
+    return (entropy - (truth * by_class).sum(-2) + log_total).mean(-1, dtype=torch.float64)
+
+
 def _of_label(by_class: Tensor, labels: Tensor) -> Tensor:
     """The entries `[..., N]` of the labels among `[..., K, N]`."""
     index = labels.expand(*by_class.shape[:-2], by_class.shape[-1])
@@ -232,6 +244,8 @@ def _of_label(by_class: Tensor, labels: Tensor) -> Tensor:
 
 
 def _scaled(logits: Tensor, temperature: Tensor | float) -> Tensor:
+    if isinstance(temperature, float) and temperature == 1:
+        return logits
     return logits / torch.as_tensor(temperature, dtype=logits.dtype)[..., None, None]
 
 

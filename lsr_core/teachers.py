@@ -196,11 +196,9 @@ def beta_draws(shape: tuple[int, ...], a: float, generators: Sequence[torch.Gene
 
     One generator draws all; of several, each draws its own part of the leading axis.
     """
-    if len(generators) == 1:
-        uniform = torch.rand(shape, generator=generators[0])
-    else:
-        uniform = torch.stack([torch.rand(shape[1:], generator=generator) for generator in generators])
-    return uniform.pow_(1 / a).clamp_(1e-6, 1 - 1e-6)
+    if len(generators) > 1:  # each by itself: a power's last bit depends on its place in the vector
+        return torch.stack([beta_draws(shape[1:], a, [generator]) for generator in generators])
+    return torch.rand(shape, generator=generators[0]).pow_(1 / a).clamp_(1e-6, 1 - 1e-6)
 
 
 def matched_by_rank(draws: Tensor, confidence: Tensor) -> Tensor:

@@ -10,16 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from . import metrics
 from ._errors import require
 from .checkpoints import Checkpoint
 from .data import Split, dataset
+from .evaluation import CURVE_EXAMPLES, curve_point, final_metrics, stated_epochs
 from .losses import distillation_gradient
 from .models import Convnet, Perceptron
 from .objectives import Batch, Fixed
 from .runs import Run, stream
 
-CURVE_POINTS = 12
 EVALUATION_BATCH = 128
 THREADS = 1  # one thread a program: the same bits on every machine of a kind, and programs side by side on its cores
 
@@ -100,18 +99,20 @@ class _Stack:
         keep: Callable[[Run, int, Callable[[], Network]], None] | None = None,
         checkpoint: Checkpoint | None = None,
     ) -> list[Outcome]:
-        last = self.schedule.last
-        stated = stated_epochs(last)
-        while self.epoch <= last:
+        stated = stated_epochs(self.schedule.last)
+        while self.epoch <= stated[-1]:
             self._finish_epoch(checkpoint)
             if self.epoch in stated:
-                self.curves.append({"epoch": torch.full((len(self.runs),), self.epoch), **self._curve_point()})
+                validation, test = self._measured(None if self.epoch == stated[-1] else CURVE_EXAMPLES)
+                point = curve_point(validation, test[:, :CURVE_EXAMPLES], self.data)
+                self.curves.append({"epoch": torch.full((len(self.runs),), self.epoch), **point})
             if keep is not None:
                 for place, run in enumerate(self.runs):
                     keep(run, self.epoch, lambda place=place: self._weights(place))
             self.epoch, self.step, self.order = self.epoch + 1, 0, None
         curves = {name: torch.stack([point[name] for point in self.curves], -1) for name in self.curves[0]}
-        return self._outcomes(self._final(), curves)
+        final = final_metrics(self._logits(self.data.train_inputs), validation, test, self.data)
+        return self._outcomes(final, curves)
 
     def _finish_epoch(self, checkpoint: Checkpoint | None) -> None:
         """Make the steps of the epoch that are not made yet."""
@@ -187,46 +188,14 @@ class _Stack:
         return {name: tensor[place].detach().clone() for name, tensor in measured.items()}
 
     @torch.no_grad()
-    def _curve_point(self) -> dict[str, Tensor]:
-        data, point = self.data, {}
-        for part, inputs, labels in (
-            ("validation", data.validation_inputs, data.validation_labels),
-            ("test", data.test_inputs, data.test_labels),
-        ):
-            logits = self._logits(inputs)
-            point |= {f"{part}_accuracy": metrics.accuracy(logits, labels), f"{part}_nll": metrics.nll(logits, labels)}
-        return point
-
     def _logits(self, inputs: Tensor) -> Tensor:
         """Logits `[S, N, K]` of the networks that are measured."""
         network = self.network.eval()
         return _in_pieces(network if self.average is None else _Averaged(network, self.average), inputs)
 
-    @torch.no_grad()
-    def _final(self) -> dict[str, Tensor]:
-        data = self.data
-        validation, test = self._logits(data.validation_inputs), self._logits(data.test_inputs)
-        one_hot = nn.functional.one_hot(data.validation_labels, test.shape[-1])
-        temperature = metrics.best_temperature(validation, one_hot)
-        train = self._logits(data.train_inputs)
-        final = {
-            "train_accuracy": metrics.accuracy(train, data.train_labels),
-            "validation_accuracy": metrics.accuracy(validation, data.validation_labels),
-            "validation_nll": metrics.nll(validation, data.validation_labels),
-            "accuracy": metrics.accuracy(test, data.test_labels),
-            "nll": metrics.nll(test, data.test_labels),
-            "nll_scaled": metrics.nll(test, data.test_labels, temperature),
-            "ece": metrics.ece(test, data.test_labels),
-            "temperature": temperature,
-        }
-        if data.test_posterior is not None:
-            best = metrics.best_temperature(test, data.test_posterior)
-            final |= {
-                "kl_posterior": metrics.kl_to_posterior(data.test_posterior, test),
-                "kl_posterior_scaled": metrics.kl_to_posterior(data.test_posterior, test, best),
-                "kl_dark": metrics.kl_of_dark_part(data.test_posterior, test, data.test_labels),
-            }
-        return final
+    def _measured(self, examples: int | None = None) -> tuple[Tensor, Tensor]:
+        """Logits on validation, and on the first test `examples`."""
+        return self._logits(self.data.validation_inputs), self._logits(self.data.test_inputs[:, :examples])
 
     def _outcomes(self, final: dict[str, Tensor], curves: dict[str, Tensor]) -> list[Outcome]:
         finite = torch.stack(self.pulls, -1).isfinite().numpy()
@@ -317,7 +286,7 @@ def _clip(network: nn.Module, norm: float) -> None:
     """Shorten the gradient of each run whose norm over all its weights is larger."""
     gradients = [parameter.grad for parameter in network.parameters()]
     norms = sum(gradient.flatten(1).square().sum(1) for gradient in gradients).sqrt()
-    factors = (norm / norms).clamp_max(1)
+    factors = (norm / (norms + 1e-6)).clamp_max(1)  # as torch does for one network
     for gradient in gradients:
         gradient.mul_(factors.view(-1, *[1] * (gradient.ndim - 1)))
 
@@ -346,11 +315,6 @@ def _copied(network: nn.Module) -> Network:
 def _in_pieces(network: nn.Module, inputs: Tensor) -> Tensor:
     """Logits `[S, N, K]`, computed in pieces that stay in the processor's cache."""
     return torch.cat([network(piece) for piece in inputs.split(EVALUATION_BATCH, 1)], 1)
-
-
-def stated_epochs(epochs: int) -> list[int]:
-    """The epochs, at most 12 and always the last, after which validation and test are measured."""
-    return sorted({round(epochs * (i + 1) / CURVE_POINTS) for i in range(CURVE_POINTS)} - {0})
 
 
 def _fixed(

@@ -34,6 +34,7 @@ ORDER = [
     "runs",
     "records",
     "checkpoints",
+    "evaluation",
     "sharing",
     "training",
     "execution",

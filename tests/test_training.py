@@ -1,4 +1,7 @@
+import copy
 import math
+from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -7,11 +10,15 @@ import torch
 from lsr_core import InputError, objective, training
 from lsr_core.bench import plain_loop
 from lsr_core.data import dataset
+from lsr_core.evaluation import stated_epochs
 from lsr_core.losses import distillation_gradient
-from lsr_core.runs import Run, stream
+from lsr_core.models import Convnet, Perceptron
+from lsr_core.objectives import METHODS as OBJECTIVES
+from lsr_core.objectives import Batch, Fixed
+from lsr_core.runs import Run, TrainedTeacher, stream
 from lsr_core.schedules import Schedule
 from lsr_core.statistics import mean_interval
-from lsr_core.training import _Stack, stated_epochs, train
+from lsr_core.training import _Stack, train
 
 METHODS = [
     objective("cross-entropy"),
@@ -184,6 +191,245 @@ def test_the_mixture_is_measured_against_its_posterior():
     (outcome,) = train([Run("mixture-10-80", 100, METHODS[0], Schedule(0.05, epochs=3), seed=0)])
     assert outcome.metrics["kl_posterior_scaled"] <= outcome.metrics["kl_posterior"]
     assert outcome.metrics["kl_dark"] > 0
+
+
+# Every method, with a memory or a teacher, on both networks.
+
+
+def teachers_logits(count, train, seed=3):
+    return 3 * torch.randn(count, train, 10, generator=torch.Generator().manual_seed(seed))
+
+
+def taught(method, count=1, network=None, epochs=4, train=60, **schedule):
+    constants = {"every": 1} if method.startswith("mrkd") else {}
+    made = objective(method, **constants)
+    teacher = Run("digits", 100, METHODS[0], Schedule(0.1), 0, role="teacher")
+    teacher = TrainedTeacher(teacher) if made.takes_teacher else None
+    schedule = Schedule(**{"learning_rate": 0.1, "weight_decay": 1e-3, "epochs": epochs, **schedule})
+    return [
+        Run("digits", train, made, schedule, seed, network or Perceptron((16,)), teacher=teacher)
+        for seed in range(count)
+    ]
+
+
+REMEMBERING = [name for name in OBJECTIVES if objective(name).memory is not None]
+
+
+@pytest.mark.parametrize("method", [*REMEMBERING, "lsr", "kd", "ladder-uniform", "zipf"])
+def test_convnets_of_every_method_end_stacked_where_they_end_alone(method):
+    batch, logits = taught(method, 2, Convnet((2, 4)), epochs=2), teachers_logits(2, 60)
+    stack = _Stack(batch, torch.float64, logits)
+    stack.train()
+    for place, run in enumerate(batch):
+        alone = _Stack([run], torch.float64, logits[place : place + 1])
+        alone.train()
+        torch.testing.assert_close(weights(stack, place), weights(alone, 0), rtol=1e-8, atol=1e-10)
+    assert relative(weights(stack, 0), weights(stack, 1)) > 0.01
+
+
+@pytest.mark.parametrize("method", OBJECTIVES)
+def test_no_bit_of_a_perceptron_depends_on_its_mates(method):
+    batch, logits = taught(method, 5), teachers_logits(5, 60)
+    together = train(batch, logits)
+    assert together == [train([run], logits[place : place + 1])[0] for place, run in enumerate(batch)]
+    assert together == [*train(batch[:2], logits[:2]), *train(batch[2:], logits[2:])]
+    assert len({outcome.metrics["nll"] for outcome in together}) == 5
+
+
+@pytest.mark.parametrize("method", OBJECTIVES)
+def test_every_method_is_the_library_in_an_ordinary_loop(method):
+    """torch's optimizer and autograd, `objective(...)` and its hooks as the README prints them, in float64."""
+    (run,) = taught(method)
+    logits = teachers_logits(1, 60)
+    stack = _Stack([run], torch.float64, logits)
+    stack.train()
+    split, loop = dataset("digits").split(60, 0), _Stack([run], torch.float64, logits).network
+    inputs, labels = split.train_inputs.double(), split.train_labels
+    numbers, rows = stream(0, "student", "order"), torch.arange(60)
+    ours = replace(run.objective)
+    if run.teacher is not None:
+        outputs = Batch(logits[0].double(), labels, logits[0].double(), rows)
+        ours = ours.fitted(outputs)
+    if ours.memory is not None:
+        ours.memory.generators = [stream(0, "student", "draws")]
+    optimizer = torch.optim.SGD(loop.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-3)
+    for epoch in range(4):
+        for step, index in enumerate(torch.randperm(60, generator=numbers).split(25)):
+            optimizer.param_groups[0]["lr"] = 0.1 * run.schedule.rate(epoch + step / 3)
+            x, y = inputs[index][None], labels[index][None]
+            given = logits[:, index].double() if run.teacher is not None else ours.teacher_logits(loop, x)
+            loop.train()
+            loss = ours(loop(x), y, given, index[None])
+            optimizer.zero_grad()
+            loss.total.sum().backward()
+            optimizer.step()
+            ours.after_step(loop)
+        ours.after_epoch(loop, epoch + 1)
+    found = torch.cat([parameter[0].flatten() for parameter in loop.parameters()]).detach()
+    torch.testing.assert_close(weights(stack, 0), found, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("method", REMEMBERING)
+def test_a_remembering_run_that_diverges_changes_no_bit_of_its_mates(method):
+    calm = taught(method, 4)
+    wild = [*calm[:2], *taught(method, 3, learning_rate=1e30)[2:], calm[3]]
+    outcomes, shaken = train(calm), train(wild)
+    assert shaken[2].diverged_at is not None
+    assert [outcomes[i] for i in (0, 1, 3)] == [shaken[i] for i in (0, 1, 3)]
+
+
+def test_methods_with_fixed_soft_labels_train_in_one_stack():
+    names = [name for name in OBJECTIVES if isinstance(objective(name), Fixed)]
+    batch, logits = [taught(name)[0] for name in names], teachers_logits(len(names), 60)
+    assert len(names) >= 22
+    stack = _Stack(batch, torch.float64, logits)
+    stack.train()
+    for place, run in enumerate(batch):
+        alone = _Stack([run], torch.float64, logits[place : place + 1])
+        alone.train()
+        torch.testing.assert_close(weights(stack, place), weights(alone, 0), rtol=1e-8, atol=1e-10)
+
+
+# Schedules.
+
+
+def optimized(run, dtype=torch.float64):
+    stack = _Stack([run], dtype)
+    stack.train()
+    return stack
+
+
+def ordinary(run, decay_groups=True):
+    """The run with torch's own optimizer and clipping."""
+    stack, schedule = _Stack([run], torch.float64), run.schedule
+    head = {id(parameter) for parameter in stack.network.head}
+    groups = [[p for p in stack.network.parameters() if (id(p) in head) == is_head] for is_head in (False, True)]
+    decays = schedule.weight_decay, schedule.head_decay if decay_groups else schedule.weight_decay
+    optimizer = torch.optim.SGD(
+        [{"params": group, "weight_decay": decay} for group, decay in zip(groups, decays, strict=True)],
+        lr=schedule.learning_rate,
+        momentum=schedule.momentum,
+        nesterov=schedule.nesterov,
+    )
+    average = torch.optim.swa_utils.AveragedModel(
+        stack.network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(schedule.average or 0.5)
+    )
+    average.update_parameters(stack.network)
+    inputs, labels = stack.data.train_inputs, stack.data.train_labels
+    steps = math.ceil(run.train / schedule.batch_size)
+    for epoch in range(schedule.last):
+        for step, rows in enumerate(torch.randperm(run.train, generator=stack.orders[0]).split(schedule.batch_size)):
+            for group in optimizer.param_groups:
+                group["lr"] = schedule.learning_rate * schedule.rate(epoch + step / steps)
+            optimizer.zero_grad()
+            run.objective(stack.network(inputs[:, rows]), labels[:, rows]).total.sum().backward()
+            if schedule.clip:
+                torch.nn.utils.clip_grad_norm_(stack.network.parameters(), schedule.clip)
+            optimizer.step()
+            average.update_parameters(stack.network)
+    return stack, average.module
+
+
+def schedule_run(**constants):
+    schedule = {"learning_rate": 0.1, "weight_decay": 1e-2, "head_decay": 1e-2, "epochs": 3, **constants}
+    return Run("digits", 60, METHODS[2], Schedule(**schedule), 0, Perceptron((16,)))
+
+
+@pytest.mark.parametrize(
+    "constants",
+    [
+        {},
+        {"nesterov": True},
+        {"head_decay": 0.3},
+        {"clip": 0.05},
+        {"momentum": 0.0},
+        {"shape": "step", "milestones": (1, 2), "warmup": 1},
+        {"shape": "one-cycle", "nesterov": True, "clip": 0.1, "head_decay": 0.0},
+    ],
+    ids=str,
+)
+def test_the_optimizer_is_torchs(constants):
+    run = schedule_run(**constants)
+    ours, (theirs, _) = optimized(run), ordinary(run)
+    torch.testing.assert_close(weights(ours, 0), weights(theirs, 0), rtol=1e-9, atol=1e-12)
+
+
+def test_what_is_measured_is_the_average_of_the_weights():
+    run = schedule_run(average=0.9)
+    ours, (theirs, average) = optimized(run), ordinary(run)
+    torch.testing.assert_close(weights(ours, 0), weights(theirs, 0), rtol=1e-9, atol=1e-12)
+    for name, weight in average.named_parameters():
+        torch.testing.assert_close(ours._weights(0)[name], weight[0].detach(), rtol=1e-9, atol=1e-12)
+    (plain,), (measured,) = train([schedule_run()], dtype=torch.float64), train([run], dtype=torch.float64)
+    assert plain.metrics["nll"] != measured.metrics["nll"]
+
+
+def test_gradients_are_clipped_run_by_run():
+    """A mate with a huge gradient takes nothing from the others."""
+    runs = [schedule_run(clip=0.05), replace(schedule_run(clip=0.05), objective=objective("lsrkd", temperature=90))]
+    stack = _Stack(runs, torch.float64)
+    stack.train()
+    for place, run in enumerate(runs):
+        torch.testing.assert_close(weights(stack, place), weights(optimized(run), 0), rtol=1e-9, atol=1e-12)
+
+
+def test_the_fused_kernel_of_a_network_that_trains_alone_makes_the_same_steps(monkeypatch):
+    run = schedule_run(nesterov=True, head_decay=0.2)
+    ours = weights(optimized(run), 0)
+    monkeypatch.setattr(Perceptron, "stack_size", 1)
+    fused = _Stack([run], torch.float64)
+    assert isinstance(fused.optimizer, training._FusedSGD)
+    fused.train()
+    torch.testing.assert_close(weights(fused, 0), ours, rtol=1e-9, atol=1e-12)
+
+
+def test_a_stopped_run_is_the_beginning_of_the_whole_one():
+    kept = {}
+
+    def keep(run, epoch, network):
+        kept[run.schedule.stop, epoch] = network()
+
+    train([schedule_run(epochs=6)], keep=keep)
+    (outcome,) = train([schedule_run(epochs=6, stop=2)], keep=keep)
+    assert outcome.curves["epoch"] == [1, 2]
+    assert set(kept) == {*((None, e) for e in range(1, 7)), (2, 1), (2, 2)}
+    assert all(torch.equal(kept[None, 2][name], tensor) for name, tensor in kept[2, 2].items())
+    assert not torch.equal(kept[None, 2]["weights.0"], kept[None, 6]["weights.0"])
+
+
+# State.
+
+
+@pytest.mark.parametrize(
+    ("method", "network"),
+    [
+        *((name, Perceptron((16,))) for name in ("lsr", "kd", "zipf", *REMEMBERING)),
+        *((name, Convnet((2, 4))) for name in ("lsr", "mrkd", "beta-smoothing-released")),
+    ],
+    ids=str,
+)
+def test_a_state_at_any_step_goes_on_to_the_same_bits_resume(method, network):
+    batch, logits = taught(method, 2, network, epochs=3, average=0.9, train=50), teachers_logits(2, 50)
+
+    class Every:
+        """Takes the state after every step, as a checkpoint does."""
+
+        states: ClassVar = []
+
+        def is_due(self):
+            return True
+
+        def save(self, state, threads):
+            assert threads == 1
+            self.states.append(copy.deepcopy(state))
+
+    Every.states = []
+    undisturbed = _Stack(batch, torch.float32, logits).train(checkpoint=Every())
+    assert len(Every.states) == 6
+    for state in Every.states:
+        again = _Stack(batch, torch.float32, logits)
+        again.load_state_dict(state)
+        assert again.train() == undisturbed
 
 
 def test_the_callers_threads_are_given_back():

@@ -83,8 +83,16 @@ class StackedConvnet(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         count, side = len(self.head_weight), math.isqrt(inputs.shape[-1])
         maps = inputs.transpose(0, 1).unflatten(-1, (side, side))  # [B, S, side, side]: a run is a group of channels
+        if not self.training and inputs.stride(0) == 0:  # the same images for all: one channel that each run reads
+            maps = maps[:, :1]
         for layer, (kernel, scale, shift) in enumerate(zip(self.kernels, self.scales, self.shifts, strict=True)):
-            maps = conv2d(maps, kernel.flatten(0, 1), stride=1 if layer == 0 else 2, padding=1, groups=count)
+            maps = conv2d(
+                maps,
+                kernel.flatten(0, 1),
+                stride=1 if layer == 0 else 2,
+                padding=1,
+                groups=maps.shape[1] // kernel.shape[2],
+            )
             running = getattr(self, f"mean{layer}").view(-1), getattr(self, f"variance{layer}").view(-1)
             maps = batch_norm(maps, *running, scale.flatten(), shift.flatten(), self.training).relu()
         pooled = maps.mean((-1, -2)).unflatten(1, (count, -1)).transpose(0, 1)

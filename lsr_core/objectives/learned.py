@@ -174,7 +174,8 @@ class PriorSmoothing(Fixed):
         self.check(batch.logits.shape[-1])
         if self.prior is None:
             return torch.zeros_like(batch.logits)
-        return torch.tensor(self.prior, device=batch.labels.device).log()[batch.labels]
+        dtype = torch.promote_types(batch.logits.dtype, torch.float32)
+        return torch.tensor(self.prior, dtype=dtype, device=batch.labels.device).log()[batch.labels]
 
 
 @dataclass(frozen=True, kw_only=True)
