@@ -36,7 +36,7 @@ def execute(runs: Sequence[Run], store: Store | None = None, workers: int = 1) -
     store = store or Store()
     wanted = {run.key: run for run in runs}
     kept = {key: store.get(key) for key in wanted if key in store}
-    levels = _levels([run for key, run in wanted.items() if key not in kept], Weights(store))
+    levels = _levels([run for key, run in wanted.items() if key not in kept], store, Weights(store))
     if levels:
         store.check_writable()
     with bar(total=sum(map(len, levels)), unit="run") as progress, _helpers(runs, store, workers if levels else 1):
@@ -56,7 +56,7 @@ class _Work:
         return self.run.key in store and all(weights.path(self.run.key, epoch).exists() for epoch in self.epochs)
 
 
-def _levels(runs: Sequence[Run], weights: Weights) -> list[list[_Work]]:
+def _levels(runs: Sequence[Run], store: Store, weights: Weights) -> list[list[_Work]]:
     """What has to be trained, teachers before their students: each level needs only those before it."""
     needed: dict[str, Run] = {}
     epochs: dict[str, set[int]] = defaultdict(set)
@@ -66,9 +66,11 @@ def _levels(runs: Sequence[Run], weights: Weights) -> list[list[_Work]]:
         if run.key not in depth:
             needed[run.key], depth[run.key] = run, 0
             teacher = run.teacher
-            if isinstance(teacher, TrainedTeacher) and not weights.path(teacher.run.key, teacher.after).exists():
-                depth[run.key] = 1 + need(teacher.run)
-                epochs[teacher.run.key].add(teacher.after)
+            if isinstance(teacher, TrainedTeacher):
+                taught = _Work(teacher.run, frozenset([teacher.after]))
+                if not taught.is_done(store, weights):
+                    depth[run.key] = 1 + need(taught.run)
+                    epochs[taught.run.key] |= taught.epochs
         return depth[run.key]
 
     for run in runs:

@@ -1,9 +1,17 @@
+import shutil
+from dataclasses import replace
+
 import pytest
+import torch
 
 from lsr_core import InputError, objective, training
-from lsr_core.execution import execute
-from lsr_core.models import Convnet, Perceptron
-from lsr_core.runs import Run
+from lsr_core.checkpoints import Weights
+from lsr_core.data import dataset
+from lsr_core.execution import execute, stack_size, teacher_logits
+from lsr_core.models import Convnet, Perceptron, StackedPerceptron
+from lsr_core.objectives import ladder
+from lsr_core.records import Store
+from lsr_core.runs import ExactPosterior, Run, TrainedTeacher
 from lsr_core.schedules import Schedule
 
 STACK = Perceptron().stack_size
@@ -120,3 +128,169 @@ def test_a_diverged_run_is_a_record():
     (record,) = execute([Run("digits", 50, CE, Schedule(1e30, epochs=2), 0)])
     assert record.diverged_at is not None
     assert record.metrics["nll"] is None
+
+
+# Teachers.
+
+
+def kd(seeds, teacher_epoch=None, alpha=0.5, train=50, **teacher):
+    taught = {"role": "teacher", "network": Perceptron((8,)), **teacher}
+    return [
+        Run(
+            "digits",
+            train,
+            objective("kd", alpha=alpha, temperature=4),
+            Schedule(0.1, epochs=2),
+            seed,
+            teacher=TrainedTeacher(Run("digits", train, LSR, Schedule(0.1, epochs=3), seed, **taught), teacher_epoch),
+        )
+        for seed in seeds
+    ]
+
+
+@pytest.fixture
+def answered(monkeypatch):
+    """How many networks answered in each forward of teachers."""
+    counts, real = [], training.outputs
+
+    def counted(network, networks, *arguments):
+        counts.append(len(networks))
+        return real(network, networks, *arguments)
+
+    monkeypatch.setattr(training, "outputs", counted)
+    return counts
+
+
+def test_a_teacher_of_several_students_is_trained_once_and_answers_once(trained, answered, monkeypatch):
+    forwards, real = [], StackedPerceptron.forward
+
+    def forward(self, inputs):
+        forwards.append((self.widths, tuple(inputs.shape), self.training))
+        return real(self, inputs)
+
+    monkeypatch.setattr(StackedPerceptron, "forward", forward)
+    students = [*kd([0, 1, 2]), *kd([0, 1, 2], alpha=0.9)]
+    execute(students)
+    assert len(trained) == len(set(trained)) == 3 + 6
+    assert answered == [3]  # three teachers, once, for six students
+    in_training = [shape for widths, shape, training in forwards if training and widths == (64, 64, 64, 10)]
+    assert in_training == [(6, 25, 64)] * 4  # two epochs of two steps of the students
+    teachers = [shape for widths, shape, training in forwards if not training and widths == (64, 8, 10)]
+    assert teachers.count((3, 50, 64)) == 2  # on the training set: at the end of their own training, and to teach
+
+
+def test_teachers_are_records_and_their_weights_are_kept(own_store, trained):
+    students = kd([0, 1])
+    execute(students)
+    assert len(own_store.keys()) == 4
+    execute([*students, *kd([0, 1], alpha=0.9)])
+    assert len(trained) == 6  # two more students, no teacher again
+
+
+def test_lost_weights_are_trained_again_to_the_same_bits(own_store, trained):
+    first = execute(kd([0, 1]))
+    shutil.rmtree(own_store.folder / "weights")
+    for record in first:
+        own_store.remove(record.key)
+    again = execute(kd([0, 1]))
+    assert [(r.metrics, r.curves) for r in again] == [(r.metrics, r.curves) for r in first]
+    assert len(trained) == 8
+    assert len(own_store.keys()) == 4
+
+
+def test_finished_students_need_no_teacher(own_store, trained):
+    execute(kd([0, 1]))
+    shutil.rmtree(own_store.folder / "weights")
+    execute(kd([0, 1]))
+    assert len(trained) == 4
+
+
+def test_damaged_weights_are_told_and_trained_again(own_store):
+    execute(kd([0]))
+    path = next(own_store.folder.glob("weights/*/*.safetensors"))
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(InputError, match="were damaged and are removed; the same command trains them again"):
+        execute(kd([0], alpha=0.9))
+    execute(kd([0], alpha=0.9))
+
+
+def test_one_training_gives_a_teacher_of_every_stage(own_store, trained):
+    students = [run for epoch in (1, 2, 3, None) for run in kd([0, 1], epoch)]
+    records = execute(students)
+    assert len(trained) == 2 + 6  # epoch 3 is the last one, and is named so
+    assert len({record.metrics["nll"] for record in records}) == 6
+    assert sorted(path.stem[-1] for path in own_store.folder.glob("weights/*/*")) == ["1", "1", "2", "2", "3", "3"]
+
+
+def test_a_checkpoint_of_a_longer_run_is_the_network_at_that_epoch():
+    """De-KD: the learning rate has not decayed yet."""
+    long = Run("digits", 50, LSR, Schedule(0.1, epochs=9), 0, Perceptron((8,)), "teacher")
+    networks = {}
+    training.train([long], keep=lambda _, epoch, network: networks.update({epoch: network()}))
+    student = replace(kd([0])[0], teacher=TrainedTeacher(long, 2))
+    execute([student])
+    kept = Weights(Store()).get(long.key, 2)
+    assert all(torch.equal(kept[name], tensor) for name, tensor in networks[2].items())
+
+
+def test_generations_are_trained_in_order(trained):
+    run = Run("digits", 50, CE, Schedule(0.1, epochs=2), 0, role="generation-0")
+    chain = [run]
+    for generation in range(1, 5):
+        method, role = objective("self-distillation"), f"generation-{generation}"
+        chain.append(replace(run, objective=method, role=role, teacher=TrainedTeacher(chain[-1])))
+    execute(chain[-1:])
+    assert trained == [run.key for run in chain]
+
+
+def test_the_truth_teaches_where_it_is_known():
+    run = Run("mixture-10-80", 100, objective("soft-only"), Schedule(0.1), 0, teacher=ExactPosterior())
+    logits = teacher_logits([run], Weights(Store()))
+    inputs = dataset("mixture-10-80").split(100, 0).train_inputs.double().numpy()
+    assert torch.allclose(
+        logits[0].double().exp(), torch.from_numpy(dataset("mixture-10-80").log_posterior(inputs)).exp()
+    )
+    (taught,), (plain,) = execute([run]), execute([replace(run, objective=CE, teacher=None)])
+    assert taught.metrics["kl_posterior"] < plain.metrics["kl_posterior"]
+
+
+def test_rungs_of_the_ladder_take_their_constants_from_the_teacher(own_store):
+    (student,) = kd([0])
+    rungs = [replace(student, objective=objective(f"ladder-{name}")) for name in ("uniform", "class-means")]
+    records = execute(rungs)
+    logits = teacher_logits(rungs[:1], Weights(own_store))[0]
+    labels = dataset("digits").split(50, 0).train_labels
+    for run, record, rung in zip(rungs, records, ladder(logits, labels, alpha=0.9, temperature=4.0), strict=False):
+        (by_hand,) = training.train([replace(run, objective=rung, teacher=None)])
+        assert record.metrics["nll"] == pytest.approx(by_hand.metrics["nll"], rel=1e-4)
+
+
+def test_copies_bound_the_size_of_a_stack():
+    sizes = [
+        stack_size(Run("digits", 50, objective("mrkd", copies=copies), Schedule(0.1), 0)) for copies in (1, 3, 6, 200)
+    ]
+    assert sizes == [32, 32, 16, 1]
+    assert all(size * copies <= max(96, copies) for size, copies in zip(sizes, (1, 3, 6, 200), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"teacher": None}, "teacher is None; method 'kd' needs one"),
+        ({"objective": LSR}, "method 'lsr' takes no teacher"),
+        ({"role": "teacher"}, "teacher and student share the streams of seed 0, role 'teacher'; name another role"),
+        ({"teacher": ExactPosterior()}, "the posterior of digits is not known; it is of a whole mixture"),
+        (
+            {"data": "mixture-10-80"},
+            "the teacher was trained on digits, which has other inputs or classes than mixture",
+        ),
+    ],
+)
+def test_teachers_that_cannot_be_are_refused(change, message):
+    with pytest.raises(InputError, match=message):
+        replace(kd([0])[0], **change)
+
+
+def test_an_epoch_that_the_teacher_never_had_is_refused():
+    with pytest.raises(InputError, match="epoch is 4; the teacher's run has 3"):
+        kd([0], 4)
