@@ -19,7 +19,7 @@ from .models import Convnet, Perceptron
 from .objectives import objective
 from .runs import Run, stream
 from .schedules import Schedule
-from .training import THREADS, threads, train
+from .training import THREADS, measured_training, threads, train
 
 _ROUNDS, _LOSS_ROUNDS = 3, 40
 _BATCH, _CLASSES = 1024, 1000
@@ -28,7 +28,7 @@ Row = dict[str, str | float]
 
 def rows() -> list[Row]:
     """The benchmark table; every row compares two things in this run, its ratio is the other's cost over ours."""
-    return [*stack_rows(), *loss_rows()]
+    return [*stack_rows(), *evaluation_rows(), *loss_rows()]
 
 
 def loss_rows() -> list[Row]:
@@ -82,6 +82,22 @@ def stack_rows() -> list[Row]:
         _stack_row("stack/perceptron", Perceptron(), plain_loop),
         _stack_row("stack/convnet", Convnet(), lambda run: train([run])),
     ]
+
+
+def evaluation_rows() -> list[Row]:
+    """Seconds of a quick run that go into measuring it, against all its seconds, in stacks of perceptrons."""
+    table = []
+    for data, examples in (("digits", 100), ("digits", 300), ("mixture-10-80", 300)):
+        count, seconds = Perceptron().stack_size, []
+        runs = [Run(data, examples, objective("lsr"), Schedule(0.1, 1e-3), seed) for seed in range(count)]
+        for _ in range(_ROUNDS):
+            start = time.perf_counter()
+            measuring = measured_training(runs)
+            seconds.append((measuring / count, (time.perf_counter() - start) / count))
+        ours, other = (statistics.median(column) for column in zip(*seconds, strict=True))
+        name = f"evaluation/{data}-{examples}"
+        table.append({"name": name, "ours": ours, "other": other, "unit": "s a run", "ratio": other / ours})
+    return table
 
 
 def _stack_row(name: str, network: Perceptron | Convnet, alone: Callable[[Run], object]) -> Row:

@@ -97,7 +97,7 @@ def list_runs(as_json: bool) -> None:
             click.echo(json.dumps({"key": record.key, **_summary(record)}))
         else:
             summary = _summary(record)
-            constants = " ".join(f"{k}={v:g}" for k, v in record.run["objective"].items() if k != "method")
+            constants = _numbers(record.run["objective"])
             accuracy = "diverged" if summary["diverged_at"] else f"{100 * summary['accuracy']:.2f} %"
             click.echo(
                 f"{record.key}  {summary['data']:13} n={summary['train']:<4} seed={summary['seed']:<4} "
@@ -156,7 +156,7 @@ def tune(method: str, preset: str, write: bool, workers: int) -> None:
         chosen = experiments.best_trial(rows)
         click.echo(str(setting))
         for row in rows:
-            constants = " ".join(f"{k}={row[k]:g}" for k in row if k not in _NOT_CONSTANTS)
+            constants = _numbers({k: v for k, v in row.items() if k not in _NOT_CONSTANTS})
             figures = f"validation {100 * row['validation_accuracy']:.2f} %, NLL {row['validation_nll']:.3f}"
             click.echo(f"{'*' if row is chosen else ' '} {figures}  {constants}")
         if write:
@@ -181,6 +181,11 @@ def bench(file: Path | None) -> None:
 _NOT_CONSTANTS = {
     "data", "train", "method", "seeds", "diverged", "validation_accuracy", "validation_nll", "train_accuracy",
 }  # fmt: skip
+
+
+def _numbers(constants: dict[str, Any]) -> str:
+    """Constants in one line, without tables."""
+    return " ".join(f"{name}={value:g}" for name, value in constants.items() if isinstance(value, (int, float)))
 
 
 def _summary(record: Record) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The training program: S runs side by side on a leading axis, each with its own data, order and constants."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -62,6 +63,14 @@ def train(
         return stack.train(keep, checkpoint)
 
 
+def measured_training(runs: Sequence[Run]) -> float:
+    """Train runs and return the seconds of it that went into measuring them."""
+    with threads(THREADS):
+        stack = _Stack(runs, torch.float32)
+        stack.train()
+    return stack.measuring
+
+
 @torch.no_grad()
 def outputs(description: Perceptron | Convnet, networks: Sequence[Network], inputs: Tensor, classes: int) -> Tensor:
     """Logits `[S, N, K]` of S networks of one kind, each on its own inputs `[S, N, D]`, side by side."""
@@ -85,6 +94,7 @@ class _Stack:
         self.average = _copied(self.network) if self.schedule.average is not None else None
         self.epoch, self.step, self.order = 1, 0, None  # the epoch, how many of its steps are done, its permutation
         self.curves: list[dict[str, Tensor]] = []
+        self.measuring = 0.0  # seconds
         self.pulls: list[Tensor] = []  # one number a run of each step, not finite where the run is not
         self.constants, self.objective = None, None
         if isinstance(runs[0].objective, Fixed):
@@ -103,15 +113,12 @@ class _Stack:
         while self.epoch <= stated[-1]:
             self._finish_epoch(checkpoint)
             if self.epoch in stated:
-                validation, test = self._measured(None if self.epoch == stated[-1] else CURVE_EXAMPLES)
-                point = curve_point(validation, test[:, :CURVE_EXAMPLES], self.data)
-                self.curves.append({"epoch": torch.full((len(self.runs),), self.epoch), **point})
+                final = self._measure(is_last=self.epoch == stated[-1])
             if keep is not None:
                 for place, run in enumerate(self.runs):
                     keep(run, self.epoch, lambda place=place: self._weights(place))
             self.epoch, self.step, self.order = self.epoch + 1, 0, None
         curves = {name: torch.stack([point[name] for point in self.curves], -1) for name in self.curves[0]}
-        final = final_metrics(self._logits(self.data.train_inputs), validation, test, self.data)
         return self._outcomes(final, curves)
 
     def _finish_epoch(self, checkpoint: Checkpoint | None) -> None:
@@ -193,9 +200,16 @@ class _Stack:
         network = self.network.eval()
         return _in_pieces(network if self.average is None else _Averaged(network, self.average), inputs)
 
-    def _measured(self, examples: int | None = None) -> tuple[Tensor, Tensor]:
-        """Logits on validation, and on the first test `examples`."""
-        return self._logits(self.data.validation_inputs), self._logits(self.data.test_inputs[:, :examples])
+    def _measure(self, *, is_last: bool) -> dict[str, Tensor]:
+        """Add a point to the curves; the last time, return every metric."""
+        start, data = time.perf_counter(), self.data
+        examples = None if is_last else CURVE_EXAMPLES
+        validation, test = self._logits(data.validation_inputs), self._logits(data.test_inputs[:, :examples])
+        point = curve_point(validation, test[:, :CURVE_EXAMPLES], data)
+        self.curves.append({"epoch": torch.full((len(self.runs),), self.epoch), **point})
+        final = final_metrics(self._logits(data.train_inputs), validation, test, data) if is_last else {}
+        self.measuring += time.perf_counter() - start
+        return final
 
     def _outcomes(self, final: dict[str, Tensor], curves: dict[str, Tensor]) -> list[Outcome]:
         finite = torch.stack(self.pulls, -1).isfinite().numpy()

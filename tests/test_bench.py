@@ -13,7 +13,9 @@ def test_a_row_compares_two_things_in_one_run(monkeypatch):
     monkeypatch.setattr(bench, "_ROUNDS", 1)
     monkeypatch.setattr(bench, "_LOSS_ROUNDS", 1)
     table = bench.rows()
-    assert [row["name"] for row in table[:3]] == ["stack/perceptron", "stack/convnet", "loss/lsr"]
+    names = [row["name"] for row in table]
+    assert names[:3] == ["stack/perceptron", "stack/convnet", "evaluation/digits-100"]
+    assert names[5:] == [f"{kind}/{name}" for name in ("lsr", "lsrkd", "lsrkd-tc") for kind in ("loss", "loss-memory")]
     for row in table:
         assert row.keys() == {"name", "ours", "other", "unit", "ratio"}
         assert row["ratio"] == pytest.approx(row["other"] / row["ours"])

@@ -70,7 +70,7 @@ def test_the_notebooks_are_listed_with_their_parameters():
         (("notebooks", "run", "nothing"), "unknown notebook 'nothing'; there are"),
         (("notebooks", "run", "lsrkd", "-p", "tau", "3"), "notebook 'lsrkd' has no parameter 'tau'"),
         (("notebooks", "run", "lsrkd", "-p", "preset", "slow"), "unknown preset 'slow'; there is quick"),
-        (("tune", "kd"), "unknown method 'kd'"),
+        (("tune", "kdd"), "unknown method 'kdd'"),
         (("tune", "lsr", "--preset", "slow"), "unknown preset 'slow'"),
         (("runs", "show", "zz"), "no record's key begins with 'zz'"),
         (("runs", "rm", "zz"), "there is no record 'zz'"),

@@ -3,7 +3,8 @@ import pytest
 from scipy import stats
 
 from lsr_core import InputError, experiments, objective
-from lsr_core.experiments import DIGITS, SETTINGS, TRIALS, TUNING_SEEDS, Arm, Setting
+from lsr_core.experiments import DIGITS, MIXTURES, TRIALS, TUNING_SEEDS, Arm, Setting
+from lsr_core.runs import ExactPosterior
 from lsr_core.schedules import Schedule
 
 FAST = Schedule(0.1, epochs=1)
@@ -82,10 +83,17 @@ def test_the_table_holds_what_scipy_computes():
     assert table["diverged"].tolist() == [0, 0, 4]
 
 
+TUNED = [(method, setting) for method in TRIALS for setting in experiments.settings_of(method)]
+
+
+def described(arm, method):
+    return {**experiments.describe(arm.objective), "method": method}
+
+
 def test_every_method_has_twelve_trials_and_they_differ():
     for method, trials in TRIALS.items():
         assert len(trials) == len(set(trials)) == 12, method
-        assert {trial.objective.name for trial in trials} == {method}
+        assert {type(trial.objective) for trial in trials} == {type(objective(method.partition(":")[0]))}
 
 
 def test_rates_are_the_baselines_or_a_stated_part_of_it():
@@ -95,21 +103,20 @@ def test_rates_are_the_baselines_or_a_stated_part_of_it():
 
 def test_the_published_trials_are_those_of_the_table():
     rows = experiments.tuned_rows()
-    assert len(rows) == len(SETTINGS) * len(TRIALS) * 12
-    for setting in SETTINGS:
-        for method, trials in TRIALS.items():
+    assert len(rows) == 12 * len(TUNED)
+    for method, trials in TRIALS.items():
+        for setting in experiments.settings_of(method):
             own = [r for r in rows if (r["data"], r["train"], r["method"]) == (setting.data, setting.train, method)]
             for row, trial in zip(own, trials, strict=True):
                 arm = trial.arm(setting)
                 assert row["learning_rate"] == arm.schedule.learning_rate
                 assert row["weight_decay"] == arm.schedule.weight_decay
                 assert row["seeds"] == len(TUNING_SEEDS)
-                assert row.items() >= experiments.describe(arm.objective).items()
+                assert row.items() >= described(arm, method).items()
 
 
-@pytest.mark.parametrize("setting", SETTINGS, ids=str)
-@pytest.mark.parametrize("method", TRIALS)
-def test_the_tuned_arm_is_the_trial_with_the_best_validation_accuracy(setting, method):
+@pytest.mark.parametrize(("method", "setting"), TUNED, ids=str)
+def test_the_tuned_arm_is_the_trial_with_the_best_validation_accuracy(method, setting):
     arm = experiments.tuned(setting, method)
     rows = [
         r
@@ -118,7 +125,22 @@ def test_the_tuned_arm_is_the_trial_with_the_best_validation_accuracy(setting, m
     ]
     best = max(r["validation_accuracy"] for r in rows)
     chosen = [r for r in rows if r["learning_rate"] == arm.schedule.learning_rate and r["validation_accuracy"] == best]
-    assert any(r.items() >= experiments.describe(arm.objective).items() for r in chosen)
+    assert any(r.items() >= described(arm, method).items() for r in chosen)
+    (run,) = arm.runs([0])
+    assert (run.teacher is not None) == arm.objective.takes_teacher
+
+
+def test_teachers_are_of_their_own_streams_and_as_stated():
+    teachers = {name: experiments.tuned(DIGITS[0], name).teacher for name in ("kd", "re-kd", "de-kd", "tf-kd-self")}
+    students = experiments.tuned(DIGITS[0], "kd").runs([7])
+    assert students[0].teacher.run.seed == 7
+    assert all(teacher.arm.role == "teacher" for teacher in teachers.values())
+    widths = {name: teacher.arm.network.hidden for name, teacher in teachers.items()}
+    assert widths == {"kd": (256,), "re-kd": (8,), "de-kd": (256,), "tf-kd-self": (64, 64)}
+    assert (teachers["de-kd"].arm.schedule.epochs, teachers["de-kd"].arm.schedule.last) == (200, 2)
+    assert isinstance(experiments.tuned(MIXTURES[0], "kd:posterior").teacher, ExactPosterior)
+    with pytest.raises(InputError, match="unknown teacher 'wise'; there are strong, poor, weak, equal, posterior"):
+        experiments.teacher(DIGITS[0], "wise")
 
 
 def test_ties_go_to_the_lower_likelihood_loss():
@@ -127,14 +149,14 @@ def test_ties_go_to_the_lower_likelihood_loss():
 
 
 def test_tuning_an_unknown_method_is_refused():
-    with pytest.raises(InputError, match="unknown method 'kd'; there are trials for cross-entropy"):
-        experiments.tune("kd", DIGITS[0])
+    with pytest.raises(InputError, match="unknown method 'kdd'; there are trials for cross-entropy"):
+        experiments.tune("kdd", DIGITS[0])
     with pytest.raises(InputError, match="is not tuned on digits, n = 77"):
         experiments.tuned(Setting("digits", 77), "lsr")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["cross-entropy", "lsrkd-tc"])
+@pytest.mark.parametrize("method", ["cross-entropy", "lsrkd-tc", "kd", "ps-kd"])
 def test_tuning_again_gives_the_published_figures(method):
     """The same to rounding: another processor may sum in another order."""
     setting = DIGITS[0]

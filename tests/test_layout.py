@@ -149,6 +149,13 @@ def test_the_printed_loop_serves_every_method(method):
         assert names["teacher_logits"].shape == (2, 25, 10)
 
 
+def test_the_printed_grid_runs():
+    names = {}
+    exec(example("book/records.md").replace("epochs=60", "epochs=20").replace("workers=2", "workers=1"), names)
+    assert len({record.key for record in names["records"]}) == 8
+    assert all(record.diverged_at is None for record in names["records"])
+
+
 def test_the_library_page_names_every_method_with_its_constants():
     page = (ROOT / "book" / "library.md").read_text()
     for name, method in lsr_core.METHODS.items():

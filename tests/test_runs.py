@@ -1,11 +1,12 @@
+import json
 from dataclasses import replace
 
 import pytest
 import torch
 
 from lsr_core import InputError, objective
-from lsr_core.models import Perceptron
-from lsr_core.runs import Run, key_of, stream
+from lsr_core.models import Convnet, Perceptron
+from lsr_core.runs import ExactPosterior, Run, TrainedTeacher, key_of, run_of, stream
 from lsr_core.schedules import Schedule
 
 RUN = Run("digits", 100, objective("lsr"), Schedule(0.1, 1e-3), seed=3)
@@ -34,6 +35,18 @@ def test_equal_descriptions_have_one_key():
         {"seed": 4},
         {"network": Perceptron((64,))},
         {"role": "teacher"},
+        *(
+            {"schedule": Schedule(0.1, 1e-3, **constant)}
+            for constant in (
+                {"nesterov": True},
+                {"shape": "constant"},
+                {"warmup": 1},
+                {"head_decay": 0.0},
+                {"clip": 1.0},
+                {"average": 0.9},
+                {"stop": 3},
+            )
+        ),
     ],
 )
 def test_any_change_changes_the_key(change):
@@ -56,19 +69,38 @@ def test_a_run_that_cannot_be_is_refused(change, message):
         replace(RUN, **change)
 
 
+def taught(**teacher):
+    return replace(RUN, objective=objective("kd"), teacher=TrainedTeacher(replace(RUN, role="teacher"), **teacher))
+
+
 @pytest.mark.parametrize(
-    ("constants", "message"),
+    "run",
     [
-        ({"learning_rate": 0}, "learning_rate is 0"),
-        ({"learning_rate": 0.1, "weight_decay": -1}, "weight_decay is -1"),
-        ({"learning_rate": 0.1, "epochs": 0}, "epochs is 0; it must be a whole number above 0"),
-        ({"learning_rate": 0.1, "batch_size": 2.5}, "batch_size is 2.5"),
-        ({"learning_rate": 0.1, "momentum": 1.5}, "momentum is 1.5"),
+        RUN,
+        taught(),
+        taught(epoch=7),
+        replace(taught(), teacher=TrainedTeacher(replace(taught(), role="generation-1"), 3)),
+        Run("mixture-10-80", 50, objective("ladder-class-means"), Schedule(0.1), 0, teacher=ExactPosterior()),
+        replace(RUN, network=Convnet((4, 8)), schedule=Schedule(0.1, shape="step", milestones=(3, 5), head_decay=0)),
+        replace(RUN, objective=objective("prior-smoothing", prior=torch.rand(10, 10).softmax(-1))),
+        replace(RUN, objective=objective("mrkd", copies=2), data="digits/first-7/tail-5", train=60),
     ],
+    ids=lambda run: run.objective.name,
 )
-def test_a_schedule_that_cannot_be_is_refused(constants, message):
-    with pytest.raises(InputError, match=message):
-        Schedule(**constants)
+def test_a_run_can_be_made_from_its_description(run):
+    described = json.loads(json.dumps(run.canonical()))
+    assert run_of(described).key == run.key
+
+
+def test_a_description_of_another_version_is_refused():
+    for change in ({"numerics": 0}, {"schedule": {"learning_rate": 0.1}}, {"network": {"name": "transformer"}}):
+        with pytest.raises(InputError, match="was described by another version of the study"):
+            run_of({**RUN.canonical(), **change})
+
+
+def test_a_teacher_named_by_its_last_epoch_is_the_same():
+    assert taught().key == taught(epoch=60).key
+    assert len({taught().key, taught(epoch=59).key, RUN.key}) == 3
 
 
 def test_streams_differ_by_seed_role_and_purpose_and_repeat():
