@@ -14,6 +14,9 @@ from lsr_core.execution import execute
 from lsr_core.runs import Run
 from lsr_core.schedules import Schedule
 
+# A shell starts background jobs deaf to Ctrl-C, and their children inherit it.
+HEARS_CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+
 
 def call(*arguments):
     return CliRunner().invoke(main, arguments)
@@ -114,7 +117,8 @@ def test_bad_values_in_a_notebook_are_one_sentence_and_exit_code_two(parameter, 
 
 def test_ctrl_c_keeps_finished_runs_and_the_same_command_goes_on(own_store):
     """A real process, interrupted by a real signal while it trains."""
-    code = """
+    code = f"""
+{HEARS_CTRL_C}
 import sys
 from lsr_core import objective
 from lsr_core.cli import main
@@ -148,6 +152,7 @@ def test_ctrl_c_ends_the_notebooks_and_their_kernels(tmp_path):
     cells = [nbformat.v4.new_code_cell(cell)]
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), source / "slow.ipynb")
     code = f"""
+{HEARS_CTRL_C}
 from pathlib import Path
 from lsr_core import cli, notebooks
 notebooks.FOLDER = Path({str(source)!r})
