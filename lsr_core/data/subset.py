@@ -52,8 +52,9 @@ class Subset:
         each = (train if counts is None else int(counts.max())) + self._validation_each
         inputs, labels = self.source.examples(seed, each, self.classes)
         of_class = [(labels == k).nonzero()[:, 0] for k in range(self.classes)]
-        validation = torch.cat([rows[: self._validation_each] for rows in of_class]).sort().values
-        rest = [rows[self._validation_each :] for rows in of_class]
+        last = self._validation_each  # the last ones of each class, so that training has what is drawn first
+        validation = torch.cat([rows[len(rows) - last :] for rows in of_class]).sort().values
+        rest = [rows[: len(rows) - last] for rows in of_class]
         if counts is not None:
             rest = [rows[:count] for rows, count in zip(rest, counts.tolist(), strict=True)]
         chosen = torch.cat(rest).sort().values[:train]

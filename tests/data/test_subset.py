@@ -95,3 +95,11 @@ def test_more_examples_than_there_are_is_refused():
         Run("digits/tail-50", 600, objective("lsr"), Schedule(0.1), seed=0)
     with pytest.raises(InputError, match="train is 20; digits/tail-50 needs one example of each class"):
         dataset("digits/tail-50").split(20, 0)
+
+
+def test_the_first_classes_scatter_as_a_random_draw_does():
+    """Class counts of training sets are multinomial: their variance over seeds is n p (1 − p)."""
+    drawn = (dataset("mixture-50-80/first-5").split(50, seed).train_labels for seed in range(200))
+    counted = np.array([np.bincount(labels, minlength=5) for labels in drawn])
+    assert counted.sum(1).tolist() == [50] * 200
+    assert counted.var() == pytest.approx(50 * 0.2 * 0.8, rel=0.15)
