@@ -44,8 +44,10 @@ bench: env ## a stack of runs against an ordinary loop, our losses against torch
 	$(BIN)/lsr bench
 
 figure: env ## draw the README's figure anew from the quick preset's runs
-	$(BIN)/python -c "from lsr_core import claims, figures; \
-		figures.save(figures.forest(claims.judge(range(claims.preset('quick').seeds))), 'book/_static/verdicts.svg')"
+	$(BIN)/python -c "from lsr_core import experiments as e, figures; ladders = e.ladders(); \
+		arms = [arm for rungs in ladders.values() for arm in rungs.values()]; \
+		results = e.collect(arms, range(e.preset('quick').seeds)); \
+		figures.save(figures.ladder(results, ladders), 'book/_static/ladder.svg')"
 
 lint: env ## style and formatting
 	$(BIN)/ruff check .

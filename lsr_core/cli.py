@@ -144,6 +144,28 @@ def remove_runs(keys: tuple[str, ...]) -> None:
 
 
 @main.command()
+@click.option("--preset", default="quick", show_default=True)
+@click.option("--paper", help="One paper's family only.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def claims(preset: str, paper: str | None, as_json: bool) -> None:
+    """Judge every claim with the preset's seeds; runs that are missing are trained first."""
+    from . import claims as judging
+
+    papers = list(dict.fromkeys(claim.paper for claim in (*judging.CLAIMS, *judging.IDENTITIES)))
+    if paper is not None and paper not in papers:
+        raise InputError(f"unknown paper {paper!r}; there are {', '.join(papers)}")
+    seeds = range(experiments.preset(preset).seeds)
+    judgements = [*judging.judge_identities(), *judging.judge(seeds, preset, paper)]
+    for judgement in judgements:
+        if paper in (None, judgement.claim.paper):
+            row = judging.summary(judgement)
+            if as_json:
+                click.echo(json.dumps(row))
+            else:
+                click.echo(f"{row['id']:8} {row['verdict']:34} {row['effect']:34} p {row['p']:8} {row['claim']}")
+
+
+@main.command()
 @click.argument("method")
 @click.option("--preset", default="quick", show_default=True)
 @click.option("--write", is_flag=True, help="Replace the published trials by these.")

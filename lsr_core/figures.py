@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from . import statistics
 from .claims import Judgement, board
-from .experiments import MEASURES, Arm, Results, records_table
+from .experiments import MEASURES, RUNGS, Arm, Results, records_table
 from .losses import kl_divergence, optimum_gap
 from .statistics import CONTRADICTED, NEGLIGIBLE, PROVED, REFUTED, REPRODUCED, UNDECIDED
 from .teachers import VirtualTeacher
@@ -38,6 +38,7 @@ _STYLE = {
 }
 
 
+_LEGEND_ROW = 60  # characters that fit side by side under a figure
 _READABLE = 75  # pixels an inch of a figure, below which its text is too small
 
 
@@ -190,8 +191,31 @@ def curves_by_constant(
             panel.errorbar(
                 where, mean, [mean - low, high - mean], color=colour, marker="o", ms=4, capsize=2, label=name
             )
-        panel.set_xticks(range(len(line)), labels=[f"{constant:g}" for constant in line])
+        panel.set_xticks(range(len(line)), labels=[c if isinstance(c, str) else f"{c:g}" for c in line])
         panel.set(xlabel=label, ylabel=f"Δ {measure.change}")
+    return _with_legend(figure, axes)
+
+
+def ladder(results: Results, ladders: Mapping[str, Mapping[str, Arm]]) -> Figure:
+    """Each rung's paired gain over cross-entropy: a line a teacher."""
+    lines = {name: {rung: arms[rung] for rung in RUNGS} for name, arms in ladders.items()}
+    baselines = {name: arms["cross-entropy"] for name, arms in ladders.items()}
+    return curves_by_constant(results, lines, baselines, ["accuracy"], "rung: what of the teacher is kept")
+
+
+def gains_by_teacher(
+    results: Results, lines: Mapping[str, Mapping[float, Arm]], control: Arm, teacher: Mapping[float, np.ndarray]
+) -> Figure:
+    """Students' paired gain over the control against their teacher's accuracy `[n]`: a line a rung, 95 % intervals."""
+    figure, axes = _axes(1, 1)
+    measure = MEASURES["accuracy"]
+    _margin(axes, measure.margin)
+    at = [100 * teacher[stage].mean() for stage in next(iter(lines.values()))]
+    for colour, marker, (name, line) in zip(PALETTE, "os^D", lines.items(), strict=False):
+        gains = [measure.scale * results.differences(arm, control, "accuracy") for arm in line.values()]
+        mean, low, high = map(np.array, zip(*map(statistics.mean_interval, gains), strict=True))
+        axes.errorbar(at, mean, [mean - low, high - mean], color=colour, marker=marker, ms=4, capsize=2, label=name)
+    axes.set(xlabel="teacher's test accuracy, %", ylabel=f"Δ {measure.change}")
     return _with_legend(figure, axes)
 
 
@@ -280,7 +304,8 @@ def _axes(rows: int, columns: int, width: float = 7.5, height: float = 3.2) -> t
 def _with_legend(figure: Figure, axes: Axes | np.ndarray) -> Figure:
     """One legend for all panels, below them."""
     handles, labels = np.atleast_1d(axes)[0].get_legend_handles_labels()
-    figure.legend(handles, labels, frameon=False, loc="outside lower center", ncols=min(len(labels), 4))
+    columns = 4 if sum(map(len, labels)) <= _LEGEND_ROW else 2
+    figure.legend(handles, labels, frameon=False, loc="outside lower center", ncols=min(len(labels), columns))
     return figure
 
 

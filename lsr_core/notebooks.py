@@ -25,7 +25,7 @@ from ._progress import bar
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
 _EXECUTE = Path(__file__).with_name("_execute.py")
-SUMMARY = "index"  # the landing page reads what the others left, so it runs after them
+SUMMARIES = ("verdicts", "index")  # they read what the others left, so they run after them
 AT_A_TIME = 2
 TIME_LIMIT = 1800.0  # seconds a notebook
 _POLL, _GRACE = 0.1, 10.0  # seconds
@@ -72,7 +72,7 @@ def run(chosen: Sequence[str], given: Mapping[str, Any], out: Path, time_limit: 
         raise InputError(f"folder {out} cannot be written ({error.strerror}); name another with --out") from None
     outcomes = []
     with bar(total=len(plan), unit="notebook") as progress:
-        for wave in ([n for n in plan if n != SUMMARY], [n for n in plan if n == SUMMARY]):
+        for wave in ([n for n in plan if n not in SUMMARIES], [n for n in plan if n in SUMMARIES]):
             outcomes += _run_wave({name: plan[name] for name in wave}, out, time_limit, progress)
     return outcomes
 

@@ -25,6 +25,7 @@ ALPHA = 0.05
 POWER = 0.8
 MOST_DIVERGED = 0.1
 _FLIP_FROM, _FLIP_EXACT_TO, _FLIP_DRAWS = 6, 14, 100_000
+_MOST_SEEDS = 2**20
 
 Kind = Literal["better", "comparable", "comparable or better"]
 REPRODUCED, CONTRADICTED, NEGLIGIBLE, UNDECIDED = "reproduced", "contradicted here", "negligible", "undecided"
@@ -72,6 +73,23 @@ def paired(differences: ArrayLike) -> Paired:
         p=p,
         detectable=float(error) * _detectable(len(d)),
     )
+
+
+def seeds_needed(differences: ArrayLike, effect: float) -> int:
+    """How many pairs would show a mean difference of this size with 80 % power, at the spread of these `[n]`.
+
+    Raises `InputError` for an effect that is not above 0.
+    """
+    require(effect > 0, f"effect is {effect!r}; it must be above 0")
+    deviation = float(np.asarray(differences, dtype=np.float64).std(ddof=1))
+    low, high = 2, 4
+    while high < _MOST_SEEDS and deviation / np.sqrt(high) * _detectable(high) > effect:
+        low, high = high, 2 * high
+    while low < high:
+        middle = (low + high) // 2
+        enough = deviation / np.sqrt(middle) * _detectable(middle) <= effect
+        low, high = (low, middle) if enough else (middle + 1, high)
+    return low
 
 
 def mean_interval(values: ArrayLike, level: float = 0.95) -> tuple[float, float, float]:

@@ -14,7 +14,7 @@ from torch.func import functional_call
 from ._errors import require
 from .checkpoints import Checkpoint
 from .data import Split, dataset
-from .evaluation import CURVE_EXAMPLES, curve_point, final_metrics, stated_epochs
+from .evaluation import CURVE_EXAMPLES, Outputs, curve_point, final_metrics, sharpness, stated_epochs
 from .losses import distillation_gradient
 from .models import Convnet, Perceptron
 from .objectives import Batch, Fixed
@@ -94,6 +94,7 @@ class _Stack:
         self.average = _copied(self.network) if self.schedule.average is not None else None
         self.epoch, self.step, self.order = 1, 0, None  # the epoch, how many of its steps are done, its permutation
         self.curves: list[dict[str, Tensor]] = []
+        self.before: Tensor | None = None  # validation logits at the last point of the curves
         self.measuring = 0.0  # seconds
         self.pulls: list[Tensor] = []  # one number a run of each step, not finite where the run is not
         self.constants, self.objective = None, None
@@ -173,6 +174,7 @@ class _Stack:
             "order": self.order,
             "orders": [generator.get_state() for generator in self.orders],
             "curves": self.curves,
+            "before": self.before,
             "pulls": torch.stack(self.pulls),
             "memory": self.objective and self.objective.state_dict(),
         }
@@ -181,7 +183,8 @@ class _Stack:
         """Go on from a state."""
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.average, self.order, self.curves = state["average"], state["order"], state["curves"]
+        self.average, self.order = state["average"], state["order"]
+        self.curves, self.before = state["curves"], state["before"]
         self.epoch, self.step = state["place"]
         for generator, saved in zip(self.orders, state["orders"], strict=True):
             generator.set_state(saved)
@@ -205,9 +208,17 @@ class _Stack:
         start, data = time.perf_counter(), self.data
         examples = None if is_last else CURVE_EXAMPLES
         validation, test = self._logits(data.validation_inputs), self._logits(data.test_inputs[:, :examples])
-        point = curve_point(validation, test[:, :CURVE_EXAMPLES], data)
+        point = curve_point(validation, test[:, :CURVE_EXAMPLES], data, self.before)
         self.curves.append({"epoch": torch.full((len(self.runs),), self.epoch), **point})
-        final = final_metrics(self._logits(data.train_inputs), validation, test, data) if is_last else {}
+        self.before = validation
+        final = {}
+        if is_last:
+            outputs = Outputs(self._logits(data.train_inputs), validation, test)
+            final = final_metrics(outputs, data, getattr(dataset(self.runs[0].data), "groups", None))
+            directions = [stream(run.seed, run.role, "directions") for run in self.runs]
+            weights = {**dict(self.network.named_parameters()), **(self.average or {})}
+            final["sharpness"] = sharpness(self.network, weights, data, directions)
+            final["moved"] = torch.stack([point["moved"] for point in self.curves]).nanmean(0)
         self.measuring += time.perf_counter() - start
         return final
 

@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import sync_playwright
 from scipy import stats
 
-from lsr_core import experiments
+from lsr_core import experiments, notebooks
 from lsr_core.records import Store
 
 pytestmark = pytest.mark.xdist_group("book")
@@ -28,11 +28,9 @@ QUIET = [
     "--disable-sync",
 ]
 PAGES = [
-    "index",
-    "label_smoothing",
-    "lsr_is_kd",
-    "many_losses",
-    "lsrkd",
+    *notebooks.names(),
+    "glossary",
+    "teach",
     "rerun",
     "records",
     "library",

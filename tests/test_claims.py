@@ -1,18 +1,64 @@
 import math
+import re
 
+import numpy as np
+import pytest
 from scipy import stats
 
-from lsr_core import claims, experiments, statistics
+from lsr_core import claims, experiments, notebooks, statistics
 from lsr_core.claims import CLAIMS, IDENTITIES, MULLER, Claim, Identity, Judgement
 from lsr_core.experiments import DIGITS, MEASURES
 from lsr_core.records import Store
 
 
-def test_every_claim_has_its_own_identifier_and_a_family_of_at_most_six():
-    identifiers = [claim.id for claim in (*CLAIMS, *IDENTITIES)]
+def test_every_claim_has_its_own_identifier_a_chapter_and_arms_that_exist():
+    identifiers = [claim.id for claim in (*CLAIMS, *IDENTITIES, *claims.UNTESTED)]
     assert len(set(identifiers)) == len(identifiers)
-    for paper in {claim.paper for claim in CLAIMS}:
-        assert sum(claim.paper == paper for claim in CLAIMS) <= 6
+    assert {claim.chapter for claim in CLAIMS} <= set(notebooks.names())
+    for claim in CLAIMS:
+        assert claim.metric in MEASURES
+        assert all(arm.runs([0]) for arm in claim.arms), claim.id
+    assert len(CLAIMS) >= 40
+
+
+LISTED = {
+    *(f"Y{i}" for i in range(1, 13)),
+    *(f"W{i}" for i in range(1, 15)),
+    *(f"Z{i}" for i in range(1, 10)),
+    *(f"S{i}" for i in range(1, 13)),
+    *("M1", "M2", "M3", "C1", "C2", "H1", "L1", "K1", "K2"),
+    *(f"O{i}" for i in range(1, 11)),
+}
+
+
+def test_every_listed_claim_is_judged_or_says_why_not():
+    entered = {re.match(r"[A-Z]+\d+", c.id)[0] for c in (*CLAIMS, *IDENTITIES, *claims.UNTESTED)}
+    assert entered >= LISTED
+
+
+def test_a_chapter_is_judged_within_its_family():
+    whole = {j.claim.id: j for j in claims.judge([0, 1, 2], paper=MULLER)}
+    chapter = claims.judge([0, 1, 2], chapter="label_smoothing")
+    assert [j.claim.chapter for j in chapter] == ["label_smoothing"] * len(chapter)
+    assert all(whole[j.claim.id].holm_p == j.holm_p for j in chapter)
+
+
+def test_an_interaction_is_a_difference_of_differences():
+    claim = next(c for c in CLAIMS if c.id == "C1-100")
+    results = experiments.collect(claim.arms, [0, 1])
+    a, b, c, d = (100 * results.values(arm, "accuracy") for arm in claim.arms)
+    assert claim.values(results) == pytest.approx((a - b) - (c - d))
+
+
+def test_the_slope_is_ordinary_least_squares():
+    claim = next(c for c in CLAIMS if c.id == "Y3-100")
+    results = experiments.collect(claim.arms, [0, 1])
+    arms = claim.arms
+    teachers, students = (
+        np.array([100 * results.values(arm, "accuracy") for arm in half]) for half in (arms[:8], arms[8:])
+    )
+    expected = [10 * np.polyfit(teachers[:, i], students[:, i], 1)[0] for i in range(2)]
+    assert claim.values(results) == pytest.approx(expected)
 
 
 def test_a_false_identity_is_refuted(monkeypatch):
@@ -74,7 +120,7 @@ def test_fewer_seeds_are_marked_exploratory(monkeypatch):
 
 
 def test_arms_that_are_one_have_no_difference(monkeypatch):
-    alike = Claim("X", "nobody", "LSR is LSR", "none", DIGITS[0], "lsr", "lsr")
+    alike = Claim("X", "nobody", "LSR is LSR", "none", ((1, DIGITS[0], "lsr"), (-1, DIGITS[0], "lsr")))
     monkeypatch.setattr(claims, "CLAIMS", (alike,))
     (judgement,) = claims.judge([0, 1, 2])
     assert (judgement.verdict.word, judgement.holm_p) == ("negligible", 1.0)
@@ -82,7 +128,7 @@ def test_arms_that_are_one_have_no_difference(monkeypatch):
 
 def test_an_undecided_claim_says_what_it_would_have_seen():
     summed = statistics.paired([-3.0, 1.0, 4.0])
-    claim = Claim("X", "nobody", "a beats b", "none", DIGITS[0], "lsr", "lsrkd")
+    claim = Claim("X", "nobody", "a beats b", "none", ((1, DIGITS[0], "lsr"), (-1, DIGITS[0], "lsrkd")))
     judgement = Judgement(claim, "quick", statistics.verdict(summed, summed.p, 0.3), summed, summed.p)
     assert judgement.verdict.word == "undecided"
     assert f"would have shown {summed.detectable:.2f} with 80 % power" in judgement.sentence

@@ -8,7 +8,7 @@ import nbformat
 import pytest
 from click.testing import CliRunner
 
-from lsr_core import notebooks, objective
+from lsr_core import experiments, notebooks, objective
 from lsr_core.cli import main
 from lsr_core.execution import execute
 from lsr_core.runs import Run
@@ -185,3 +185,17 @@ def test_help_names_every_command():
     assert all(word in call("--help").stdout for word in ("notebooks", "runs", "tune", "bench"))
     done = subprocess.run([Path(sys.executable).with_name("lsr"), "--version"], capture_output=True, check=False)
     assert done.returncode == 0
+
+
+def test_claims_are_printed_with_verdict_effect_and_p(monkeypatch):
+    monkeypatch.setitem(experiments.PRESETS, "quick", experiments.Preset("quick", seeds=3))
+    said = call("claims", "--paper", "Müller 2019", "--json")
+    assert said.exit_code == 0, said.output
+    rows = [json.loads(line) for line in said.stdout.splitlines()]
+    assert [row["id"] for row in rows] == [f"{name}-{n}" for n in (100, 300) for name in ("B1", "M2a", "M2b")]
+    assert all(row["n"] == 3 and row["low"] <= row["mean"] <= row["high"] for row in rows)
+    plain = call("claims", "--paper", "Müller 2019")
+    assert all(row["verdict"] in plain.stdout for row in rows)
+    unknown = call("claims", "--paper", "Nobody 1999")
+    assert unknown.exit_code == 2
+    assert "unknown paper 'Nobody 1999'; there are " in unknown.stderr

@@ -176,7 +176,8 @@ def test_a_teacher_of_several_students_is_trained_once_and_answers_once(trained,
     in_training = [shape for widths, shape, training in forwards if training and widths == (64, 64, 64, 10)]
     assert in_training == [(6, 25, 64)] * 4  # two epochs of two steps of the students
     teachers = [shape for widths, shape, training in forwards if not training and widths == (64, 8, 10)]
-    assert teachers.count((3, 50, 64)) == 2  # on the training set: at the end of their own training, and to teach
+    # On the training set: at the end of their own training, plain and for sharpness (1 + 4), and once to teach.
+    assert teachers.count((3, 50, 64)) == 1 + 5 + 1
 
 
 def test_teachers_are_records_and_their_weights_are_kept(own_store, trained):

@@ -39,7 +39,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_the_issues_notebooks_are_there():
-    assert NAMES == ["index", "label_smoothing", "lsr_is_kd", "lsrkd", "many_losses"]
+    assert len(NAMES) == 17
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -120,7 +120,7 @@ def test_plain_papermill_works_from_any_folder(tmp_path):
 
 
 def test_unknown_names_and_parameters_are_refused_before_anything_runs(tmp_path):
-    with pytest.raises(InputError, match="unknown notebook 'label'; there are index, label_smoothing"):
+    with pytest.raises(InputError, match="unknown notebook 'label'; there are distillation, erased"):
         notebooks.run(["label"], {}, tmp_path)
     with pytest.raises(InputError, match="notebook 'lsrkd' has no parameter 'tau'; its parameters are preset, seeds"):
         notebooks.run(["lsrkd"], {"tau": 3}, tmp_path)

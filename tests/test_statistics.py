@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lsr_core import InputError
+from lsr_core import InputError, statistics
 from lsr_core.statistics import holm, mean_interval, paired, sign_flip_p, verdict
 
 DELTA = 0.3
@@ -141,3 +141,25 @@ def test_error_rates_on_simulated_nulls(capsys):
                 f"\nnull, sd {sd} points, n = {n}: families with a false verdict {wrong / studies:.4f}; words {shares}"
             )
         assert wrong / studies <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / studies)
+
+
+@pytest.mark.parametrize(("effect", "deviation"), [(0.5, 1.0), (1.0, 1.0), (0.2, 1.0), (3.0, 1.0)])
+def test_seeds_needed_have_the_power_that_they_promise(effect, deviation):
+    """Against scipy's noncentral t at the true spread, and one seed fewer has less."""
+    sample = np.random.default_rng(0).normal(size=1000)
+    sample *= deviation / sample.std(ddof=1)
+    n = statistics.seeds_needed(sample, effect)
+
+    def power(count):
+        threshold = stats.t.ppf(0.975, count - 1)
+        return stats.nct.sf(threshold, count - 1, effect / deviation * np.sqrt(count))
+
+    assert power(n) >= 0.77
+    assert n == 2 or power(n - 1) < 0.83
+
+
+def test_more_spread_needs_more_seeds_and_no_effect_is_refused():
+    values = np.random.default_rng(0).normal(size=60)
+    assert statistics.seeds_needed(values, 0.1) > statistics.seeds_needed(values, 0.3)
+    with pytest.raises(InputError, match="effect is 0; it must be above 0"):
+        statistics.seeds_needed(values, 0)

@@ -58,6 +58,11 @@ class Mixture:
         )
         return self.scale * self._unscaled
 
+    @property
+    def groups(self) -> torch.Tensor:
+        """The superclass of each class `[K]`."""
+        return torch.arange(self.classes) % self.superclasses
+
     def log_posterior(self, inputs: np.ndarray) -> np.ndarray:
         """$\\log p(k \\mid x)$ `[N, K]` of inputs `[N, D]`, exact by log-sum-exp; the classes are equally likely."""
         return log_softmax(inputs @ self.means.T - (self.means**2).sum(-1) / 2, axis=-1)

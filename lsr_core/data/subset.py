@@ -36,6 +36,12 @@ class Subset:
         """The whole data set's."""
         return self.source.fingerprint
 
+    @property
+    def groups(self) -> Tensor | None:
+        """The superclass of each class `[K]`, where the data set has some."""
+        groups = getattr(self.source, "groups", None)
+        return None if groups is None else groups[: self.classes]
+
     @cached_property
     def largest(self) -> int:
         """The most training examples that there are in these proportions."""

@@ -81,6 +81,10 @@ class StackedConvnet(nn.Module):
         return StackedConvnet(self.widths, self.classes, generators).to(self.head_weight)
 
     def forward(self, inputs: Tensor) -> Tensor:
+        return torch.baddbmm(self.head_bias, self.features(inputs), self.head_weight)
+
+    def features(self, inputs: Tensor) -> Tensor:
+        """What the last layer reads, `[S, B, H]`: the mean of each channel over the image."""
         count, side = len(self.head_weight), math.isqrt(inputs.shape[-1])
         maps = inputs.transpose(0, 1).unflatten(-1, (side, side))  # [B, S, side, side]: a run is a group of channels
         if not self.training and inputs.stride(0) == 0:  # the same images for all: one channel that each run reads
@@ -95,8 +99,7 @@ class StackedConvnet(nn.Module):
             )
             running = getattr(self, f"mean{layer}").view(-1), getattr(self, f"variance{layer}").view(-1)
             maps = batch_norm(maps, *running, scale.flatten(), shift.flatten(), self.training).relu()
-        pooled = maps.mean((-1, -2)).unflatten(1, (count, -1)).transpose(0, 1)
-        return torch.baddbmm(self.head_bias, pooled, self.head_weight)
+        return maps.mean((-1, -2)).unflatten(1, (count, -1)).transpose(0, 1)
 
 
 def _uniform(shape: Sequence[int], fan_in: int, generator: torch.Generator) -> Tensor:

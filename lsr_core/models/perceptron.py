@@ -79,6 +79,13 @@ class StackedPerceptron(nn.Module):
             outputs = torch.baddbmm(bias, outputs.relu_(), weight)
         return outputs
 
+    def features(self, inputs: Tensor) -> Tensor:
+        """What the last layer reads, `[S, B, H]`."""
+        outputs = inputs
+        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
+            outputs = torch.baddbmm(bias, outputs, weight).relu_()
+        return outputs
+
 
 def _initial(shape: tuple[int, int], generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Weight `[in, out]` and bias `[1, out]` of one layer."""
