@@ -190,7 +190,7 @@ _CARRIED = [
     Claim(
         "W2-100",
         WANG,
-        f"LsrKD beats LSR on a network where LSR does nothing (perceptron 32, {SMALL})",
+        f"LsrKD beats LSR on the network on which LSR gained least in tuning (perceptron 32, {SMALL})",
         "once_tuned",
         _versus(SMALL, "carried/lsrkd/32", "carried/lsr/32"),
         printed=_UNREAD,
@@ -701,7 +701,7 @@ def judge(
     families = {claim.paper for claim in CLAIMS if paper in (None, claim.paper) and chapter in (None, claim.chapter)}
     claims = [claim for claim in CLAIMS if claim.paper in families]
     results = collect([arm for claim in claims for arm in claim.arms], seeds, store)
-    differences = {claim: claim.values(results) for claim in claims}
+    differences = {claim: _measured(claim.values(results)) for claim in claims}
     summed = {claim: statistics.paired(values) for claim, values in differences.items()}
     adjusted = {}
     for family in dict.fromkeys(claim.paper for claim in claims):
@@ -726,6 +726,11 @@ def judge(
         for claim in claims
         if chapter in (None, claim.chapter)
     ]
+
+
+def _measured(values: np.ndarray) -> np.ndarray:
+    """The pairs that have the metric; n says how many. A diverged run has only those with a chance level."""
+    return values[np.isfinite(values)]
 
 
 def judge_identities(chapter: str | None = None) -> list[Judgement]:

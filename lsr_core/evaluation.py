@@ -1,6 +1,7 @@
 """What is measured of a stack of runs: a point of their curves, and everything at the end."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -15,6 +16,18 @@ CURVE_POINTS = 12
 CURVE_EXAMPLES = 1000  # of a larger test set, the first so many make the curves and the spreads
 CONFIDENCE = 0.8  # the mean largest probability at which erased information is compared beyond shrinkage
 RADIUS, DIRECTIONS = 0.5, 4  # of the perturbations that measure sharpness
+
+_AS_PRINTED = partial(metrics.erased_information, reading="vector_variance")
+_OF_LABEL = partial(metrics.erased_information, reading="std_true_class")
+_SPREADS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "uncertainty": lambda z, _: metrics.predictive_uncertainty(z),
+    "diversity": metrics.confidence_diversity,
+    "variance": metrics.confidence_variance,
+    "erased_vector": _AS_PRINTED,
+    "erased_std": _OF_LABEL,
+    "erased_vector_matched": _AS_PRINTED,
+    "erased_std_matched": _OF_LABEL,
+}
 
 
 class Outputs(NamedTuple):
@@ -51,11 +64,10 @@ def curve_point(validation: Tensor, test: Tensor, data: Split, before: Tensor | 
 def final_metrics(outputs: Outputs, data: Split, groups: Tensor | None) -> dict[str, Tensor]:
     """Every metric of the outputs, one value a run; the temperature is chosen on validation.
 
-    Spreads are given in single precision: the last bit of their double sums depends on the size of the stack.
-
-    `groups` `[K]` are the superclasses of the classes, where there are some.
+    `groups` `[K]` are the superclasses of the classes, where there are some. A run without an image of some class has
+    no spreads on training images.
     """
-    (train, validation, test), spreads = outputs, _SPREADS.items()
+    train, validation, test = outputs
     temperature = metrics.best_temperature(validation, one_hot(data.validation_labels, test.shape[-1]))
     final = {
         "train_accuracy": metrics.accuracy(train, data.train_labels),
@@ -67,13 +79,9 @@ def final_metrics(outputs: Outputs, data: Split, groups: Tensor | None) -> dict[
         "nll_scaled": metrics.nll(test, data.test_labels, temperature),
         "ece": metrics.ece(test, data.test_labels),
         "temperature": temperature,
-        **{
-            name: measure(test[:, :CURVE_EXAMPLES], data.test_labels[:CURVE_EXAMPLES]).float()
-            for name, measure in spreads
-        },
+        **_spreads(test[:, :CURVE_EXAMPLES], data.test_labels[:CURVE_EXAMPLES].expand(len(test), -1)),
+        **{f"train_{name}": values for name, values in _spreads(train, data.train_labels).items()},
     }
-    if bool(one_hot(data.train_labels, test.shape[-1]).any(-2).all()):  # each class has a mean in each run
-        final |= {f"train_{name}": measure(train, data.train_labels).float() for name, measure in spreads}
     if groups is not None:
         final["similar_mass"] = _mass_on_similar(test, data.test_labels, groups)
     if data.test_posterior is not None:
@@ -86,20 +94,19 @@ def final_metrics(outputs: Outputs, data: Split, groups: Tensor | None) -> dict[
     return final
 
 
-def _matched(logits: Tensor) -> Tensor:
-    """Logits softened or sharpened to one mean confidence."""
-    return logits / metrics.temperature_of_confidence(logits, CONFIDENCE)[..., None, None].to(logits)
+def _spreads(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """How outputs `[S, N, K]` spread over images; nan for a run of 3 images or whose labels `[S, N]` lack a class.
 
-
-_SPREADS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "uncertainty": lambda z, _: metrics.predictive_uncertainty(z),
-    "diversity": metrics.confidence_diversity,
-    "variance": metrics.confidence_variance,
-    "erased_vector": lambda z, y: metrics.erased_information(z, y, "vector_variance"),
-    "erased_std": lambda z, y: metrics.erased_information(z, y, "std_true_class"),
-    "erased_vector_matched": lambda z, y: metrics.erased_information(_matched(z), y, "vector_variance"),
-    "erased_std_matched": lambda z, y: metrics.erased_information(_matched(z), y, "std_true_class"),
-}
+    In single precision: the last bit of their double sums depends on the size of the stack.
+    """
+    complete = one_hot(labels, logits.shape[-1]).any(-2).all(-1) & (labels.shape[-1] > 3)
+    spreads = {name: torch.full((len(logits),), torch.nan) for name in _SPREADS}
+    if complete.any():
+        z, y = logits[complete], labels[complete]
+        matched = z / metrics.temperature_of_confidence(z, CONFIDENCE)[:, None, None].to(z)
+        for name, measure in _SPREADS.items():
+            spreads[name][complete] = measure(matched if name.endswith("_matched") else z, y).float()
+    return spreads
 
 
 def _moved(before: Tensor, now: Tensor) -> Tensor:

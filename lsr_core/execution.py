@@ -132,6 +132,9 @@ def _take_up(works: Sequence[_Work], store: Store, weights: Weights) -> None:
         keys = [run.key for run in checkpoint.runs]
         if wanted.keys().isdisjoint(keys) and not all(key in store for key in keys):
             continue
+        taught = [run.teacher for run in checkpoint.runs if isinstance(run.teacher, TrainedTeacher)]
+        if not all(weights.path(teacher.run.key, teacher.after).exists() for teacher in taught):
+            continue  # the wanted ones start again, with teachers of their own
         with Claims(store) as claims:
             if all(claims.take(key) for key in keys):
                 if all(wanted[key].is_done(store, weights) if key in wanted else key in store for key in keys):
@@ -223,5 +226,6 @@ def _helpers(runs: Sequence[Run], store: Store, workers: int) -> Iterator[None]:
 
 
 def _help() -> None:
-    runs, store = pickle.load(sys.stdin.buffer)
-    execute(runs, store)
+    with suppress(KeyboardInterrupt):  # the process that asked for help says it
+        runs, store = pickle.load(sys.stdin.buffer)
+        execute(runs, store)

@@ -136,3 +136,17 @@ def test_an_undecided_claim_says_what_it_would_have_seen():
 
 def test_p_values_are_printed_as_papers_do():
     assert [claims.format_p(p) for p in (None, 1.0, 0.04123, 0.00001)] == ["–", "1", ".0412", "< .0001"]
+
+
+def test_pairs_without_the_metric_are_left_out_and_n_says_so(monkeypatch):
+    claim = next(c for c in CLAIMS if c.id == "Z5a-100")
+    monkeypatch.setattr(claims, "CLAIMS", (claim,))
+    real = experiments.Results.values
+
+    def one_missing(self, arm, metric):
+        return np.where(np.arange(len(self.seeds)) == 1, np.nan, real(self, arm, metric))
+
+    monkeypatch.setattr(experiments.Results, "values", one_missing)
+    (judgement,) = claims.judge([0, 1, 2, 3])
+    assert judgement.differences.n == 3
+    assert math.isfinite(judgement.differences.mean)

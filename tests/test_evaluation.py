@@ -3,9 +3,9 @@ import math
 import pytest
 import torch
 
-from lsr_core import metrics, objective, training
+from lsr_core import metrics, objective
 from lsr_core.data import dataset
-from lsr_core.evaluation import CONFIDENCE, RADIUS, Outputs, _direction, curve_point, final_metrics, sharpness
+from lsr_core.evaluation import CONFIDENCE, Outputs, _direction, curve_point, final_metrics, sharpness
 from lsr_core.models import Convnet, Perceptron
 from lsr_core.runs import Run, stream
 from lsr_core.schedules import Schedule
@@ -62,11 +62,17 @@ def test_moved_is_the_divergence_from_the_point_before(trained):
     )
 
 
-def test_a_class_without_an_image_leaves_only_training_metrics_out():
-    stack = _Stack([Run("digits", 9, objective("lsr"), Schedule(0.1, epochs=1), 0)], torch.float32)
-    (outcome,) = stack.train()
-    assert "train_erased_std" not in outcome.metrics
-    assert math.isfinite(outcome.metrics["erased_std"])
+def test_a_run_without_an_image_of_some_class_lacks_its_own_training_spreads_alone():
+    """25 random digits often lack a class; what a run has does not depend on its mates."""
+    runs = [Run("digits", 25, objective("lsr"), Schedule(0.1, epochs=1), seed) for seed in range(6)]
+    complete = [len(set(dataset("digits").split(25, seed).train_labels.tolist())) == 10 for seed in range(6)]
+    assert {True, False} == set(complete)
+    outcomes = train(runs)
+    assert [outcome.metrics["train_erased_std"] is not None for outcome in outcomes] == complete
+    assert all(math.isfinite(outcome.metrics["erased_std"]) for outcome in outcomes)
+    assert outcomes == [train([run])[0] for run in runs]
+    (few,) = train([Run("digits/first-2", 3, objective("lsr"), Schedule(0.1, epochs=1), 0)])
+    assert few.metrics["train_diversity"] is None
 
 
 def test_mass_on_similar_classes_counts_their_share_of_what_is_wrong():
@@ -105,7 +111,6 @@ def test_sharpness_moves_every_unit_by_its_own_norm(network):
             incoming = (1,) if weight.ndim == 3 else tuple(range(2, weight.ndim))
             norms = [w.square().sum(incoming) for w in (moved, weight)]
             torch.testing.assert_close(*norms)
-    assert 0 < RADIUS < 1
 
 
 def test_a_scale_of_the_layers_that_changes_nothing_leaves_sharpness_alone():
@@ -128,4 +133,3 @@ def test_final_metrics_are_the_outcomes(trained):
     final = final_metrics(outputs, stack.data, None)
     for name, values in final.items():
         assert [o.metrics[name] for o in outcomes] == pytest.approx(values.tolist(), rel=1e-5), name
-    assert training.THREADS == 1

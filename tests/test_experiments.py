@@ -70,6 +70,28 @@ def test_a_diverged_run_counts_at_chance_level():
     np.testing.assert_allclose(results.values(DOOMED, "ece"), 0.9)
 
 
+def test_a_metric_without_a_chance_level_is_missing_not_made_up():
+    results = experiments.collect([DOOMED, CE], [0, 1])
+    assert np.isnan(results.values(DOOMED, "diversity")).all()
+    assert np.isfinite(results.values(CE, "diversity")).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("lsrr", "unknown arm 'lsrr'; there are cross-entropy, lsr"),
+        ("taught/0.1", "arm 'taught/0.1' cannot be made; its parts are not those of 'taught'"),
+        ("stage/late", "arm 'stage/late' cannot be made"),
+        ("carried/lsr/9", "arm 'carried/lsr/9' cannot be made"),
+        ("carried/nothing/32", "method 'nothing' is not tuned on digits, n = 100"),
+        ("generation-x", "unknown arm 'generation-x'"),
+    ],
+)
+def test_an_arm_that_cannot_be_is_one_sentence(name, message):
+    with pytest.raises(InputError, match=message):
+        experiments.arm(DIGITS[0], name)
+
+
 def test_the_table_holds_what_scipy_computes():
     results = experiments.collect([CE, LSR, DOOMED], range(4))
     arms = {"cross-entropy": CE, "lsr": LSR, "doomed": DOOMED}
