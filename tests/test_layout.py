@@ -27,6 +27,7 @@ ORDER = [
     "memory",
     "objectives",
     "released",
+    "printed",
     "identities",
     "data",
     "models",
