@@ -306,7 +306,6 @@ _ASSOCIATED = [
         "generations",
         _versus(SMALL, "generation-1", "generation-0"),
         "association",
-        printed="tables not at hand",
         estimator=_gain_with_diversity,
     )
 ]
@@ -363,7 +362,6 @@ _CLUSTERS = _pairs(
         "cross-entropy",
         "similar_distance",
         "better",
-        "stated, not printed",
     ),
 )
 
@@ -382,7 +380,6 @@ _INFORMATION = [
         "erased_information",
         _versus(SMALL, "lsr", "cross-entropy"),
         "information",
-        printed="drawn, not printed",
         estimator=_nearer_to_log_2,
     )
 ]
