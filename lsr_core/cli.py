@@ -166,6 +166,25 @@ def claims(preset: str, paper: str | None, as_json: bool) -> None:
 
 
 @main.command()
+@click.option("--shape", default="3,32,32", show_default=True, help="Channels, height and width of the images.")
+@click.option("--classes", type=int, default=100, show_default=True, help="Classes to tell apart.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def models(shape: str, classes: int, as_json: bool) -> None:
+    """Networks for images: parameters, and multiply-adds of one image's forward pass."""
+    from . import models as networks
+
+    for name in networks.ARCHITECTURES:
+        network = networks.ImageNetwork(name)
+        cost = networks.cost(network, _literal(shape), classes)
+        sizes = {size: getattr(network, size) for size in ("width", "depth")}
+        if as_json:
+            click.echo(json.dumps({"architecture": name, **sizes, **vars(cost)}))
+        else:
+            counts = f"{cost.parameters:12,} parameters {cost.multiply_adds:14,} multiply-adds"
+            click.echo(f"{name:12} {counts}  {_numbers(sizes)}".rstrip())
+
+
+@main.command()
 @click.argument("method")
 @click.option("--preset", default="quick", show_default=True)
 @click.option("--write", is_flag=True, help="Replace the published trials by these.")

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from lsr_core import experiments, notebooks, objective
 from lsr_core.cli import main
 from lsr_core.execution import execute
+from lsr_core.models import ARCHITECTURES, Cost, ImageNetwork, cost
 from lsr_core.runs import Run
 from lsr_core.schedules import Schedule
 
@@ -67,9 +68,30 @@ def test_the_notebooks_are_listed_with_their_parameters():
     assert 'preset = "quick"' in listed
 
 
+def test_networks_are_listed_with_their_cost():
+    lines = call("models").stdout.splitlines()
+    rows = [json.loads(line) for line in call("models", "--json").stdout.splitlines()]
+    assert [line.split()[0] for line in lines] == [row["architecture"] for row in rows] == list(ARCHITECTURES)
+    for line, row in zip(lines, rows, strict=True):
+        network = ImageNetwork(row["architecture"], row["width"], row["depth"])
+        assert cost(network, (3, 32, 32), 100) == Cost(row["parameters"], row["multiply_adds"])
+        assert f" {row['parameters']:,} parameters" in line
+        assert f" {row['multiply_adds']:,} multiply-adds" in line
+    (wide,) = (line for line in lines if line.startswith("wide_resnet"))
+    assert wide.endswith("width=10 depth=28")
+
+
+def test_networks_are_listed_for_images_of_ones_own():
+    lines = call("models", "--json", "--shape", "1,28,28", "--classes", "10").stdout.splitlines()
+    (row,) = (json.loads(line) for line in lines if '"resnet8"' in line)
+    assert cost(ImageNetwork("resnet8"), (1, 28, 28), 10) == Cost(row["parameters"], row["multiply_adds"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("models", "--shape", "3,32"), "shape is (3, 32); plain_cnn takes (C, H, W) of square images"),
+        (("models", "--classes", "1"), "classes is 1; it must be a whole number, 2 or above"),
         (("notebooks", "run", "nothing"), "unknown notebook 'nothing'; there are"),
         (("notebooks", "run", "lsrkd", "-p", "tau", "3"), "notebook 'lsrkd' has no parameter 'tau'"),
         (("notebooks", "run", "lsrkd", "-p", "preset", "slow"), "unknown preset 'slow'; there is quick"),
