@@ -35,7 +35,7 @@ from .statistics import PROVED, REFUTED, Kind, Paired, Verdict
 YUAN, WANG, ZHANG, SHEN = "Yuan 2020", "Wang 2020, 2021", "Zhang & Sabuncu 2020", "Shen 2021"
 MULLER, NEIGHBOURS, OWN = "Müller 2019", "neighbours", "this study"
 
-Estimator = Callable[[Results, Setting], np.ndarray]
+Estimator = Callable[[Results, Setting], np.ndarray | Paired]
 Term = tuple[float, Setting, str]
 
 
@@ -44,7 +44,8 @@ class Claim:
     """A weighted sum of arms' values on a metric, seed by seed, is positive (or near zero); `chapter` is its notebook.
 
     The arms are named as in `experiments.arm`. Most claims have two `terms`, a method and its control; an interaction
-    has four. An `estimator` makes the values, one a seed, from the arms' records where a sum does not.
+    has four. An `estimator` makes the values, one a seed, from the arms' records where a sum does not; an association
+    is summed up by its own.
     """
 
     id: str
@@ -66,8 +67,8 @@ class Claim:
         """The arms that are compared."""
         return [arm(setting, name) for _, setting, name in self.terms]
 
-    def values(self, results: Results) -> np.ndarray:
-        """One value a seed in the metric's unit, positive where the claim says so."""
+    def values(self, results: Results) -> np.ndarray | Paired:
+        """One value a seed in the metric's unit, positive where the claim says so; an association summed up."""
         measure = MEASURES[self.metric]
         if self.estimator is not None:
             return self.estimator(results, self.terms[0][1])
@@ -281,6 +282,33 @@ _GENERATIONS = _pairs(
     ("Z5a", "LSR raises predictive uncertainty", "lsr", "cross-entropy", "uncertainty", "better"),
     ("Z5b", "LSR leaves confidence diversity alone", "lsr", "cross-entropy", "diversity", "comparable"),
 )
+
+
+def _gain_with_diversity(results: Results, setting: Setting) -> Paired:
+    """Across seeds, the first generation's gain with its teacher's diversity, given the teacher's uncertainty.
+
+    Given the teacher's accuracy too: the gain is over the teacher, so that a lucky teacher has little to give.
+    """
+    student, taught = (arm(setting, f"generation-{number}") for number in (1, 0))
+    diversity, uncertainty, accuracy = (
+        results.values(taught, metric) for metric in ("diversity", "uncertainty", "accuracy")
+    )
+    gain = results.differences(student, taught, "accuracy")
+    known = np.isfinite([gain, diversity, uncertainty, accuracy]).all(0)
+    return statistics.association(gain[known], diversity[known], [uncertainty[known], accuracy[known]])
+
+
+_ASSOCIATED = [
+    Claim(
+        "Z4-100",
+        ZHANG,
+        f"the gain goes with the teacher's diversity, given its uncertainty and accuracy ({SMALL})",
+        "generations",
+        _versus(SMALL, "generation-1", "generation-0"),
+        "association",
+        estimator=_gain_with_diversity,
+    )
+]
 _INSTANCES = [
     *_pairs(
         ZHANG,
@@ -323,6 +351,38 @@ _ERASED = _pairs(
     ("S2", "erasure remains at equal confidence", "lsr", "cross-entropy", "erased_vector_matched", "better"),
     ("S9", "longer training erases too", "long/cross-entropy", "cross-entropy", "erased_std", "better"),
 )
+_CLUSTERS = _pairs(
+    SHEN,
+    "erased_information",
+    [MIXTURES[1]],
+    (
+        "S3",
+        "LSR moves the clusters of similar classes apart",
+        "lsr",
+        "cross-entropy",
+        "similar_distance",
+        "better",
+    ),
+)
+
+
+def _nearer_to_log_2(results: Results, setting: Setting) -> np.ndarray:
+    """How much nearer to log 2 label smoothing takes the mutual information than cross-entropy does."""
+    smoothed, plain = (results.values(arm(setting, name), "information") for name in ("lsr", "cross-entropy"))
+    return abs(plain - np.log(2)) - abs(smoothed - np.log(2))
+
+
+_INFORMATION = [
+    Claim(
+        "M3-100",
+        MULLER,
+        f"LSR takes the information between image and logits towards log 2 ({SMALL})",
+        "erased_information",
+        _versus(SMALL, "lsr", "cross-entropy"),
+        "information",
+        estimator=_nearer_to_log_2,
+    )
+]
 _BETTER_TEACHER = _pairs(
     SHEN,
     "weak_teachers",
@@ -448,9 +508,10 @@ CLAIMS: tuple[Claim, ...] = (
         *_LOSS_SCALE,
         *_VIRTUAL,
         *_GENERATIONS,
+        *_ASSOCIATED,
         *_INSTANCES,
     ),
-    *(*_ERASED, *_BETTER_TEACHER, *_SMOOTHED_TEACHERS, *_TAILS, *_LADDER, *_TRUTH, *_HABITS),
+    *(*_ERASED, *_CLUSTERS, *_INFORMATION, *_BETTER_TEACHER, *_SMOOTHED_TEACHERS, *_TAILS, *_LADDER, *_TRUTH, *_HABITS),
 )
 
 
@@ -467,14 +528,14 @@ class Untested:
 UNTESTED: tuple[Untested, ...] = (
     Untested("W3", WANG, "LsrKD costs nothing", "a ratio of times, measured in the chapter on carried constants"),
     Untested("W12", WANG, "LSR-OS-TC beats LSR on audio", "needs the audio features of the desktop preset"),
-    Untested("Z4", ZHANG, "the gain goes with diversity", "an association, with an interval of its own in its chapter"),
-    Untested("S3", SHEN, "similar classes' clusters move apart", "records of this preset hold no features"),
     Untested("S11", SHEN, "a smoothed teacher serves binary students", "needs binary networks"),
     Untested("S12", SHEN, "a smoothed teacher serves translation", "needs a translation model"),
-    Untested(
-        "M3", MULLER, "mutual information falls towards log 2", "records of this preset hold no augmented outputs"
-    ),
 )
+
+
+def arms_of(chapter: str) -> list[Arm]:
+    """The arms that a chapter's claims compare."""
+    return list(dict.fromkeys(arm for claim in CLAIMS if claim.chapter == chapter for arm in claim.arms))
 
 
 def judge(
@@ -491,9 +552,10 @@ def judge(
     preset(preset_name)
     families = {claim.paper for claim in CLAIMS if paper in (None, claim.paper) and chapter in (None, claim.chapter)}
     claims = [claim for claim in CLAIMS if claim.paper in families]
-    results = collect([arm for claim in claims for arm in claim.arms], seeds, store)
-    differences = {claim: _measured(claim.values(results)) for claim in claims}
-    summed = {claim: statistics.paired(values) for claim, values in differences.items()}
+    results = collect([arm for claim in claims for arm in claim.arms], seeds, store=store)
+    summed, flips = {}, {}
+    for claim in claims:
+        summed[claim], flips[claim] = _summed(claim.values(results))
     adjusted = {}
     for family in dict.fromkeys(claim.paper for claim in claims):
         members = [claim for claim in claims if claim.paper == family]
@@ -511,7 +573,7 @@ def judge(
             ),
             summed[claim],
             adjusted[claim],
-            statistics.sign_flip_p(differences[claim]),
+            flips[claim],
             exploratory=is_exploratory(preset_name, seeds),
         )
         for claim in claims
@@ -519,9 +581,15 @@ def judge(
     ]
 
 
-def _measured(values: np.ndarray) -> np.ndarray:
-    """The pairs that have the metric; n says how many. A diverged run has only those with a chance level."""
-    return values[np.isfinite(values)]
+def _summed(values: np.ndarray | Paired) -> tuple[Paired, float | None]:
+    """The pairs that have the metric, summed up (n says how many), and their sign-flip p.
+
+    A diverged run has only metrics with a chance level.
+    """
+    if isinstance(values, Paired):
+        return values, None
+    measured = values[np.isfinite(values)]
+    return statistics.paired(measured), statistics.sign_flip_p(measured)
 
 
 def judge_identities(chapter: str | None = None) -> list[Judgement]:

@@ -2,18 +2,23 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import product
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.functional import one_hot
+from torch.nn.functional import one_hot, pad
 
 from . import metrics
 from .data import Split
 
 CURVE_POINTS = 12
 CURVE_EXAMPLES = 1000  # of a larger test set, the first so many make the curves and the spreads
+EXAMPLES_OF_CLASS = 10  # training images of each of two classes whose logits tell how much of an example is left
+STEPS = ((0, 0), (0, 1), (1, 0), (0, -1), (-1, 0))  # its augmentations: the image moved by a quarter of a pixel
+SHARE = 0.25  # a whole pixel of eight leaves hardly the same digit
+PLANE = 3  # the first so many classes span the plane that is drawn
 CONFIDENCE = 0.8  # the mean largest probability at which erased information is compared beyond shrinkage
 RADIUS, DIRECTIONS = 0.5, 4  # of the perturbations that measure sharpness
 
@@ -119,6 +124,71 @@ def _mass_on_similar(logits: Tensor, labels: Tensor, groups: Tensor) -> Tensor:
     wrong = logits.softmax(-1) * (1 - one_hot(labels, logits.shape[-1]))
     similar = (groups[labels][..., None] == groups).to(wrong)
     return ((wrong * similar).sum((-1, -2)) / wrong.sum((-1, -2))).double()
+
+
+def cluster_metrics(features: Tensor, labels: Tensor, groups: Tensor) -> dict[str, Tensor]:
+    """Distances between class centres of features `[S, N, H]`, in units of the scatter around them (Shen 2021 §3).
+
+    Of classes of one superclass, and of different ones; `groups` `[K]` are the superclasses.
+    """
+    centres = metrics.class_means(features, labels, len(groups))
+    scatter = (features - centres[:, labels]).square().sum(-1).mean(-1).sqrt().double()
+    similar, other = metrics.cluster_distances(features, labels, groups)
+    return {"similar_distance": similar / scatter, "other_distance": other / scatter}
+
+
+def two_classes(labels: Tensor) -> Tensor:
+    """Places `[S, 20]` in labels `[S, N]` of ten examples of each of a run's two largest classes; −1 where too few."""
+    largest = (
+        one_hot(labels, max(2, int(labels.max()) + 1)).sum(-2).sort(dim=-1, descending=True, stable=True).indices[:, :2]
+    )
+    places = torch.full((len(labels), 2, EXAMPLES_OF_CLASS), -1)
+    for i, j in product(range(len(labels)), range(2)):
+        found = (labels[i] == largest[i, j]).nonzero()[:EXAMPLES_OF_CLASS, 0]
+        places[i, j, : len(found)] = found
+    return places.flatten(1)
+
+
+def shifted(images: Tensor, side: int) -> Tensor:
+    """Images `[S, N, side²]` in five positions, one after the other: `[S, 5N, side²]`; zeros come in at the edges.
+
+    A part of a pixel is moved by linear interpolation.
+    """
+    square = images.unflatten(-1, (side, side))
+    padded = pad(square, (1, 1, 1, 1))
+    moved = [padded[..., 1 + i : 1 + i + side, 1 + j : 1 + j + side] for i, j in STEPS]
+    return torch.cat([square.lerp(whole, SHARE).flatten(-2) for whole in moved], 1)
+
+
+class Followed(NamedTuple):
+    """What Müller 2019 follows along training: 20 images of two classes in five positions."""
+
+    inputs: Tensor  # [S, 100, D]
+    labels: Tensor  # [S, 20]
+    enough: Tensor  # [S], whether the run has so many
+
+    @classmethod
+    def of(cls, data: Split, side: int) -> "Followed":
+        """Those of training data `[S, N, side²]`."""
+        places = two_classes(data.train_labels)
+        chosen = places.clamp_min(0)
+        images = data.train_inputs.gather(1, chosen[..., None].expand(-1, -1, side**2))
+        return cls(shifted(images, side), data.train_labels.gather(1, chosen), (places >= 0).all(-1))
+
+    def information(self, logits: Tensor) -> Tensor:
+        """Between an image and the difference of the two classes' logits `[S, 100, K]`, in nats; nan where too few."""
+        classes = self.labels[:, [0, -1]]
+        first, second = logits.gather(-1, classes[:, None].expand(-1, logits.shape[1], -1)).unbind(-1)
+        told = metrics.mutual_information((first - second).unflatten(1, (len(STEPS), -1)).mT)
+        return told.float().where(self.enough, torch.nan)
+
+
+def plane(features: Tensor, labels: Tensor, templates: Tensor) -> list[list[float]]:
+    """Rows x, y, class of features `[N, H]` of the first three classes, on the plane of their `templates` `[3, H]`."""
+    shown = labels < PLANE
+    points = metrics.class_plane(features[shown], templates)
+    rows = zip(points.tolist(), labels[shown].tolist(), strict=True)
+    return [[round(x, 3), round(y, 3), label] for (x, y), label in rows]
 
 
 @torch.no_grad()

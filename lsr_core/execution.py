@@ -161,7 +161,7 @@ def _train(
     for run, outcome in zip(stack, outcomes, strict=True):
         if run.key not in store:
             measured = (outcome.metrics, outcome.curves, outcome.diverged_at)
-            store.put(Record(run.canonical(), *measured, round(seconds, 6), made))
+            store.put(Record(run.canonical(), *measured, round(seconds, 6), made, outcome.planes))
         claims.release(run.key)
     checkpoint.remove()
 

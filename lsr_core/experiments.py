@@ -24,6 +24,7 @@ from .runs import ExactPosterior, Run, TrainedTeacher
 from .schedules import Schedule
 
 TUNING_SEEDS = range(1000, 1030)  # never used for verdicts
+SWEEP_SEEDS = 20  # of an arm on which no claim rests: it shows a shape and decides nothing
 _TUNED_FILE = Path(__file__).with_name("tuned_quick.jsonl")
 
 
@@ -87,10 +88,10 @@ class ArmTeacher:
 
 
 class Results:
-    """The records of arms, seed by seed."""
+    """The records of arms, seed by seed; all arms begin with the same seeds."""
 
-    def __init__(self, records: dict[Arm, list[Record]], seeds: Sequence[int]) -> None:
-        self._records, self.seeds = records, seeds
+    def __init__(self, records: dict[Arm, list[Record]]) -> None:
+        self._records = records
 
     def values(self, arm: Arm, metric: str) -> np.ndarray:
         """One value a seed. A diverged run counts at chance level: accuracy 1/K, likelihood of the uniform guess.
@@ -102,8 +103,14 @@ class Results:
         return np.array([chance[metric] if value is None else value for value in measured])
 
     def differences(self, arm: Arm, control: Arm, metric: str) -> np.ndarray:
-        """Arm minus control, one value a seed."""
-        return self.values(arm, metric) - self.values(control, metric)
+        """Arm minus control, one value for each seed that both have."""
+        pairs = zip(self.values(arm, metric), self.values(control, metric), strict=False)
+        return np.array([value - other for value, other in pairs])
+
+    def counted(self, *lines: dict[str, dict[float, Arm]]) -> str:
+        """How many seeds the arms of some lines have, for a caption: `20`, or `20 to 60`."""
+        counts = sorted({len(self._records[arm]) for arm in flat(*lines)})
+        return " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
 
     def diverged(self, arm: Arm) -> float:
         """The share of the arm's runs that diverged."""
@@ -119,11 +126,17 @@ class Results:
         return self._records[arm]
 
 
-def collect(arms: Iterable[Arm], seeds: Sequence[int], store: Store | None = None, workers: int = 1) -> Results:
-    """Results of all arms for all seeds, trained where they are missing, by so many processes."""
-    arms = list(dict.fromkeys(arms))
-    records = iter(execute([run for arm in arms for run in arm.runs(seeds)], store, workers))
-    return Results({arm: [next(records) for _ in seeds] for arm in arms}, seeds)
+def collect(
+    arms: Iterable[Arm],
+    seeds: Sequence[int],
+    sweeps: Iterable[Arm] = (),
+    store: Store | None = None,
+    workers: int = 1,
+) -> Results:
+    """Results of arms for all seeds and of `sweeps` for the first 20, trained where missing, by so many processes."""
+    wanted = {**dict.fromkeys(sweeps, seeds[:SWEEP_SEEDS]), **dict.fromkeys(arms, seeds)}
+    records = iter(execute([run for arm, own in wanted.items() for run in arm.runs(own)], store, workers))
+    return Results({arm: [next(records) for _ in own] for arm, own in wanted.items()})
 
 
 def preset(name: str) -> Preset:
@@ -256,7 +269,7 @@ def tune(name: str, setting: Setting, store: Store | None = None, workers: int =
     """
     require(name in TRIALS, f"unknown method {name!r}; there are trials for {', '.join(TRIALS)}")
     arms = [trial.arm(setting, _teacher_of(name)) for trial in TRIALS[name]]
-    results = collect(arms, TUNING_SEEDS, store, workers)
+    results = collect(arms, TUNING_SEEDS, (), store, workers)
     return [
         {
             "data": setting.data,
@@ -283,7 +296,16 @@ def best_trial(rows: Sequence[dict[str, object]]) -> dict[str, object]:
 
 def tuned_rows() -> list[dict[str, object]]:
     """All trials with their validation figures, as published beside this file (`lsr tune` makes them anew)."""
-    return [json.loads(line) for line in _TUNED_FILE.read_text().splitlines()]
+    return [row for rows in _tuned().values() for row in rows]
+
+
+@cache
+def _tuned() -> dict[tuple[str, int, str], list[dict[str, object]]]:
+    """The published rows by data set, training-set size and method."""
+    found: dict[tuple[str, int, str], list[dict[str, object]]] = {}
+    for row in map(json.loads, _TUNED_FILE.read_text().splitlines()):
+        found.setdefault((row["data"], row["train"], row["method"]), []).append(row)
+    return found
 
 
 def write_tuned_rows(rows: Sequence[dict[str, object]]) -> Path:
@@ -297,14 +319,15 @@ def write_tuned_rows(rows: Sequence[dict[str, object]]) -> Path:
     order = {(s.data, s.train, method): i for i, (s, method) in enumerate(product(SETTINGS, TRIALS))}
     lines = [json.dumps(row) for row in sorted([*kept, *rows], key=lambda row: order[place(row)])]
     _TUNED_FILE.write_text("\n".join(lines) + "\n")
-    tuned.cache_clear()
+    for read in (_tuned, tuned, arm):
+        read.cache_clear()
     return _TUNED_FILE
 
 
 @cache
 def tuned(setting: Setting, method: str) -> Arm:
     """A method's arm with the constants that validation chose; raises `InputError` where none were tuned."""
-    rows = [r for r in tuned_rows() if (r["data"], r["train"], r["method"]) == (setting.data, setting.train, method)]
+    rows = _tuned().get((setting.data, setting.train, method), [])
     require(bool(rows), f"method {method!r} is not tuned on {setting}; run `lsr tune {method}`")
     row = best_trial(rows)
     method_name = method.partition(":")[0]
@@ -676,6 +699,12 @@ MEASURES: dict[str, Measure] = {
     "train_erased_std": Measure("std on training images", "", 1, 0.005, higher_is_better=False, digits=4),
     "similar_mass": Measure("share of wrong mass on similar classes", "points", 100, 0.5, True, digits=2),
     "moved": Measure("divergence from its past", "nats", 1, 0.01, higher_is_better=False, digits=3),
+    # Centres are a scatter or two apart. A rank correlation of .1 is a small one in Cohen's convention.
+    "similar_distance": Measure("distance of similar classes", "scatters", 1, 0.05, higher_is_better=True, digits=3),
+    "other_distance": Measure("distance of other classes", "scatters", 1, 0.05, higher_is_better=True, digits=3),
+    "information": Measure("mutual information", "nats", 1, 0.02, higher_is_better=False, digits=3),
+    "association": Measure("partial rank correlation", "", 1, 0.1, higher_is_better=True, digits=2),
+    "variance": Measure("confidence variance", "", 1, 0.005, higher_is_better=True, digits=4),
     "sharpness": Measure("sharpness", "nats", 1, 0.02, higher_is_better=False, digits=3),
 }
 
@@ -687,7 +716,7 @@ def table(results: Results, arms: dict[str, Arm], control: str, metrics: Sequenc
     """
     rows = []
     for label, arm in arms.items():
-        row: dict[str, object] = {"arm": label, "n": len(results.seeds)}
+        row: dict[str, object] = {"arm": label, "n": len(results.records(arm))}
         for metric in metrics:
             measure = MEASURES[metric]
             row[measure.label] = f"{measure.scale * results.values(arm, metric).mean():.{measure.digits}f}"
@@ -695,7 +724,7 @@ def table(results: Results, arms: dict[str, Arm], control: str, metrics: Sequenc
             change, *interval = statistics.mean_interval(differences)
             row[f"Δ {measure.change} [95 %]"] = "–" if label == control else signed(change, interval, measure.digits)
         row["training accuracy, %"] = f"{100 * results.values(arm, 'train_accuracy').mean():.1f}"
-        row["diverged"] = round(results.diverged(arm) * len(results.seeds))
+        row["diverged"] = round(results.diverged(arm) * len(results.records(arm)))
         rows.append(row)
     return pd.DataFrame(rows).set_index("arm")
 

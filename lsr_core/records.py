@@ -7,7 +7,7 @@ import platform
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,8 @@ _SUFFIX = ".json"
 class Record:
     """What is kept of one finished run: its canonical form, what it measured, and where and how it was made.
 
-    Accuracies, ECE are fractions, likelihoods and divergences nats, `seconds` the run's share of its stack's time.
+    Accuracies, ECE are fractions, likelihoods and divergences nats, `seconds` the run's share of its stack's time,
+    `planes` rows (x, y, class) of features that are drawn.
     """
 
     run: dict[str, Any]
@@ -36,6 +37,7 @@ class Record:
     diverged_at: int | None
     seconds: float
     made: dict[str, Any]
+    planes: dict[str, list[list[float]]] = field(default_factory=dict)
 
     @property
     def key(self) -> str:

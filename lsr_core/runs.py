@@ -14,7 +14,7 @@ from .models import Convnet, Perceptron
 from .objectives import Fixed, Objective, describe, objective
 from .schedules import Schedule
 
-NUMERICS = 4  # raised when a change of the code changes results
+NUMERICS = 5  # raised when a change of the code changes results
 _NETWORKS = {"perceptron": Perceptron, "convnet": Convnet}
 
 

@@ -1,6 +1,6 @@
 """The schedule of a training run: how long, with which steps, and what of the weights is kept."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import cos, pi
 from typing import Any, Literal, get_args
 
@@ -82,7 +82,7 @@ class Schedule:
     def canonical(self) -> dict[str, Any]:
         """Every constant, as plain values."""
         whole = ("epochs", "batch_size", "nesterov", "warmup", "stop")
-        values = {**asdict(self), "milestones": list(self.milestones)}
+        values = {**vars(self), "milestones": list(self.milestones)}
         return {
             name: float(value) if isinstance(value, int) and name not in whole else value
             for name, value in values.items()

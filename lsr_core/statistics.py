@@ -26,6 +26,7 @@ POWER = 0.8
 MOST_DIVERGED = 0.1
 _FLIP_FROM, _FLIP_EXACT_TO, _FLIP_DRAWS = 6, 14, 100_000
 _MOST_SEEDS = 2**20
+_NEARLY_ONE = 1 - 1e-12
 
 Kind = Literal["better", "comparable", "comparable or better"]
 REPRODUCED, CONTRADICTED, NEGLIGIBLE, UNDECIDED = "reproduced", "contradicted here", "negligible", "undecided"
@@ -73,6 +74,30 @@ def paired(differences: ArrayLike) -> Paired:
         p=p,
         detectable=float(error) * _detectable(len(d)),
     )
+
+
+def association(first: ArrayLike, second: ArrayLike, given: Sequence[ArrayLike] = ()) -> Paired:
+    """Partial Spearman correlation of two quantities `[n]` given others, summed up as differences are.
+
+    Ranks are freed of a linear function of the given ones' ranks; intervals and p are Fisher's, with the variance
+    1.06/(n − 3 − k) of rank correlations (Fieller et al. 1957). Fewer than k + 5 values tell nothing.
+    """
+    values = np.array([first, second, *given], dtype=np.float64)
+    n, k = values.shape[1], len(given)
+    if n < k + 5:
+        return Paired(n, 0.0, (-1.0, 1.0), (-1.0, 1.0), p=1.0, detectable=1.0)
+    a, b, *held = stats.rankdata(values, axis=1)
+    design = np.column_stack([np.ones(n), *held])
+    left = [rank - design @ np.linalg.lstsq(design, rank, rcond=None)[0] for rank in (a, b)]
+    spread = np.linalg.norm(left[0]) * np.linalg.norm(left[1])
+    rho = float(np.clip(left[0] @ left[1] / spread, -1, 1)) if spread > 1e-9 else 0.0
+    error, middle = np.sqrt(1.06 / (n - 3 - k)), np.arctanh(np.clip(rho, -_NEARLY_ONE, _NEARLY_ONE))
+    ends = [
+        tuple(map(float, np.tanh(middle + np.array([-1, 1]) * stats.norm.ppf((1 + level) / 2) * error)))
+        for level in (0.95, 0.90)
+    ]
+    found = float(np.tanh(error * (stats.norm.ppf(1 - ALPHA / 2) + stats.norm.ppf(POWER))))
+    return Paired(n, rho, *ends, p=float(2 * stats.norm.sf(abs(middle) / error)), detectable=found)
 
 
 def seeds_needed(differences: ArrayLike, effect: float) -> int:

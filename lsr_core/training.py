@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,13 +14,25 @@ from torch.func import functional_call
 from ._errors import require
 from .checkpoints import Checkpoint
 from .data import Split, dataset
-from .evaluation import CURVE_EXAMPLES, Outputs, curve_point, final_metrics, sharpness, stated_epochs
+from .evaluation import (
+    CURVE_EXAMPLES,
+    PLANE,
+    Followed,
+    Outputs,
+    cluster_metrics,
+    curve_point,
+    final_metrics,
+    plane,
+    sharpness,
+    stated_epochs,
+)
 from .losses import distillation_gradient
 from .models import Convnet, Perceptron
 from .objectives import Batch, Fixed
 from .runs import Run, stream
 
 EVALUATION_BATCH = 128
+PICTURED = 0  # the seed whose runs keep pictures
 THREADS = 1  # one thread a program: the same bits on every machine of a kind, and programs side by side on its cores
 
 
@@ -28,12 +40,14 @@ THREADS = 1  # one thread a program: the same bits on every machine of a kind, a
 class Outcome:
     """What one run left: final metrics, curves over the stated epochs, and the step at which it diverged, if it did.
 
-    Metrics that are not finite are None.
+    Metrics that are not finite are None. Where inputs are images and the seed is 0, `planes` are the rows (x, y, class)
+    of its training and test features on the plane of three classes: a picture needs one run.
     """
 
     metrics: dict[str, float | None]
     curves: dict[str, list[float | None]]
     diverged_at: int | None
+    planes: dict[str, list[list[float]]] = field(default_factory=dict)
 
 
 Network = dict[str, Tensor]
@@ -85,8 +99,10 @@ class _Stack:
 
     def __init__(self, runs: Sequence[Run], dtype: torch.dtype, teacher_logits: Tensor | None = None) -> None:
         self.runs, self.schedule, source = runs, runs[0].schedule, dataset(runs[0].data)
+        self.groups, side = getattr(source, "groups", None), getattr(source, "side", None)
         splits = {run.seed: source.split(run.train, run.seed) for run in runs}
         self.data = _stacked([splits[run.seed] for run in runs], dtype)
+        self.followed = None if side is None else Followed.of(self.data, side)
         weights = [stream(run.seed, run.role, "weights") for run in runs]
         self.network = runs[0].network.stack(source.features, source.classes, weights).to(dtype)
         self.orders = [stream(run.seed, run.role, "order") for run in runs]
@@ -203,18 +219,43 @@ class _Stack:
         network = self.network.eval()
         return _in_pieces(network if self.average is None else _Averaged(network, self.average), inputs)
 
+    @torch.no_grad()
+    def _features(self, inputs: Tensor) -> Tensor:
+        """What the last layer reads `[S, N, H]`, of the networks that are measured."""
+        network = _Features(self.network.eval())
+        weights = {f"network.{name}": weight for name, weight in (self.average or {}).items()}
+        return functional_call(network, weights, (inputs,))
+
+    def _planes(self, place: int) -> dict[str, list[list[float]]]:
+        """The pictures of one run, where its inputs are images."""
+        drawn = self.followed is not None and self.runs[place].seed == PICTURED
+        if not drawn or dataset(self.runs[0].data).classes < PLANE:
+            return {}
+        names = {id(parameter): name for name, parameter in self.network.named_parameters()}
+        templates = self._weights(place)[names[id(self.network.head[0])]].mT[:PLANE]
+        parts = {"train": (self.data.train_inputs, self.data.train_labels[place])}
+        parts["test"] = (self.data.test_inputs[:, :CURVE_EXAMPLES], self.data.test_labels[:CURVE_EXAMPLES])
+        return {part: plane(self._features(x)[place], y, templates) for part, (x, y) in parts.items()}
+
     def _measure(self, *, is_last: bool) -> dict[str, Tensor]:
         """Add a point to the curves; the last time, return every metric."""
         start, data = time.perf_counter(), self.data
         examples = None if is_last else CURVE_EXAMPLES
         validation, test = self._logits(data.validation_inputs), self._logits(data.test_inputs[:, :examples])
         point = curve_point(validation, test[:, :CURVE_EXAMPLES], data, self.before)
+        if self.followed is not None:
+            point["information"] = self.followed.information(self._logits(self.followed.inputs))
         self.curves.append({"epoch": torch.full((len(self.runs),), self.epoch), **point})
         self.before = validation
         final = {}
         if is_last:
             outputs = Outputs(self._logits(data.train_inputs), validation, test)
-            final = final_metrics(outputs, data, getattr(dataset(self.runs[0].data), "groups", None))
+            final = final_metrics(outputs, data, self.groups)
+            if self.groups is not None:
+                features = self._features(data.test_inputs[:, :CURVE_EXAMPLES])
+                final |= cluster_metrics(features, data.test_labels[:CURVE_EXAMPLES], self.groups)
+            if self.followed is not None:
+                final["information"] = point["information"]
             directions = [stream(run.seed, run.role, "directions") for run in self.runs]
             weights = {**dict(self.network.named_parameters()), **(self.average or {})}
             final["sharpness"] = sharpness(self.network, weights, data, directions)
@@ -230,6 +271,7 @@ class _Stack:
                 metrics={name: _number(value[i]) for name, value in final.items()},
                 curves={name: [_number(number) for number in value[i]] for name, value in curves.items()},
                 diverged_at=None if finite[i].all() else int(np.argmin(finite[i])) + 1,
+                planes=self._planes(i) if finite[i].all() else {},
             )
             for i in range(len(self.runs))
         ]
@@ -325,6 +367,17 @@ class _Averaged(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         return functional_call(self.network, self.weights, (inputs,))
+
+
+class _Features(nn.Module):
+    """What the last layer of a network reads."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.network.features(inputs)
 
 
 @torch.no_grad()

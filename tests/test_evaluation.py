@@ -5,7 +5,18 @@ import torch
 
 from lsr_core import metrics, objective
 from lsr_core.data import dataset
-from lsr_core.evaluation import CONFIDENCE, Outputs, _direction, curve_point, final_metrics, sharpness
+from lsr_core.evaluation import (
+    CONFIDENCE,
+    Followed,
+    Outputs,
+    _direction,
+    cluster_metrics,
+    curve_point,
+    final_metrics,
+    sharpness,
+    shifted,
+    two_classes,
+)
 from lsr_core.models import Convnet, Perceptron
 from lsr_core.runs import Run, stream
 from lsr_core.schedules import Schedule
@@ -133,3 +144,68 @@ def test_final_metrics_are_the_outcomes(trained):
     final = final_metrics(outputs, stack.data, None)
     for name, values in final.items():
         assert [o.metrics[name] for o in outcomes] == pytest.approx(values.tolist(), rel=1e-5), name
+
+
+def test_two_classes_are_the_largest_with_ten_examples_each():
+    labels = torch.tensor([[0] * 12 + [2] * 15 + [1] * 3, [1] * 9 + [0] * 21]).repeat(1, 1)
+    places = two_classes(labels)
+    assert places[0].tolist() == [*range(12, 22), *range(10)]  # class 2, then class 0
+    assert places[1].tolist()[:10] == [*range(9, 19)]
+    assert places[1].tolist()[10:] == [*range(9), -1]
+
+
+def test_images_move_by_a_quarter_of_a_pixel():
+    image = torch.zeros(8, 8)
+    image[3, 4] = 1
+    here, right, below, left, above = shifted(image.view(1, 1, 64), 8).view(5, 8, 8)
+    assert torch.equal(here, image)
+    for moved, place in ((left, (3, 5)), (right, (3, 3)), (above, (4, 4)), (below, (2, 4))):
+        assert moved[3, 4] == 0.75
+        assert moved[place] == 0.25
+        assert moved.sum() == 1
+    edge = torch.ones(1, 1, 64)
+    assert shifted(edge, 8)[0, 1].view(8, 8)[:, -1].tolist() == [0.75] * 8
+
+
+def test_information_is_that_of_what_the_logits_tell_apart():
+    """Each image its own logit and none that moves with position: ln 20; one logit a class: ln 2."""
+    labels = torch.tensor([[0] * 30 + [3] * 30])
+    split = dataset("digits").split(1, 0)._replace(train_inputs=torch.rand(1, 60, 64), train_labels=labels)
+    followed = Followed.of(split, 8)
+    assert followed.labels.tolist() == [[0] * 10 + [3] * 10]
+
+    def told(difference):
+        logits = torch.randn(1, 100, 5)
+        logits[..., 0] = logits[..., 3] + difference.repeat(5)
+        return followed.information(logits).item()
+
+    assert told(torch.arange(20.0)) == pytest.approx(math.log(20), abs=1e-3)
+    assert told(torch.tensor([0.0] * 10 + [9.0] * 10)) == pytest.approx(math.log(2), abs=1e-3)
+    few = Followed.of(split._replace(train_labels=torch.tensor([[0] * 55 + [3] * 5])), 8)
+    assert math.isnan(few.information(torch.randn(1, 100, 5)).item())
+
+
+def test_cluster_metrics_by_hand():
+    """Centres 0, 1 (one superclass), 10 on a line; every example one unit from its centre, across the line."""
+    centres = torch.tensor([[0.0, 0], [1, 0], [10, 0], [14, 0]])
+    labels = torch.arange(4).repeat(2)
+    features = centres[labels] + torch.tensor([0.0, 1]) * torch.tensor([1.0] * 4 + [-1] * 4)[:, None]
+    measured = cluster_metrics(features[None], labels, torch.tensor([0, 0, 1, 1]))
+    assert measured["similar_distance"].tolist() == [pytest.approx((1 + 4) / 2)]
+    assert measured["other_distance"].tolist() == [pytest.approx((10 + 14 + 9 + 13) / 4)]
+    doubled = cluster_metrics(2 * features[None], labels, torch.tensor([0, 0, 1, 1]))
+    assert doubled["similar_distance"] == measured["similar_distance"]
+
+
+def test_records_keep_what_the_chapters_draw():
+    first, second = train([Run("digits", 100, objective("lsr"), Schedule(0.1, epochs=3), seed) for seed in (0, 1)])
+    assert len(first.curves["information"]) == 3
+    assert first.curves["information"][-1] == first.metrics["information"]
+    assert 0 < first.metrics["information"] < math.log(20)
+    assert second.planes == {}
+    labels = dataset("digits").split(100, 0).train_labels
+    assert sorted(row[2] for row in first.planes["train"]) == sorted(k for k in labels.tolist() if k < 3)
+    assert len(first.planes["test"]) == (dataset("digits").split(1, 0).test_labels < 3).sum()
+    mixture = train([Run("mixture-10-80", 100, objective("lsr"), Schedule(0.1, epochs=3), 0)])[0]
+    assert mixture.planes == {}
+    assert mixture.metrics["similar_distance"] < mixture.metrics["other_distance"]

@@ -163,3 +163,47 @@ def test_more_spread_needs_more_seeds_and_no_effect_is_refused():
     assert statistics.seeds_needed(values, 0.1) > statistics.seeds_needed(values, 0.3)
     with pytest.raises(InputError, match="effect is 0; it must be above 0"):
         statistics.seeds_needed(values, 0)
+
+
+def test_association_without_others_is_spearmans():
+    x, noise = np.random.default_rng(0).normal(size=(2, 60))
+    y = x + 2 * noise
+    summed = statistics.association(x, y)
+    assert summed.mean == pytest.approx(stats.spearmanr(x, y).statistic)
+    assert summed.interval95[0] < summed.interval90[0] < summed.mean < summed.interval90[1] < summed.interval95[1]
+    assert summed.p == pytest.approx(stats.spearmanr(x, y).pvalue, rel=0.6)
+    assert statistics.association(x, np.exp(-y)).mean == pytest.approx(-summed.mean)  # only the order counts
+
+
+def test_association_is_freed_of_what_both_follow():
+    generator = np.random.default_rng(1)
+    common, x, y = generator.normal(size=(3, 400))
+    x, y = common + x / 2, common + y / 2
+    assert statistics.association(x, y).mean > 0.6
+    freed = statistics.association(x, y, [common])
+    assert freed.interval95[0] < 0 < freed.interval95[1]
+    ranks = stats.rankdata([x, y, common], axis=1)
+    matrix = np.linalg.inv(np.corrcoef(ranks))
+    assert freed.mean == pytest.approx(-matrix[0, 1] / np.sqrt(matrix[0, 0] * matrix[1, 1]))  # the closed form
+
+
+def test_association_covers_and_finds_what_it_says():
+    generator = np.random.default_rng(2)
+    null = [statistics.association(*generator.normal(size=(2, 60))) for _ in range(500)]
+    assert 0.02 <= np.mean([summed.p < 0.05 for summed in null]) <= 0.09
+    assert len({summed.detectable for summed in null}) == 1
+    r = null[0].detectable
+    found = []
+    for _ in range(400):
+        x, noise = generator.normal(size=(2, 60))
+        true = 2 * np.sin(np.pi * r / 6)  # Pearson's, for which Spearman's is r
+        found.append(statistics.association(x, true * x + np.sqrt(1 - true**2) * noise).p < 0.05)
+    assert 0.7 <= np.mean(found) <= 0.88
+
+
+def test_association_of_extremes():
+    assert statistics.association(range(9), range(9)).mean == pytest.approx(1)
+    constant = statistics.association(range(9), [3.0] * 9)
+    assert (constant.mean, constant.p) == (0, 1)
+    few = statistics.association(range(5), range(5), [[2, 1, 4, 3, 5]])
+    assert (few.n, few.mean, few.interval95, few.p) == (5, 0, (-1, 1), 1)

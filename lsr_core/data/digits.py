@@ -22,6 +22,7 @@ class Digits:
     name: ClassVar[str] = "digits"
     classes: ClassVar[int] = 10
     features: ClassVar[int] = 64
+    side: ClassVar[int] = 8  # pixels
     largest: ClassVar[int] = _TEST_FROM - VALIDATION
     fingerprint: ClassVar[str] = "e67156d1e844ce6e"
 

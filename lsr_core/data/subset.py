@@ -32,6 +32,11 @@ class Subset:
         return self.source.features
 
     @property
+    def side(self) -> int | None:
+        """Pixels on a side of a square image, where the data set has images."""
+        return getattr(self.source, "side", None)
+
+    @property
     def fingerprint(self) -> str:
         """The whole data set's."""
         return self.source.fingerprint
