@@ -80,5 +80,5 @@ def normalised(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) 
 
     `mean` and `std` are in units of the full range, 255.
     """
-    offset, scale = (torch.tensor(values, device=images.device)[:, None, None] * 255 for values in (mean, std))
+    offset, scale = 255 * torch.tensor((mean, std), device=images.device)[..., None, None]
     return images.float().sub_(offset).div_(scale)
