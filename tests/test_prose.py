@@ -1,11 +1,21 @@
 """Prose follows data: outside of verdicts no sentence names a winner, and no result is typed."""
 
+import json
 import re
+import zlib
+from collections import defaultdict
+from dataclasses import replace
 
+import nbformat
+import numpy as np
 import pytest
+from cells import html_of, run_page
 from prose import literals, markdown, sentences, strings, words
 
-from lsr_core import checkpoints
+from lsr_core import checkpoints, claims, notebooks
+from lsr_core.models import Perceptron
+from lsr_core.records import Store
+from lsr_core.statistics import CONTRADICTED, REPRODUCED
 
 # Words that say of one arm that it is ahead of another, or that something did good or harm.
 WINNER = re.compile(
@@ -184,3 +194,197 @@ def test_no_sentence_outside_a_verdict_names_a_winner():
 
 def test_no_result_is_typed():
     assert not [(place, found) for place, text in prose() for found in typed_results(text)]
+
+
+# The same pages from other records: arms turned round, and pure noise.
+
+
+def with_values(store, folder, values_of):
+    """A store in `folder` with the records of another, each metric and each value of a curve changed.
+
+    `values_of(record)` makes the function that changes one value, by its metric and its place on the curve.
+    """
+    other = Store(folder)
+    for record in store:
+        changed = values_of(record)
+        metrics = {name: changed(value, name) for name, value in record.metrics.items()}
+        curves = {
+            name: values if name == "epoch" else [changed(value, name, at) for at, value in enumerate(values)]
+            for name, values in record.curves.items()
+        }
+        other.put(replace(record, metrics=metrics, curves=curves))
+    return other
+
+
+def where_measured(change):
+    """Where nothing was measured, nothing is."""
+    return lambda value, *place: None if value is None else float(change(value, *place))
+
+
+def value_at(record, name, at=None):
+    """A record's metric, or the value at a place of its curve, the last where it is shorter."""
+    if at is None:
+        return record.metrics.get(name)
+    curve = record.curves.get(name) or [None]
+    return curve[min(at, len(curve) - 1)]
+
+
+def settled(store, folder):
+    """Every seed has its arm's mean over the seeds, but for a jitter: each difference is certain."""
+    arms = defaultdict(list)
+    for record in store:
+        arms[_arm(record)].append(record)
+
+    def mean_of(record):
+        twins, draws = arms[_arm(record)], _draws(record)
+
+        def mean(_, *place):
+            known = [value for twin in twins if (value := value_at(twin, *place)) is not None]
+            return np.mean(known) + 1e-8 * draws.random()
+
+        return where_measured(mean)
+
+    return with_values(store, folder, mean_of)
+
+
+def _arm(record):
+    """A run and its teacher without their seeds."""
+    return re.sub(r'"seed": \d+', "", json.dumps(record.run, sort_keys=True))
+
+
+def inverted(store, folder):
+    """The order turned round about the cross-entropy of the same seed and setting, within the range that there is."""
+    controls, ranges = {}, _ranges(store)
+    for record in store:
+        run, kept = record.run, controls.get(_pair(record))
+        same = run["network"] == Perceptron().canonical() and run["role"] == "student"
+        if same and run["objective"]["method"] == "cross-entropy":
+            shorter = kept is None or run["schedule"]["epochs"] < kept.run["schedule"]["epochs"]
+            controls[_pair(record)] = record if shorter else kept
+
+    def mirrored_of(record):
+        control = controls[_pair(record)]
+
+        def mirrored(value, *place):
+            centre, (low, high) = value_at(control, *place), ranges[place[0]]
+            if centre is None or value == centre:
+                return value
+            below, above = centre - low, high - centre
+            return centre - (value - centre) * (below / above if value > centre else above / below)
+
+        return where_measured(mirrored)
+
+    return with_values(store, folder, mirrored_of)
+
+
+def _pair(record):
+    return record.run["data"]["name"], record.run["data"]["train"], record.run["seed"]
+
+
+def noise(store, folder):
+    """Every value drawn evenly from the range that the metric has, whatever the arm."""
+    ranges = _ranges(store)
+
+    def drawn_of(record):
+        draws = _draws(record)
+        return where_measured(lambda _, *place: draws.uniform(*ranges[place[0]]))
+
+    return with_values(store, folder, drawn_of)
+
+
+def _ranges(store):
+    found = defaultdict(list)
+    for record in store:
+        for name, values in (*record.curves.items(), *((name, [value]) for name, value in record.metrics.items())):
+            found[name] += [value for value in values if value is not None]
+    return {name: (min(values), max(values)) for name, values in found.items() if values}
+
+
+def _draws(record):
+    return np.random.default_rng(zlib.crc32(record.key.encode()))
+
+
+SHOWS_VERDICTS = re.compile(r"\b(?:show_board|forest|verdict\.word)\b")
+_WORD = re.compile(
+    r"\b(?:reproduced|contradicted here|negligible|undecided)\b(?: \((?:diverged|only the sign is certain)\))?"
+)
+_VALUE = re.compile(r"(?:&lt; ?|< ?)?[+−-]?(?:\b\d[\d.,]*|\.\d+)(?:e[+-]?\d+)?|\b(?:nan|NaN|inf)\b")
+
+
+def masked(code, html):
+    """The text of what a cell shows, without drawing and numbers; in a cell of verdicts also without their words."""
+    text = re.sub(r'<img[^>]* alt="([^"]*)"[^>]*>', r" \1 ", html)
+    if SHOWS_VERDICTS.search(code):
+        text = _WORD.sub("VERDICT", re.sub(r"<ul>.*</ul>", "", text))
+    text = _VALUE.sub("#", re.sub(r"<[^>]*>", " ", text))
+    return re.sub(r"(VERDICT|#)(?: \1)+", r"\1", " ".join(text.split()))
+
+
+def shown_in(path):
+    """What an executed notebook shows, each with the code that did."""
+    for cell in nbformat.read(path, as_version=4).cells:
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            if "text/plain" in data:
+                yield cell.source, data.get("text/html", data["text/plain"])
+
+
+@pytest.fixture(scope="module")
+def stores(tiny_book, tmp_path_factory):
+    """The tiny book's store, and three made of it: with certain differences, with those turned round, with noise."""
+    folder = tmp_path_factory.mktemp("stores")
+    tiny = Store(tiny_book[0].parent / "records")
+    certain = settled(tiny, folder / "settled")
+    return {
+        "tiny": tiny,
+        "settled": certain,
+        "inverted": inverted(certain, folder / "inverted"),
+        "noise": noise(tiny, folder / "noise"),
+    }
+
+
+@pytest.mark.xdist_group("book")
+@pytest.mark.parametrize("name", notebooks.names())
+@pytest.mark.parametrize("kind", ["inverted", "noise"])
+def test_a_page_says_the_same_whatever_the_records(kind, name, stores, tiny_book, monkeypatch):
+    """Captions, texts for those who do not see, tables' rows and glued sentences: all but numbers and verdicts."""
+    monkeypatch.setenv("LSR_STORE", str(stores[kind].folder))
+    page = run_page(name, {"seeds": 2, "rounds": 2})
+    here = [masked(code, html_of(thing)) for code, thing in page.shown]
+    assert here == [masked(code, html) for code, html in shown_in(tiny_book[0] / f"{name}.ipynb")]
+    assert sorted(stores[kind].keys()) == sorted(stores["tiny"].keys()), "a page trained something"
+
+
+def judged(store):
+    return {judgement.claim.id: judgement for judgement in claims.judge([0, 1], store=store)}
+
+
+@pytest.mark.xdist_group("book")
+def test_verdicts_turn_with_the_records(stores):
+    before, after = judged(stores["settled"]), judged(stores["inverted"])
+    turned = 0
+    for name, judgement in before.items():
+        claim, there = judgement.claim, after[name]
+        if len(claim.terms) != 2 or len({setting for _, setting, _ in claim.terms}) > 1 or claim.estimator:
+            continue  # sums over settings or seeds, whose order need not turn
+        assert judgement.differences.mean * there.differences.mean <= 0
+        words = judgement.verdict.word, there.verdict.word
+        assert words not in {(REPRODUCED, REPRODUCED), (CONTRADICTED, CONTRADICTED)} or claim.kind != "better"
+        turned += words in {(REPRODUCED, CONTRADICTED), (CONTRADICTED, REPRODUCED)}
+    assert turned >= 20
+    assert [str(j.verdict) for j in judged(stores["noise"]).values()] != [str(j.verdict) for j in before.values()]
+
+
+@pytest.mark.xdist_group("book")
+@pytest.mark.parametrize("kind", ["inverted", "noise"])
+def test_the_headlines_words_are_the_verdicts(kind, stores, monkeypatch):
+    monkeypatch.setenv("LSR_STORE", str(stores[kind].folder))
+    page = run_page("index", {"seeds": 2})
+    cells = nbformat.read(notebooks.FOLDER / "index.ipynb", as_version=4).cells
+    headlines = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    identities = {judgement.claim.id: judgement for judgement in claims.judge_identities()}
+    known = identities | judged(stores[kind])
+    glued = re.findall(r"\{glue:text\}`(\S+) (verdict|effect)`", headlines)
+    assert len(glued) >= 20
+    for name, part in glued:
+        assert page.glued[f"{name} {part}"] == str(getattr(known[name], part))
