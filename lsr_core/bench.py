@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.profiler import ProfilerActivity, profile
 
-from . import metrics
+from . import image_bench, metrics
 from ._progress import bar
 from .data import dataset
 from .evaluation import stated_epochs
@@ -28,7 +28,7 @@ Row = dict[str, str | float]
 
 def rows() -> list[Row]:
     """The benchmark table; every row compares two things in this run, its ratio is the other's cost over ours."""
-    return [*stack_rows(), *evaluation_rows(), *loss_rows()]
+    return [*stack_rows(), *evaluation_rows(), *loss_rows(), *image_bench.rows()]
 
 
 def loss_rows() -> list[Row]:

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import math
 import time
 import warnings
 from collections.abc import Sequence
@@ -55,24 +56,29 @@ class Weights:
         return tensors
 
 
+class OutOfTime(Exception):
+    """The deadline has passed; what was begun is kept and goes on next time."""
+
+
 class Checkpoint:
     """The state of a stack of runs in training; it is removed when the runs are finished.
 
     The file is one line of JSON (what is trained, how, a checksum of the rest), then tensors as torch writes them.
     """
 
-    def __init__(self, store: Store, runs: Sequence[Run]) -> None:
+    def __init__(self, store: Store, runs: Sequence[Run], deadline: float = math.inf) -> None:
         self.runs, self.resumed = tuple(runs), False
-        self._store, self._last = store, time.monotonic()
+        self._store, self._last, self._deadline = store, time.monotonic(), deadline
         name = hashlib.sha256(" ".join(run.key for run in runs).encode()).hexdigest()[:20]
         self.path = _folder(store) / f"{name}.state"
 
     def is_due(self) -> bool:
-        """Whether it is time to write a state again."""
-        return time.monotonic() - self._last >= SECONDS
+        """Whether it is time to write a state again, or the last one."""
+        now = time.monotonic()
+        return now - self._last >= SECONDS or now >= self._deadline
 
     def save(self, state: dict[str, Any], threads: int) -> None:
-        """Write a state aside and rename it; raises `InputError` where that cannot be done."""
+        """Keep a state; raises `InputError` where that cannot be done, `OutOfTime` after the last one."""
         buffer = io.BytesIO()
         torch.save(state, buffer)
         content = buffer.getvalue()
@@ -86,6 +92,8 @@ class Checkpoint:
         except OSError as error:
             raise self._store.unwritable(error) from None
         self._last = time.monotonic()
+        if self._last >= self._deadline:
+            raise OutOfTime
 
     def load(self, threads: int) -> dict[str, Any] | None:
         """The last state, or None; says so where it was made under other conditions, or cannot be used."""
@@ -112,10 +120,10 @@ class Checkpoint:
         remove_with_parts(self.path)
 
 
-def unfinished(store: Store) -> list[Checkpoint]:
+def unfinished(store: Store, deadline: float = math.inf) -> list[Checkpoint]:
     """The states that stopped processes left. One that is of no use any more is removed, and its runs start again."""
     heads = [_head(path) for path in sorted(_folder(store).glob("*.state"))]
-    return [Checkpoint(store, [run_of(run) for run in head["runs"]]) for head in heads if head is not None]
+    return [Checkpoint(store, [run_of(run) for run in head["runs"]], deadline) for head in heads if head is not None]
 
 
 _DAMAGED = "is damaged (cut short or changed)"

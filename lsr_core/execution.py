@@ -1,5 +1,6 @@
 """From runs to records: what is missing is trained in stacks, by as many processes as are at it; the rest is read."""
 
+import math
 import os
 import pickle
 import subprocess
@@ -12,10 +13,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from . import image_training, training
-from ._progress import bar
+from ._progress import Bar, bar
 from .checkpoints import Checkpoint, Weights, unfinished
 from .data import Mixture, dataset
 from .models import ImageNetwork
@@ -28,12 +28,15 @@ MOST_COPIES = 96  # of networks that the runs of a stack remember together
 _POLL = 0.2  # seconds between two looks at what another process trains
 
 
-def execute(runs: Sequence[Run], store: Store | None = None, workers: int = 1) -> list[Record]:
+def execute(
+    runs: Sequence[Run], store: Store | None = None, workers: int = 1, deadline: float = math.inf
+) -> list[Record]:
     """The records of runs, in their order; runs without a record are trained first, and their teachers before them.
 
     Any number of processes may be given the same runs: nothing is trained twice, and what a stopped process left is
     taken up where it stood. `workers` is how many processes this call itself uses. Raises `InputError` where the store
-    cannot be written or holds a damaged record of one of the runs.
+    cannot be written or holds a damaged record of one of the runs, and `OutOfTime` when `time.monotonic()` passes the
+    `deadline`, after the state was kept.
     """
     store = store or Store()
     wanted = {run.key: run for run in runs}
@@ -43,7 +46,7 @@ def execute(runs: Sequence[Run], store: Store | None = None, workers: int = 1) -
         store.check_writable()
     with bar(total=sum(map(len, levels)), unit="run") as progress, _helpers(runs, store, workers if levels else 1):
         for level in levels:
-            _finish(level, store, progress)
+            _finish(level, store, progress, deadline)
     return [kept[run.key] if run.key in kept else store.get(run.key) for run in runs]
 
 
@@ -83,17 +86,18 @@ def _levels(runs: Sequence[Run], store: Store, weights: Weights) -> list[list[_W
     return levels
 
 
-def _finish(works: Sequence[_Work], store: Store, progress: tqdm) -> None:
+def _finish(works: Sequence[_Work], store: Store, progress: Bar, deadline: float) -> None:
     """Train what no other process trains, until all is done."""
     weights = Weights(store)
     while works:
-        _take_up(works, store, weights)
+        _take_up(works, store, weights, deadline)
         busy: list[_Work] = []
         before = progress.n
         with closing(_claimed(works, store, weights, busy.append)) as stacks:
             for stack, claims in stacks:
                 progress.set_description(f"{stack[0].run.data}, {stack[0].run.train} examples", refresh=False)
-                _train([work.run for work in stack], {w.run.key: w.epochs for w in stack}, claims, store, weights)
+                epochs = {work.run.key: work.epochs for work in stack}
+                _train(Checkpoint(store, [work.run for work in stack], deadline), epochs, claims, store, weights)
                 progress.update(len(stack))
         progress.update(before + len(works) - len(busy) - progress.n)
         works = busy
@@ -127,10 +131,10 @@ def _claimed(
                     yield stack, claims
 
 
-def _take_up(works: Sequence[_Work], store: Store, weights: Weights) -> None:
+def _take_up(works: Sequence[_Work], store: Store, weights: Weights, deadline: float) -> None:
     """Finish the stacks that stopped processes left, if any of their runs is wanted and nobody else is at it."""
     wanted = {work.run.key: work for work in works}
-    for checkpoint in unfinished(store):
+    for checkpoint in unfinished(store, deadline):
         keys = [run.key for run in checkpoint.runs]
         if wanted.keys().isdisjoint(keys) and not all(key in store for key in keys):
             continue
@@ -143,11 +147,11 @@ def _take_up(works: Sequence[_Work], store: Store, weights: Weights) -> None:
                     checkpoint.remove()
                 else:
                     epochs = {key: wanted[key].epochs for key in keys if key in wanted}
-                    _train(checkpoint.runs, epochs, claims, store, weights)
+                    _train(checkpoint, epochs, claims, store, weights)
 
 
 def _train(
-    stack: Sequence[Run], epochs: dict[str, frozenset[int]], claims: Claims, store: Store, weights: Weights
+    checkpoint: Checkpoint, epochs: dict[str, frozenset[int]], claims: Claims, store: Store, weights: Weights
 ) -> None:
     """Train a stack from its last state, keep its records and the weights that teach, and give the claims back."""
 
@@ -155,8 +159,7 @@ def _train(
         if epoch in epochs.get(run.key, ()):
             weights.put(run.key, epoch, network())
 
-    start = time.perf_counter()
-    checkpoint = Checkpoint(store, stack)
+    start, stack = time.perf_counter(), checkpoint.runs
     if isinstance(stack[0].network, ImageNetwork):
         threads, teacher = torch.get_num_threads(), stack[0].teacher
         taught = teacher and weights.get(teacher.run.key, teacher.after)
@@ -222,9 +225,11 @@ def stack_size(run: Run) -> int:
 def _helpers(runs: Sequence[Run], store: Store, workers: int) -> Iterator[None]:
     """Other processes at the same runs; they end with this one's work."""
     command = [sys.executable, "-c", "from lsr_core.execution import _help; _help()"]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads // workers))  # two programs on one core's threads wait for each other
+    alike = {"TQDM_DISABLE": "1", "OMP_NUM_THREADS": str(torch.get_num_threads())}
     helpers = [
-        subprocess.Popen(command, stdin=subprocess.PIPE, env={**os.environ, "TQDM_DISABLE": "1"})
-        for _ in range(workers - 1)
+        subprocess.Popen(command, stdin=subprocess.PIPE, env={**os.environ, **alike}) for _ in range(workers - 1)
     ]
     try:
         for helper in helpers:
@@ -233,6 +238,7 @@ def _helpers(runs: Sequence[Run], store: Store, workers: int) -> Iterator[None]:
                 helper.stdin.close()
         yield
     finally:
+        torch.set_num_threads(threads)
         for helper in helpers:
             helper.terminate()
             helper.wait()

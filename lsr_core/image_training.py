@@ -70,7 +70,8 @@ class _Student:
         memory = self.objective.memory
         if memory is not None:
             memory.generators = [stream(run.seed, run.role, "draws")]
-        self.numbers_examples = isinstance(memory, Predictions)  # others would wait for the device to check them
+        # other memories would only check the numbers, and wait for the device to do so
+        self.numbers_examples = memory is None or isinstance(memory, Predictions)
         self.optimizer = FusedSGD(network, run)
         self.average = copied(network) if run.schedule.average is not None else None
 

@@ -3,8 +3,7 @@
 from pathlib import Path
 from typing import Self
 
-from filelock import FileLock, Timeout
-
+from ._locks import FileLock, Timeout
 from .records import Store
 
 

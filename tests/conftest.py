@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits
 
 from lsr_core import notebooks
 from lsr_core.records import Store
@@ -49,6 +50,18 @@ def unpacked(tmp_path_factory):
         return folder
 
     return unpack
+
+
+@pytest.fixture(scope="session")
+def image_file(tmp_path_factory):
+    """A user's own file of images: real digits, enlarged to 32×32 pixels."""
+    images, labels = load_digits(return_X_y=True)
+    large = np.kron(images.reshape(-1, 8, 8) * 15, np.ones((4, 4))).astype(np.uint8)[..., None]
+    path = tmp_path_factory.mktemp("images") / "digits32.npz"
+    train, test = slice(0, 300), slice(1000, 1120)
+    parts = {"train_images": large[train], "train_labels": labels[train], "test_images": large[test]}
+    np.savez(path, **parts, test_labels=labels[test], class_names=np.array([str(k) for k in range(10)]))
+    return path
 
 
 @pytest.fixture

@@ -22,10 +22,10 @@ from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 import numpy as np
-from filelock import FileLock
 
 from .._errors import InputError
 from .._files import whole_file
+from .._locks import FileLock
 from .._progress import bar
 from .._torchvision import import_torchvision
 

@@ -5,7 +5,6 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
 
 from .._errors import require
 from ._split import VALIDATION, Split, fingerprint, split_generator
@@ -28,6 +27,8 @@ class Digits:
 
     @cached_property
     def _rows(self) -> tuple[torch.Tensor, torch.Tensor]:
+        from sklearn.datasets import load_digits  # here, since image runs do without scikit-learn
+
         images, labels = load_digits(return_X_y=True)
         found = fingerprint(images.astype(np.uint8), labels.astype(np.int64))
         require(

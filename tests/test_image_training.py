@@ -1,0 +1,223 @@
+"""Runs on images, held against an ordinary loop: digits enlarged to 32×32 pixels."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from lsr_core import METHODS, InputError, checkpoints, image_training, objective
+from lsr_core.augmentation import Augmentation, normalised
+from lsr_core.checkpoints import Checkpoint
+from lsr_core.data import dataset
+from lsr_core.execution import execute, stack_size
+from lsr_core.image_training import train
+from lsr_core.models import ImageNetwork, Perceptron
+from lsr_core.objectives import ALIASES
+from lsr_core.records import Store
+from lsr_core.runs import Run, TrainedTeacher, run_of, stream
+from lsr_core.schedules import Schedule
+
+SMALL, RESIDUAL = ImageNetwork("plain_cnn", width=4), ImageNetwork("resnet8", width=4)
+SCHEDULE = Schedule(0.05, 5e-4, epochs=2, batch_size=32)
+CROPS = Augmentation(padding=2, flip=False, rotation=0.0)
+
+
+@pytest.fixture
+def make(image_file):
+    """A run on the file's images; what is not said is small."""
+
+    def run(method="cross-entropy", network=SMALL, seed=0, role="student", teacher=None, seen=CROPS, **constants):
+        schedule = replace(SCHEDULE, **{k: constants.pop(k) for k in ("average", "clip", "epochs") if k in constants})
+        made = objective(method, **constants)
+        return Run(str(image_file), 100, made, schedule, seed, network, role, teacher, seen)
+
+    return run
+
+
+def kept_weights(runs, teacher=None):
+    """The networks after the last epoch, beside the outcomes."""
+    kept = {}
+    outcomes = train(runs, teacher, keep=lambda run, _, weights: kept.update({run.key: weights()}))
+    return outcomes, [kept[run.key] for run in runs]
+
+
+def ordinary(run):
+    """The same run by a loop of torch's own parts."""
+    source = dataset(run.data)
+    split = source.split(run.train, run.seed)
+    network = run.network.build(source.shape, source.classes, stream(run.seed, run.role, "weights"))
+    schedule = run.schedule
+    optimizer = torch.optim.SGD(network.parameters(), lr=1.0, momentum=0.9, weight_decay=schedule.weight_decay)
+    order, draws = (stream(run.seed, run.role, purpose) for purpose in ("order", "augmentation"))
+    draws = torch.Generator().manual_seed(draws.initial_seed())
+    for epoch in range(schedule.epochs):
+        batches = torch.randperm(run.train, generator=order).split(schedule.batch_size)
+        for step, rows in enumerate(batches):
+            images = run.augmentation(split.train_inputs[rows], draws)
+            logits = network(normalised(images, source.mean, source.std))
+            loss = cross_entropy(
+                logits, split.train_labels[rows], label_smoothing=getattr(run.objective, "epsilon", 0.0)
+            )
+            optimizer.zero_grad()
+            loss.backward()
+            done = (epoch + step / len(batches)) / schedule.epochs
+            for group in optimizer.param_groups:
+                group["lr"] = schedule.learning_rate * (1 + math.cos(math.pi * done)) / 2
+            optimizer.step()
+    network.eval()
+    with torch.no_grad():
+        logits = network(normalised(split.test_inputs, source.mean, source.std))
+    return network.state_dict(), (logits.argmax(-1) == split.test_labels).double().mean().item()
+
+
+@pytest.mark.parametrize("method", ["cross-entropy", "lsr"])
+def test_a_run_is_what_an_ordinary_loop_makes(make, method):
+    run = make(method, epochs=1)  # four steps: rounding grows with every further one
+    (outcome,), (weights,) = kept_weights([run])
+    expected, accuracy = ordinary(run)
+    for name, tensor in expected.items():
+        torch.testing.assert_close(weights[name], tensor, rtol=0, atol=1e-3)
+    assert outcome.metrics["accuracy"] == pytest.approx(accuracy, abs=0.02)
+    assert set(outcome.curves) >= {"epoch", "validation_accuracy", "test_accuracy", "moved"}
+
+
+def test_students_side_by_side_are_students_alone(make):
+    """Whatever their method, their schedule's constants and their mates."""
+    runs = [make(), make("lsr"), make("mrkd", every=1), make("ps-kd", epochs=2), make("lsr", average=0.9, clip=0.1)]
+    assert len({run.shape for run in runs}) == 1
+    together, weights = kept_weights(runs)
+    for run, outcome, tensors in zip(runs, together, weights, strict=True):
+        (alone,), (own,) = kept_weights([run])
+        assert outcome == alone
+        assert all(torch.equal(own[name], tensor) for name, tensor in tensors.items())
+    assert len({outcome.metrics["nll"] for outcome in together}) == len(runs)
+
+
+def test_students_of_one_teacher_share_its_answers(make):
+    teacher = make(role="teacher", network=RESIDUAL)
+    taught = [make(method, teacher=TrainedTeacher(teacher)) for method in ("kd", "soft-only", "ladder-confidence")]
+    _, (weights,) = kept_weights([teacher])
+    answers = []
+    program = image_training._Program(taught, weights)
+    real = program.teacher.forward
+    program.teacher.forward = lambda images: answers.append(len(images)) or real(images)
+    together = program.train()
+    assert sum(answers) == 2 * 100  # once an image and epoch, not once a student
+    assert together == [train([run], weights)[0] for run in taught]
+    assert stack_size(taught[0]) == 6
+    assert stack_size(make()) == 1
+
+
+def test_where_nothing_is_augmented_the_teacher_answers_once(make):
+    teacher = make(role="teacher")
+    run = make("kd", teacher=TrainedTeacher(teacher), seen=None)
+    _, (weights,) = kept_weights([teacher])
+    program = image_training._Program([run], weights)
+    split = dataset(run.data).split(100, 0)
+    expected = program._logits(program.teacher, split.train_inputs)
+    assert torch.equal(program.table, expected)
+    program.teacher = None  # it is not asked again
+    program.teacher = lambda _: pytest.fail("the teacher was asked again")
+    assert program.train()[0].diverged_at is None
+
+
+def test_class_means_are_the_teachers_on_all_training_images(make):
+    teacher = make(role="teacher")
+    run = make("ladder-class-means", teacher=TrainedTeacher(teacher))
+    _, (weights,) = kept_weights([teacher])
+    program = image_training._Program([run], weights)
+    split = dataset(run.data).split(100, 0)
+    logits = program._logits(program.teacher, split.train_inputs)
+    softened = (logits / run.objective.temperature).softmax(-1)
+    for k in range(10):
+        expected = softened[split.train_labels == k].mean(0)
+        torch.testing.assert_close(torch.tensor(program.students[0].objective.prior[k]), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", sorted({*METHODS, *ALIASES} - {"prior-smoothing"}))  # which is given a matrix
+def test_every_method_trains_on_images(make, method):
+    teacher = make(role="teacher", epochs=1)
+    made = objective(method)
+    run = make(method, teacher=TrainedTeacher(teacher) if made.takes_teacher else None, network=SMALL)
+    _, (weights,) = kept_weights([teacher])
+    (outcome,) = train([run], weights if made.takes_teacher else None)
+    assert outcome.diverged_at is None
+    assert outcome.metrics["train_nll"] > 0
+
+
+def test_a_run_that_diverges_leaves_its_mates_alone(make):
+    wild, calm = make("lsr"), make()
+    wild = replace(wild, schedule=replace(wild.schedule, learning_rate=1e12))
+    lost, kept = train([wild, calm])
+    assert lost.diverged_at is not None
+    assert kept == train([calm])[0]
+
+
+@pytest.mark.parametrize("stops", [(1, 3, 5), (2, 4, 7)])
+def test_three_kills_change_no_bit(make, own_store, tmp_path, monkeypatch, stops):
+    """A residual network with augmentation, average and memory replay, stopped three times at a step."""
+
+    class Stopped(Exception):
+        pass
+
+    runs = [make("mrkd", network=RESIDUAL, every=1, average=0.9), make("beta-smoothing", network=RESIDUAL)]
+    steps = iter(range(1, 100))
+
+    def save_and_stop(self, state, threads):
+        real(self, state, threads)
+        if next(steps) in stops:
+            raise Stopped
+
+    real = Checkpoint.save
+    monkeypatch.setattr(checkpoints, "SECONDS", 0)
+    monkeypatch.setattr(Checkpoint, "save", save_and_stop)
+    for _ in stops:
+        with pytest.raises(Stopped):
+            execute(runs, own_store)
+    records = execute(runs, own_store)
+    monkeypatch.undo()
+    whole = execute(runs, Store(tmp_path / "whole"))
+    assert any(record.made["resumed"] for record in records)
+    for ours, theirs in zip(records, whole, strict=True):
+        assert (ours.metrics, ours.curves) == (theirs.metrics, theirs.curves)
+
+
+def test_teachers_on_images_are_trained_before_their_students(make, own_store):
+    teacher = make(role="teacher")
+    (record,) = execute([make("kd", teacher=TrainedTeacher(teacher, 1))], own_store)
+    assert teacher.key in own_store
+    assert record.made["threads"] == torch.get_num_threads()
+    assert run_of(record.run) == make("kd", teacher=TrainedTeacher(teacher, 1))
+
+
+def test_training_goes_on_through_half_precision_where_it_is_faster(make, monkeypatch):
+    run = make(network=RESIDUAL)
+    monkeypatch.setattr(image_training, "_has_fast_bf16", lambda _: True)
+    assert not image_training._Program([run]).precise
+    (half,) = train([run])
+    monkeypatch.setattr(image_training, "_has_fast_bf16", lambda _: False)
+    assert image_training._Program([run]).precise
+    (single,) = train([run])
+    assert half.metrics["nll"] != single.metrics["nll"]
+    assert half.metrics["nll"] == pytest.approx(single.metrics["nll"], rel=0.05)
+    assert image_training._Program([make()]).precise  # not for every network
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"network": Perceptron()}, "holds images, which .* cannot take; give an ImageNetwork"),
+        ({"data": "digits", "augmentation": None}, "digits holds vectors, which .* cannot take; give a Perceptron or"),
+        ({"data": "digits", "network": Perceptron()}, "augmentation is of images; digits holds vectors"),
+    ],
+)
+def test_networks_and_data_that_do_not_fit_are_refused(make, change, message):
+    with pytest.raises(InputError, match=message):
+        replace(make(), **change)
+
+
+def test_runs_of_two_seeds_are_refused(make):
+    with pytest.raises(InputError, match="must share data, seed, network and teacher"):
+        train([make(), make(seed=1)])
