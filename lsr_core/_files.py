@@ -1,16 +1,29 @@
-"""Files that are whole or not there."""
+"""Files that are whole or not there, and where they are kept."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 
-def write_whole(path: Path, content: bytes, *, sync: bool = False) -> None:
-    """Write a file aside and rename it, so that no reader and no crash ever sees a part; `sync` survives power loss."""
+def cache_folder(variable: str, name: str) -> Path:
+    """The folder that an environment variable names, or one of this name in the user's cache."""
+    cache_home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(os.environ.get(variable) or cache_home / "lsr_core" / name)
+
+
+@contextmanager
+def whole_file(path: Path, *, sync: bool = False) -> Iterator[BinaryIO]:
+    """Open a file to write aside and rename it at the end, so that no reader and no crash ever sees a part.
+
+    `sync` survives power loss.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         with part.open("wb") as file:
-            file.write(content)
+            yield file
             if sync:
                 file.flush()
                 os.fsync(file.fileno())
@@ -18,6 +31,12 @@ def write_whole(path: Path, content: bytes, *, sync: bool = False) -> None:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def write_whole(path: Path, content: bytes, *, sync: bool = False) -> None:
+    """Write a file aside and rename it, so that no reader and no crash ever sees a part; `sync` survives power loss."""
+    with whole_file(path, sync=sync) as file:
+        file.write(content)
 
 
 def remove_with_parts(path: Path) -> None:

@@ -143,6 +143,41 @@ def remove_runs(keys: tuple[str, ...]) -> None:
     click.echo(f"removed {len(keys)} of the records in {store.folder}")
 
 
+@main.group()
+def data() -> None:
+    """Data sets that are kept in files."""
+
+
+@data.command("list")
+def list_data() -> None:
+    """Names, sizes and files; what is missing is downloaded when it is first needed."""
+    for name, source in _filed().items():
+        inputs = "×".join(map(str, getattr(source, "shape", (source.features,))))
+        there = source.path if source.path.exists() else "missing"
+        click.echo(f"{name:13} {source.largest:6} to train on, {inputs:7} {source.classes:3} classes  {there}")
+    click.echo(f"Files lie in {source.path.parent}; your own images: any .npz file with uint8 train_images and")
+    click.echo("test_images [N, H, W, C], int64 train_labels and test_labels [N], and text class_names [K]")
+
+
+@data.command("fetch")
+@click.argument("names", nargs=-1, required=True)
+def fetch_data(names: tuple[str, ...]) -> None:
+    """Download and convert data sets that are missing."""
+    for source in _filed_of(names):
+        source.fetch()
+        source.check()
+        click.echo(f"{source.name}: {source.path}")
+
+
+@data.command("check")
+@click.argument("names", nargs=-1, required=True)
+def check_data(names: tuple[str, ...]) -> None:
+    """Read the files of data sets, and compare them with what the study was made with."""
+    for source in _filed_of(names):
+        source.check()
+        click.echo(f"{source.name}: {source.path} has fingerprint {source.fingerprint}")
+
+
 @main.command()
 @click.option("--preset", default="quick", show_default=True)
 @click.option("--paper", help="One paper's family only.")
@@ -163,6 +198,25 @@ def claims(preset: str, paper: str | None, as_json: bool) -> None:
                 click.echo(json.dumps(row))
             else:
                 click.echo(f"{row['id']:8} {row['verdict']:34} {row['effect']:34} p {row['p']:8} {row['claim']}")
+
+
+@main.command()
+@click.option("--shape", default="3,32,32", show_default=True, help="Channels, height and width of the images.")
+@click.option("--classes", type=int, default=100, show_default=True, help="Classes to tell apart.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def models(shape: str, classes: int, as_json: bool) -> None:
+    """Networks for images: parameters, and multiply-adds of one image's forward pass."""
+    from . import models as networks
+
+    for name in networks.ARCHITECTURES:
+        network = networks.ImageNetwork(name)
+        cost = networks.cost(network, _literal(shape), classes)
+        sizes = {size: getattr(network, size) for size in ("width", "depth")}
+        if as_json:
+            click.echo(json.dumps({"architecture": name, **sizes, **vars(cost)}))
+        else:
+            counts = f"{cost.parameters:12,} parameters {cost.multiply_adds:14,} multiply-adds"
+            click.echo(f"{name:12} {counts}  {_numbers(sizes)}".rstrip())
 
 
 @main.command()
@@ -198,6 +252,24 @@ def bench(file: Path | None) -> None:
         )
     if file:
         file.write_text(json.dumps(rows, indent=2) + "\n")
+
+
+def _filed() -> dict[str, Any]:
+    """The named data sets that are kept in files."""
+    from .data import DATASETS
+
+    return {name: source for name, source in DATASETS.items() if hasattr(source, "path") and "/" not in name}
+
+
+def _filed_of(names: tuple[str, ...]) -> list[Any]:
+    from .data import dataset
+
+    for name in names:
+        if name not in _filed() and not name.endswith(".npz"):
+            raise InputError(
+                f"{name!r} is not kept in a file; there are {', '.join(_filed())}, and .npz files of your own"
+            )
+    return [dataset(name) for name in names]
 
 
 _NOT_CONSTANTS = {

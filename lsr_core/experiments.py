@@ -548,12 +548,17 @@ def teacher_stages(setting: Setting, epochs: Sequence[int]) -> tuple[dict[str, d
     return lines, stages
 
 
+# By cross-entropy's validation accuracy on 300 digits, eight tuning seeds, of rates .1, .4, 1.6 and decays 1e-3, 5e-3,
+# 2e-2. At the perceptron's schedule the scaled loss did not fit its training images.
+_OF_CONVNET = Schedule(0.4, 1e-3)
+
+
 def loss_scale_arms(setting: Setting, scale: float = 0.0595, epsilon: float = 0.16) -> dict[str, Arm]:
     """Cross-entropy and LSR on the BatchNorm convnet, the loss scaled or not, decay on all layers or the head alone.
 
     A loss scaled by s is the learning rate times s with the decay over s, exactly; that is how it is trained.
     """
-    baseline = replace(tuned(setting, "cross-entropy"), network=Convnet())
+    baseline = replace(tuned(setting, "cross-entropy"), schedule=_OF_CONVNET, network=Convnet())
     arms = {}
     for decay_name, decays in (("all layers", (1.0, 1.0)), ("head alone", (0.0, 1.0))):
         for scale_name, s in (("scale 1", 1.0), (f"scale {scale:g}", scale)):

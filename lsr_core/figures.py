@@ -196,6 +196,37 @@ def curves_by_constant(
     return _with_legend(figure, axes)
 
 
+def along_training(results: Results, arms: Mapping[str, Arm], metric: str, label: str) -> Figure:
+    """A curve of the records against the epoch, a line an arm: means with 95 % intervals over seeds."""
+    figure, axes = _axes(1, 1)
+    for colour, (name, arm) in zip(PALETTE, arms.items(), strict=False):
+        records = [record for record in results.records(arm) if record.diverged_at is None]
+        values = np.array([record.curves[metric] for record in records], dtype=float)
+        points = np.isfinite(values).sum(0) >= 2  # the first has nothing before it
+        summed = [statistics.mean_interval(column[np.isfinite(column)]) for column in values.T[points]]
+        mean, low, high = map(np.array, zip(*summed, strict=True))
+        epochs = np.array(records[0].curves["epoch"])[points]
+        axes.plot(epochs, mean, "o-", ms=4, color=colour, label=name)
+        axes.fill_between(epochs, low, high, color=colour, alpha=0.25, lw=0)
+    axes.set(xlabel="epoch", ylabel=label)
+    return _with_legend(figure, axes)
+
+
+def planes(results: Results, arms: Mapping[str, Arm]) -> Figure:
+    """Features of three classes on the plane of their templates, a column an arm, from results of the pictured seed."""
+    figure, axes = _axes(2, len(arms), height=2.6)
+    for column, (name, arm) in zip(axes.reshape(2, -1).T, arms.items(), strict=True):
+        (record,) = results.records(arm)
+        for panel, (part, kind) in zip(column, (("train", "training"), ("test", "test")), strict=True):
+            x, y, labels = np.array(record.planes[part]).T
+            for colour, marker, label in zip(PALETTE, "os^", np.unique(labels), strict=False):
+                own = labels == label
+                panel.plot(x[own], y[own], marker, ms=4, alpha=0.7, mew=0, color=colour, label=f"class {label:g}")
+            panel.set_aspect("equal", "datalim")
+            panel.set(title=f"{name}, {kind} images")
+    return _with_legend(figure, axes[0])
+
+
 def ladder(results: Results, ladders: Mapping[str, Mapping[str, Arm]]) -> Figure:
     """Each rung's paired gain over cross-entropy: a line a teacher."""
     lines = {name: {rung: arms[rung] for rung in RUNGS} for name, arms in ladders.items()}

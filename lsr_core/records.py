@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import platform
 import subprocess
 import tempfile
@@ -17,7 +16,7 @@ import scipy
 import torch
 
 from ._errors import InputError, require
-from ._files import write_whole
+from ._files import cache_folder, write_whole
 from .runs import key_of
 
 _SUFFIX = ".json"
@@ -119,8 +118,7 @@ class Store:
 
 def default_folder() -> Path:
     """`LSR_STORE`, or a folder in the user's cache."""
-    cache_home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(os.environ.get("LSR_STORE") or cache_home / "lsr_core" / "records")
+    return cache_folder("LSR_STORE", "records")
 
 
 @cache

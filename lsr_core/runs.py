@@ -10,12 +10,12 @@ import torch
 
 from ._errors import require, require_count
 from .data import Mixture, dataset
-from .models import Convnet, Perceptron
+from .models import Convnet, ImageNetwork, Perceptron
 from .objectives import Fixed, Objective, describe, objective
 from .schedules import Schedule
 
 NUMERICS = 5  # raised when a change of the code changes results
-_NETWORKS = {"perceptron": Perceptron, "convnet": Convnet}
+_NETWORKS = {"perceptron": Perceptron, "convnet": Convnet, "image-network": ImageNetwork}
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Run:
     objective: Objective
     schedule: Schedule
     seed: int
-    network: Perceptron | Convnet = field(default_factory=Perceptron)
+    network: Perceptron | Convnet | ImageNetwork = field(default_factory=Perceptron)
     role: str = "student"
     teacher: TrainedTeacher | ExactPosterior | None = None
 

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,9 +16,39 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture(autouse=True)
 def own_store(tmp_path, monkeypatch):
-    """Every test has an empty store of its own."""
+    """Every test has an empty store of its own, and an empty folder for data sets."""
     monkeypatch.setenv("LSR_STORE", str(tmp_path / "records"))
+    monkeypatch.setenv("LSR_DATA", str(tmp_path / "data"))
     return Store()
+
+
+@pytest.fixture
+def image_arrays():
+    """A small set of images in the uniform form: 3 classes in 2 superclasses, 60 images to train on, 12 to test."""
+    random = np.random.default_rng(0)
+    arrays = {"class_names": np.array(["ant", "bee", "cat"])}
+    for part, count in (("train", 60), ("test", 12)):
+        labels = np.arange(count) % 3
+        arrays[f"{part}_images"] = random.integers(0, 256, (count, 6, 5, 3), dtype=np.uint8)
+        arrays[f"{part}_labels"], arrays[f"{part}_superclass_labels"] = labels, labels // 2
+    arrays["test_label_counts"] = random.integers(1, 9, (12, 3))
+    return arrays
+
+
+@pytest.fixture(scope="session")
+def unpacked(tmp_path_factory):
+    """Names of real data sets to the folder that they are unpacked into; skips where there are none."""
+    packed = Path(os.environ.get("LSR_TEST_DATA") or ROOT.parent / "shared" / "data")
+    folder = tmp_path_factory.mktemp("unpacked")
+
+    def unpack(name):
+        if not (packed / "unpack.py").exists():
+            pytest.skip(f"there is no unpack.py in {packed}; LSR_TEST_DATA names the folder of the real data")
+        if not (folder / f"{name}.npz").exists():
+            subprocess.run([sys.executable, packed / "unpack.py", folder, name], check=True, capture_output=True)
+        return folder
+
+    return unpack
 
 
 @pytest.fixture

@@ -5,12 +5,15 @@ import time
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from lsr_core import experiments, notebooks, objective
 from lsr_core.cli import main
+from lsr_core.data import dataset
 from lsr_core.execution import execute
+from lsr_core.models import ARCHITECTURES, Cost, ImageNetwork, cost
 from lsr_core.runs import Run
 from lsr_core.schedules import Schedule
 
@@ -67,9 +70,30 @@ def test_the_notebooks_are_listed_with_their_parameters():
     assert 'preset = "quick"' in listed
 
 
+def test_networks_are_listed_with_their_cost():
+    lines = call("models").stdout.splitlines()
+    rows = [json.loads(line) for line in call("models", "--json").stdout.splitlines()]
+    assert [line.split()[0] for line in lines] == [row["architecture"] for row in rows] == list(ARCHITECTURES)
+    for line, row in zip(lines, rows, strict=True):
+        network = ImageNetwork(row["architecture"], row["width"], row["depth"])
+        assert cost(network, (3, 32, 32), 100) == Cost(row["parameters"], row["multiply_adds"])
+        assert f" {row['parameters']:,} parameters" in line
+        assert f" {row['multiply_adds']:,} multiply-adds" in line
+    (wide,) = (line for line in lines if line.startswith("wide_resnet"))
+    assert wide.endswith("width=10 depth=28")
+
+
+def test_networks_are_listed_for_images_of_ones_own():
+    lines = call("models", "--json", "--shape", "1,28,28", "--classes", "10").stdout.splitlines()
+    (row,) = (json.loads(line) for line in lines if '"resnet8"' in line)
+    assert cost(ImageNetwork("resnet8"), (1, 28, 28), 10) == Cost(row["parameters"], row["multiply_adds"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("models", "--shape", "3,32"), "shape is (3, 32); plain_cnn takes (C, H, W) of square images"),
+        (("models", "--classes", "1"), "classes is 1; it must be a whole number, 2 or above"),
         (("notebooks", "run", "nothing"), "unknown notebook 'nothing'; there are"),
         (("notebooks", "run", "lsrkd", "-p", "tau", "3"), "notebook 'lsrkd' has no parameter 'tau'"),
         (("notebooks", "run", "lsrkd", "-p", "preset", "slow"), "unknown preset 'slow'; there is quick"),
@@ -77,6 +101,11 @@ def test_the_notebooks_are_listed_with_their_parameters():
         (("tune", "lsr", "--preset", "slow"), "unknown preset 'slow'"),
         (("runs", "show", "zz"), "no record's key begins with 'zz'"),
         (("runs", "rm", "zz"), "there is no record 'zz'"),
+        (("data", "check", "digits"), "'digits' is not kept in a file; there are cifar100, cifar10, cinic10"),
+        (("data", "fetch", "mnist", "cifar"), "'cifar' is not kept in a file"),
+        (("data", "check", "mnist"), "`lsr data fetch mnist` downloads it"),
+        (("data", "fetch", "gtzan"), "gtzan has no public download here; put its table at"),
+        (("data", "check", "nowhere.npz"), "there is no file nowhere.npz"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_two(arguments, message):
@@ -85,6 +114,52 @@ def test_bad_input_is_one_sentence_and_exit_code_two(arguments, message):
     assert message in result.stderr
     assert result.stderr.count("\n") == 1
     assert "Traceback" not in result.output
+
+
+def test_data_sets_are_listed_with_their_files(tmp_path):
+    lines = call("data", "list").stdout.splitlines()
+    assert [line.split()[0] for line in lines[:7]] == [
+        "cifar100", "cifar10", "cinic10", "fashion_mnist", "mnist", "tiny_imagenet", "gtzan",
+    ]  # fmt: skip
+    assert all(line.endswith("missing") for line in lines[:7])
+    assert "45000 to train on, 3×32×32 100 classes" in lines[0]
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "mnist.npz").touch()
+    assert call("data", "list").stdout.splitlines()[4].endswith(str(tmp_path / "data" / "mnist.npz"))
+
+
+def test_a_users_images_are_checked(image_arrays, tmp_path):
+    path = tmp_path / "own.npz"
+    np.savez(path, **image_arrays)
+    checked = call("data", "check", str(path))
+    assert checked.exit_code == 0, checked.output
+    assert "has fingerprint" in checked.stdout
+    path.write_bytes(path.read_bytes()[:-100])
+    dataset.cache_clear()
+    damaged = call("data", "check", str(path))
+    assert damaged.exit_code == 2
+    assert "is damaged or no .npz file" in damaged.stderr
+    assert damaged.stderr.count("\n") == 1
+
+
+def test_a_set_that_is_there_is_not_downloaded_again(image_arrays, tmp_path):
+    path = tmp_path / "data" / "mnist.npz"
+    path.parent.mkdir()
+    np.savez(path, **image_arrays)
+    for command in ("fetch", "check"):
+        result = call("data", command, "mnist")
+        assert result.exit_code == 2
+        assert "mnist.npz has fingerprint" in result.stderr
+        assert "remove it, and `lsr data fetch mnist` makes it anew" in result.stderr
+
+
+def test_real_data_is_checked(unpacked, monkeypatch):
+    monkeypatch.setenv("LSR_DATA", str(unpacked("mnist")))
+    unpacked("gtzan")
+    for command in ("fetch", "check"):
+        result = call("data", command, "mnist", "gtzan")
+        assert result.exit_code == 0, result.output
+        assert len(result.stdout.splitlines()) == 2
 
 
 def test_a_damaged_record_is_one_sentence_and_nothing_is_lost(records, own_store):
@@ -182,7 +257,7 @@ def test_a_store_that_cannot_be_written_is_one_sentence(store, tmp_path, monkeyp
 
 
 def test_help_names_every_command():
-    assert all(word in call("--help").stdout for word in ("notebooks", "runs", "tune", "bench"))
+    assert all(word in call("--help").stdout for word in ("notebooks", "runs", "data", "tune", "bench"))
     done = subprocess.run([Path(sys.executable).with_name("lsr"), "--version"], capture_output=True, check=False)
     assert done.returncode == 0
 

@@ -4,6 +4,8 @@ import ast
 import importlib
 import inspect
 import re
+import subprocess
+import sys
 import tomllib
 from importlib.metadata import version
 from pathlib import Path
@@ -30,6 +32,7 @@ ORDER = [
     "printed",
     "identities",
     "data",
+    "augmentation",
     "models",
     "schedules",
     "runs",
@@ -128,8 +131,12 @@ def test_versions_agree():
     assert f"version: {lsr_core.__version__}" in (ROOT / "CITATION.cff").read_text()
 
 
+def examples(path):
+    return re.findall(r"```python\n(.*?)```", (ROOT / path).read_text(), re.DOTALL)
+
+
 def example(path):
-    (text,) = re.findall(r"```python\n(.*?)```", (ROOT / path).read_text(), re.DOTALL)
+    (text,) = examples(path)
     return text
 
 
@@ -152,9 +159,25 @@ def test_the_printed_loop_serves_every_method(method):
 
 def test_the_printed_grid_runs():
     names = {}
-    exec(example("book/records.md").replace("epochs=60", "epochs=20").replace("workers=2", "workers=1"), names)
+    text, _ = examples("book/records.md")
+    exec(text.replace("epochs=60", "epochs=20").replace("workers=2", "workers=1"), names)
     assert len({record.key for record in names["records"]}) == 8
     assert all(record.diverged_at is None for record in names["records"])
+
+
+def test_the_printed_images_are_a_data_set(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(examples("book/records.md")[1], names)
+    assert names["split"].train_inputs.shape == (100, 3, 32, 32)
+    assert names["split"].train_labels.bincount().tolist() == [20] * 5
+
+
+def test_torchvision_and_pillow_are_imported_only_where_they_are_used():
+    modules = "lsr_core.cli, lsr_core.data, lsr_core.augmentation"
+    code = f"import sys, {modules}; print(sorted({{'torchvision', 'PIL'}} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 def test_the_library_page_names_every_method_with_its_constants():

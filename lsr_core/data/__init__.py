@@ -2,8 +2,10 @@
 
 from ._split import Split, split_generator
 from .digits import Digits
+from .gtzan import Gtzan
+from .images import Images
 from .mixture import Mixture
 from .registry import DATASETS, dataset
 from .subset import Subset
 
-__all__ = ["DATASETS", "Digits", "Mixture", "Split", "Subset", "dataset", "split_generator"]
+__all__ = ["DATASETS", "Digits", "Gtzan", "Images", "Mixture", "Split", "Subset", "dataset", "split_generator"]

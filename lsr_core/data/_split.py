@@ -10,7 +10,10 @@ VALIDATION = 300
 
 
 class Split(NamedTuple):
-    """Inputs float32 `[N, D]` and labels int64 `[N]`; `test_posterior` float64 `[N, K]` where the truth is known."""
+    """Inputs float32 `[N, D]`, or images uint8 `[N, C, H, W]`, and labels int64 `[N]`.
+
+    `test_posterior` float64 `[N, K]` is there where the truth is known, or people have voted on it.
+    """
 
     train_inputs: Tensor
     train_labels: Tensor
@@ -25,6 +28,17 @@ def split_generator(seed: int) -> np.random.Generator:
     """The generator that draws the training and validation examples of every run with this seed."""
     digest = hashlib.sha256(f"{seed}/split".encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:8], "big"))
+
+
+def stratified_order(labels: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """A random order of the rows in which every piece has the classes in proportion, to within two examples of each."""
+    drawn = generator.permutation(len(labels))
+    by_class = drawn[np.argsort(labels[drawn], kind="stable")]
+    counts = np.bincount(labels)
+    first = np.repeat(np.cumsum(counts) - counts, counts)
+    # Each class is spread evenly over [0, 1), every example at random within its own share of it.
+    place = (np.arange(len(labels)) - first + generator.random(len(labels))) / np.repeat(counts, counts)
+    return by_class[np.argsort(place, kind="stable")]
 
 
 def fingerprint(*arrays: np.ndarray) -> str:

@@ -1,12 +1,15 @@
-"""Names of data sets: the study's own, any mixture, and parts of both."""
+"""Names of data sets: the study's own, any mixture, a user's images, and parts of them."""
 
 import re
 from functools import cache
 
 from .._errors import require
+from .archives import ARCHIVES
 from .digits import Digits
+from .gtzan import FOLDS, Gtzan
+from .images import Images
 from .mixture import Mixture
-from .subset import Subset
+from .subset import Source, Subset
 
 # The scale of each mixture was solved for its Bayes accuracy on 10^6 sampled points; a test samples afresh.
 _MIXTURES = (
@@ -17,28 +20,56 @@ _MIXTURES = (
     Mixture("mixture-50-80", 50, 10, 64, 0.53475, "a17c19948b9da22f"),
     Mixture("mixture-50-95", 50, 10, 64, 0.79615, "a17c19948b9da22f"),
 )
-DATASETS: dict[str, Digits | Mixture] = {source.name: source for source in (Digits(), *_MIXTURES)}
+_RGB = (3, 32, 32)
+_GREY = (1, 28, 28)
+_MNIST_COUNTS = (5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949)
+# Means and deviations are the training part's; Tiny-ImageNet's are those of the released code of Yuan et al. (2020).
+_IMAGES = (
+    Images(
+        "cifar100", (500,) * 100, _RGB, "e86726c53d59c27d", (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
+    ),
+    Images(
+        "cifar10", (5000,) * 10, _RGB, "11f43fa84682ad5a", (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616),
+        votes="0bc32edf9dbcad5b",
+    ),
+    Images(
+        "cinic10", (9000,) * 10, _RGB, ARCHIVES["cinic10"].fingerprint,
+        (0.4789, 0.4723, 0.4305), (0.2421, 0.2383, 0.2587),
+    ),
+    Images("fashion_mnist", (6000,) * 10, _GREY, "8ee457d5d57cdf2a", (0.2860,), (0.3530,)),
+    Images("mnist", _MNIST_COUNTS, _GREY, "3169a86903e46c02", (0.1307,), (0.3081,)),
+    Images(
+        "tiny_imagenet", (500,) * 200, (3, 64, 64), ARCHIVES["tiny_imagenet"].fingerprint,
+        (0.4802, 0.4481, 0.3975), (0.2302, 0.2265, 0.2262),
+    ),
+)  # fmt: skip
+_GTZAN = (Gtzan("gtzan"), *(Gtzan(f"gtzan/fold-{fold}", fold) for fold in range(FOLDS)))
+DATASETS: dict[str, Source] = {s.name: s for s in (Digits(), *_MIXTURES, *_IMAGES, *_GTZAN)}
 
 _ANY_MIXTURE = re.compile(r"mixture-([1-9]\d*)x([1-9]\d*)-([1-9]\d*)d-noise-(\d+(?:\.\d+)?)")
+_BASE = re.compile(r"(.+?\.npz(?=/|$)|gtzan/fold-\d+|[^/]*)(.*)", re.DOTALL)
 _PARTS = re.compile(r"(?:/first-(\d+))?(?:/(?:(stratified)|tail-(\d+(?:\.\d+)?)))?")
 
 
 @cache
-def dataset(name: str) -> Digits | Mixture | Subset:
+def dataset(name: str) -> Source | Subset:
     """The data set of this name; raises `InputError` for an unknown one.
 
     `mixture-20x4-16d-noise-1.5` has 20 classes in 4 superclasses, 16 dimensions, and noise of 1.5 beside the means.
-    After any name, `/first-5` keeps the first classes, `/stratified` trains on equal numbers of each class, and
+    A name that ends in `.npz` is a user's own file of images. `gtzan/fold-3` tests on another fifth of the tracks.
+    After any other name, `/first-5` keeps the first classes, `/stratified` trains on equal numbers of each class, and
     `/tail-50` on a long tail whose largest class has 50 times the examples of the smallest.
     """
     require(isinstance(name, str), f"data is {name!r}; give a data set's name")
-    base, slash, _ = name.partition("/")
-    parts = _PARTS.fullmatch(name[len(base) :])
+    base, part = _BASE.fullmatch(name).groups()
+    parts = _PARTS.fullmatch(part)
     like = "'/first-5', '/stratified', '/tail-50' or '/first-5/tail-50'"
-    require(parts is not None, f"unknown part {name[len(base) :]!r} of data set {base!r}; after a name comes {like}")
-    source = DATASETS.get(base) or _any_mixture(base)
-    if not slash:
+    require(parts is not None, f"unknown part {part!r} of data set {base!r}; after a name comes {like}")
+    source = DATASETS.get(base) or (Images.of_file(base) if base.endswith(".npz") else _any_mixture(base))
+    if not part:
         return source
+    whole = isinstance(source, Gtzan)
+    require(not whole, f"{name!r} cannot be: gtzan has no parts, because copies of a track must stay together")
     first, stratified, tail = parts.groups()
     classes = int(first) if first else source.classes
     require(2 <= classes <= source.classes, f"{name!r} has {classes} classes; {base} has 2 to {source.classes}")
@@ -49,7 +80,7 @@ def dataset(name: str) -> Digits | Mixture | Subset:
 
 def _any_mixture(name: str) -> Mixture:
     found = _ANY_MIXTURE.fullmatch(name)
-    others = "and mixtures such as 'mixture-20x4-16d-noise-1.5'"
+    others = "mixtures such as 'mixture-20x4-16d-noise-1.5', and .npz files of your own"
     require(found is not None, f"unknown data set {name!r}; there are {', '.join(DATASETS)}, {others}")
     classes, superclasses, features = map(int, found.groups()[:3])
     noise = float(found[4])

@@ -10,7 +10,11 @@ from torch import Tensor
 from .._errors import require
 from ._split import VALIDATION, Split
 from .digits import Digits
+from .gtzan import Gtzan
+from .images import Images
 from .mixture import Mixture
+
+Source = Digits | Mixture | Images | Gtzan
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,7 @@ class Subset:
     """
 
     name: str
-    source: Digits | Mixture
+    source: Digits | Mixture | Images
     classes: int
     imbalance: float | None = None
 
@@ -35,6 +39,21 @@ class Subset:
     def side(self) -> int | None:
         """Pixels on a side of a square image, where the data set has images."""
         return getattr(self.source, "side", None)
+
+    @property
+    def shape(self) -> tuple[int, int, int] | None:
+        """(C, H, W), where the data set is of images."""
+        return getattr(self.source, "shape", None)
+
+    @property
+    def mean(self) -> tuple[float, ...] | None:
+        """Each channel's, where the data set is of images."""
+        return getattr(self.source, "mean", None)
+
+    @property
+    def std(self) -> tuple[float, ...] | None:
+        """Each channel's, where the data set is of images."""
+        return getattr(self.source, "std", None)
 
     @property
     def fingerprint(self) -> str:
@@ -83,7 +102,9 @@ class Subset:
 
     @cached_property
     def _validation_each(self) -> int:
-        return min(VALIDATION // self.classes, int(self.source.available(self.classes).min()) * 3 // 10)
+        source, fewest = self.source, int(self.source.available(self.classes).min())
+        each = source.validation // source.classes if isinstance(source, Images) else VALIDATION // self.classes
+        return min(each, fewest * 3 // 10)
 
     def _counts(self, train: int) -> np.ndarray:
         """Training examples of each class; what rounding leaves goes to the largest remainders."""

@@ -1,6 +1,18 @@
-"""Networks that can hold a stack of runs."""
+"""Networks: those that can hold a stack of runs, and named ones for images."""
 
 from .convnet import Convnet, StackedConvnet
+from .cost import Cost, cost
+from .images import ARCHITECTURES, ImageClassifier, ImageNetwork
 from .perceptron import Perceptron, StackedPerceptron
 
-__all__ = ["Convnet", "Perceptron", "StackedConvnet", "StackedPerceptron"]
+__all__ = [
+    "ARCHITECTURES",
+    "Convnet",
+    "Cost",
+    "ImageClassifier",
+    "ImageNetwork",
+    "Perceptron",
+    "StackedConvnet",
+    "StackedPerceptron",
+    "cost",
+]

@@ -1,0 +1,163 @@
+"""Image sets: named ones that are downloaded once, and a user's own, all in one form of file."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .._errors import require
+from .._files import cache_folder
+from ._split import Split, split_generator, stratified_order
+from ._uniform import ImageRows, read_images
+from .archives import ARCHIVES, fetch
+
+_VALIDATION_SHARE = 10  # one in ten images of the training part is for validation: 5,000 of CIFAR's 50,000
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images uint8 `[N, C, H, W]` of `shape` (C, H, W), `counts` of them in each class of the training part.
+
+    Training and validation images are drawn by seed from the training part, disjoint and with the classes in
+    proportion, a tenth of it for validation; the test part is whole and the same for all. `mean` and `std` of each
+    channel are in units of the full range, `votes` is the fingerprint of people's votes on the test images. Nothing is
+    read before it is needed; what is read is checked against the fingerprint.
+    """
+
+    name: str
+    counts: tuple[int, ...]
+    shape: tuple[int, int, int]
+    fingerprint: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    votes: str | None = None
+
+    @classmethod
+    def of_file(cls, name: str) -> Self:
+        """A user's own set, described by its file; the fingerprint is the hash of what it holds."""
+        rows = read_images(Path(name))
+        images, count = rows.train_images, len(rows.train_images)
+        enough = count >= _VALIDATION_SHARE
+        require(
+            enough, f"{name} has {count} training images; a tenth is for validation, so {_VALIDATION_SHARE} or more"
+        )
+        return cls(
+            name,
+            tuple(rows.train_labels.bincount(minlength=len(rows.class_names)).tolist()),
+            tuple(images.shape[1:]),
+            rows.whole,
+            *channel_statistics(images),
+        )
+
+    @property
+    def _own(self) -> bool:
+        return self.name.endswith(".npz")
+
+    @property
+    def path(self) -> Path:
+        """Where its file is, or will be."""
+        return Path(self.name) if self._own else cache_folder("LSR_DATA", "data") / f"{self.name}.npz"
+
+    @property
+    def classes(self) -> int:
+        """How many classes there are."""
+        return len(self.counts)
+
+    @property
+    def features(self) -> int:
+        """Numbers in an image, C·H·W."""
+        channels, height, width = self.shape
+        return channels * height * width
+
+    @property
+    def validation(self) -> int:
+        """How many images of the training part are for validation."""
+        return sum(self.counts) // _VALIDATION_SHARE
+
+    @property
+    def largest(self) -> int:
+        """The most training images there are."""
+        return sum(self.counts) - self.validation
+
+    @property
+    def groups(self) -> Tensor | None:
+        """The superclass of each class `[K]`, where the set has some."""
+        return self._rows.groups
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes."""
+        return self._rows.class_names
+
+    def fetch(self) -> None:
+        """Download and convert a named set whose file is missing; raises `InputError` where that fails."""
+        if not self._own and not self.path.exists():
+            fetch(self.name, self.path)
+
+    def check(self) -> None:
+        """Raise `InputError` unless the file is there, whole, and holds what the study was made with."""
+        missing = not self._own and not self.path.exists()
+        require(not missing, f"{self.name} is missing at {self.path}; `lsr data fetch {self.name}` downloads it")
+        self._check(read_images(self.path))
+
+    def split(self, train: int, seed: int) -> Split:
+        """`train` training images and the validation images of this seed; the votes' shares as test posterior."""
+        rows, order = self._rows, self._order(seed)
+        validation, chosen = order[: self.validation], order[self.validation : self.validation + train]
+        votes = rows.votes
+        return Split(
+            rows.train_images[chosen],
+            rows.train_labels[chosen],
+            rows.train_images[validation],
+            rows.train_labels[validation],
+            rows.test_images,
+            rows.test_labels,
+            None if votes is None else votes.double() / votes.sum(-1, keepdim=True),
+        )
+
+    def examples(self, seed: int, each: int, classes: int) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+        """The training part's images of the first `classes`, and their labels, in the order of this seed."""
+        order = self._order(seed)
+        order = order[self._rows.train_labels[order] < classes]
+        return self._rows.train_images[order], self._rows.train_labels[order]
+
+    def available(self, classes: int) -> np.ndarray:
+        """How many images of each of the first `classes` the training part has."""
+        return np.array(self.counts[:classes])
+
+    def _order(self, seed: int) -> Tensor:
+        return torch.from_numpy(stratified_order(self._rows.train_labels.numpy(), split_generator(seed)))
+
+    @cached_property
+    def _rows(self) -> ImageRows:
+        self.fetch()
+        rows = read_images(self.path)
+        self._check(rows)
+        return rows
+
+    def _check(self, rows: ImageRows) -> None:
+        found = rows.whole if self._own else rows.source if self.name in ARCHIVES else rows.content
+        same = (
+            found == self.fingerprint
+            and tuple(rows.train_labels.bincount(minlength=self.classes).tolist()) == self.counts
+        )
+        same = same and (self._own or rows.votes_content in (None, self.votes))
+        told = f"{self.path} has fingerprint {found}; the study was made with {self.fingerprint}"
+        require(
+            same,
+            f"{told}; {'start again' if self._own else f'remove it, and `lsr data fetch {self.name}` makes it anew'}",
+        )
+
+
+def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel of uint8 images `[N, C, H, W]`, in units of the full range."""
+    values = torch.arange(256, dtype=torch.float64) / 255
+    shares = torch.stack([channel.flatten().bincount(minlength=256) for channel in images.transpose(0, 1)]).double()
+    shares /= shares.sum(-1, keepdim=True)
+    mean = shares @ values
+    std = (shares * (values - mean[:, None]) ** 2).sum(-1).sqrt()
+    return tuple(mean.numpy().round(4).tolist()), tuple(std.numpy().round(4).tolist())

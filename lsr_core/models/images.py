@@ -1,0 +1,127 @@
+"""Named networks for small images, one run at a time."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from .._errors import require, require_classes, require_count
+from .adapted import densenet121, googlenet, mobilenetv2, resnet18, resnet50, shufflenetv2
+from .plain import plain_cnn
+from .residual import cifar_resnet, resnext29, wide_resnet
+
+_Body = Callable[..., tuple[nn.Module, int]]
+_FAMILIES: dict[str, tuple[_Body, dict[str, int]]] = {  # the body, and the sizes that can be chosen
+    "plain_cnn": (plain_cnn, {"width": 32}),
+    "resnet8": (partial(cifar_resnet, depth=8), {"width": 16}),
+    "resnet20": (partial(cifar_resnet, depth=20), {"width": 16}),
+    "resnet56": (partial(cifar_resnet, depth=56), {"width": 16}),
+    "wide_resnet": (wide_resnet, {"width": 10, "depth": 28}),
+    "resnext29": (resnext29, {}),
+    "mobilenetv2": (mobilenetv2, {}),
+    "shufflenetv2": (shufflenetv2, {}),
+    "resnet18": (resnet18, {}),
+    "resnet50": (resnet50, {}),
+    "googlenet": (googlenet, {}),
+    "densenet121": (densenet121, {}),
+}
+_SHAPES = [(channels, side, side) for channels in (1, 3) for side in range(28, 65)]
+_IMAGES = "square images of 1 or 3 channels and 28 to 64 pixels a side"
+
+ARCHITECTURES: tuple[str, ...] = tuple(_FAMILIES)
+
+
+@dataclass(frozen=True)
+class ImageNetwork:
+    """The description of one network for square images of 28 to 64 pixels a side, in grey or colour.
+
+    `width` is the number of channels of the first stage (`plain_cnn`, `resnet8`, `resnet20`, `resnet56`) or the
+    widening factor (`wide_resnet`); `depth` is the number of layers of `wide_resnet`, 6n + 4. Where a family has
+    them, None means its paper's; the others have neither, and `InputError` says so.
+    """
+
+    architecture: str
+    width: int | None = None
+    depth: int | None = None
+
+    def __post_init__(self) -> None:
+        known = self.architecture in ARCHITECTURES
+        require(known, f"unknown architecture {self.architecture!r}; there are {', '.join(ARCHITECTURES)}")
+        defaults = _FAMILIES[self.architecture][1]
+        for name in ("width", "depth"):
+            value = getattr(self, name)
+            if value is None:
+                object.__setattr__(self, name, defaults.get(name))
+                continue
+            require(name in defaults, f"{name} is {value!r}; {self.architecture} has none to choose")
+            require_count(name, value)
+        fits = self.depth is None or (self.depth >= 10 and self.depth % 6 == 4)
+        require(fits, f"depth is {self.depth}; {self.architecture} has 6n + 4 layers: 10, 16, 22, 28, ...")
+
+    @property
+    def stack_size(self) -> int:
+        """How many train side by side: one."""
+        return 1
+
+    def canonical(self) -> dict[str, object]:
+        """Name and sizes, as plain values."""
+        sizes = {"width": self.width, "depth": self.depth}
+        return {"name": "image-network", "architecture": self.architecture, **sizes}
+
+    def check(self, features: int) -> None:
+        """Raise `InputError` unless this many inputs make an image that it can take."""
+        fits = any(features == math.prod(shape) for shape in _SHAPES)
+        require(fits, f"{features} inputs make no image for {self.architecture}; it takes {_IMAGES}")
+
+    def build(self, shape: tuple[int, int, int], classes: int, generator: torch.Generator) -> "ImageClassifier":
+        """The network for images of this shape (C, H, W), on the generator's device, with weights drawn from it alone.
+
+        Convolutions are drawn as He et al. (2015) do, by fan-out, in every family; linear layers as torch draws them.
+        """
+        network = self.skeleton(shape, classes).to_empty(device=generator.device)
+        for layer in network.modules():
+            _draw(layer, generator)
+        return network
+
+    def skeleton(self, shape: tuple[int, int, int], classes: int) -> "ImageClassifier":
+        """The network on the meta device: its layers and their shapes, without weights."""
+        require(shape in _SHAPES, f"shape is {shape!r}; {self.architecture} takes (C, H, W) of {_IMAGES}")
+        require_classes(classes)
+        body, defaults = _FAMILIES[self.architecture]
+        with torch.device("meta"):
+            return ImageClassifier(*body(shape, **{name: getattr(self, name) for name in defaults}), classes)
+
+
+class ImageClassifier(nn.Module):
+    """A body and the linear layer that reads it: images `[B, C, H, W]` to logits `[B, K]`."""
+
+    def __init__(self, body: nn.Module, features: int, classes: int) -> None:
+        super().__init__()
+        self.body, self.linear = body, nn.Linear(features, classes)
+
+    @property
+    def head(self) -> list[nn.Parameter]:
+        """Weight and bias of the last layer."""
+        return [self.linear.weight, self.linear.bias]
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.linear(self.body(images))
+
+    def features(self, images: Tensor) -> Tensor:
+        """What the last layer reads, `[B, H]`."""
+        return self.body(images)
+
+
+def _draw(layer: nn.Module, generator: torch.Generator) -> None:
+    """Initial values of a layer's own weights and statistics."""
+    if isinstance(layer, nn.Conv2d):
+        nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu", generator=generator)
+    elif isinstance(layer, nn.Linear):
+        for parameter in layer.parameters():
+            bound = 1 / math.sqrt(layer.in_features)
+            nn.init.uniform_(parameter, -bound, bound, generator=generator)
+    elif isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)):
+        layer.reset_parameters()
