@@ -14,14 +14,16 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from . import training
+from . import image_training, training
 from ._progress import bar
 from .checkpoints import Checkpoint, Weights, unfinished
 from .data import Mixture, dataset
+from .models import ImageNetwork
 from .records import Record, Store, provenance
 from .runs import ExactPosterior, Run, TrainedTeacher
 from .sharing import Claims
 
+STUDENTS = 6  # of one teacher on images
 MOST_COPIES = 96  # of networks that the runs of a stack remember together
 _POLL = 0.2  # seconds between two looks at what another process trains
 
@@ -155,9 +157,15 @@ def _train(
 
     start = time.perf_counter()
     checkpoint = Checkpoint(store, stack)
-    outcomes = training.train(stack, teacher_logits(stack, weights), keep=keep, checkpoint=checkpoint)
+    if isinstance(stack[0].network, ImageNetwork):
+        threads, teacher = torch.get_num_threads(), stack[0].teacher
+        taught = teacher and weights.get(teacher.run.key, teacher.after)
+        outcomes = image_training.train(stack, taught, keep=keep, checkpoint=checkpoint)
+    else:
+        threads = training.THREADS
+        outcomes = training.train(stack, teacher_logits(stack, weights), keep=keep, checkpoint=checkpoint)
     seconds = (time.perf_counter() - start) / len(stack)
-    made = {**provenance(), "threads": training.THREADS, "stack": len(stack), "resumed": checkpoint.resumed}
+    made = {**provenance(), "threads": threads, "stack": len(stack), "resumed": checkpoint.resumed}
     for run, outcome in zip(stack, outcomes, strict=True):
         if run.key not in store:
             measured = (outcome.metrics, outcome.curves, outcome.diverged_at)
@@ -200,7 +208,12 @@ def _log_posterior(source: Mixture, inputs: Tensor) -> Tensor:
 
 
 def stack_size(run: Run) -> int:
-    """How many runs like this one train side by side: fewer where they remember copies of themselves."""
+    """How many runs like this one train side by side: fewer where they remember copies of themselves.
+
+    On images, students side by side share nothing but their teacher's answers.
+    """
+    if isinstance(run.network, ImageNetwork):
+        return STUDENTS if run.teacher is not None else 1
     remembered = getattr(run.objective, "copies", 1)
     return max(1, min(run.network.stack_size, MOST_COPIES // remembered))
 

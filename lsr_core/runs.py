@@ -2,13 +2,14 @@
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
 import torch
 
 from ._errors import require, require_count
+from .augmentation import Augmentation
 from .data import Mixture, dataset
 from .models import Convnet, ImageNetwork, Perceptron
 from .objectives import Fixed, Objective, describe, objective
@@ -68,7 +69,8 @@ class Run:
 
     The seed fixes the split; initial weights, batch order and draws come from streams of (seed, `role`), so that all
     methods compared share them and no teacher shares its student's. Raises `InputError` for values out of range, for
-    a `teacher` that the objective does not take, and for one that is missing.
+    a `teacher` that the objective does not take, and for one that is missing. Images are seen through `augmentation`,
+    or as they are.
     """
 
     data: str
@@ -79,6 +81,7 @@ class Run:
     network: Perceptron | Convnet | ImageNetwork = field(default_factory=Perceptron)
     role: str = "student"
     teacher: TrainedTeacher | ExactPosterior | None = None
+    augmentation: Augmentation | None = None
 
     def __post_init__(self) -> None:
         source, method = dataset(self.data), self.objective
@@ -87,6 +90,11 @@ class Run:
             f"train is {self.train!r}; {self.data} has 1 to {source.largest} training examples",
         )
         require(isinstance(self.seed, int) and self.seed >= 0, f"seed is {self.seed!r}; it must be a whole number")
+        has_images = getattr(source, "shape", None) is not None
+        takes_images = isinstance(self.network, ImageNetwork)
+        kind, right = ("images", "an ImageNetwork") if has_images else ("vectors", "a Perceptron or Convnet")
+        require(has_images == takes_images, f"{self.data} holds {kind}, which {self.network} cannot take; give {right}")
+        require(has_images or self.augmentation is None, f"augmentation is of images; {self.data} holds vectors")
         self.network.check(source.features)
         if self.teacher is None:
             require(not method.needs_teacher, f"teacher is None; method {method.name!r} needs one")
@@ -106,6 +114,7 @@ class Run:
             "seed": self.seed,
             "role": self.role,
             "teacher": None if self.teacher is None else self.teacher.canonical(),
+            "augmentation": None if self.augmentation is None else asdict(self.augmentation),
             "numerics": NUMERICS,
         }
 
@@ -118,9 +127,15 @@ class Run:
     def shape(self) -> tuple[object, ...]:
         """What runs must have in common to train side by side in one stack.
 
-        Methods whose soft labels are fixed differ in constants alone; any other trains beside its equals.
+        Methods whose soft labels are fixed differ in constants alone; any other trains beside its equals. On images,
+        runs of one seed share what they see and who teaches them.
         """
         common = self.schedule.canonical()
+        if isinstance(self.network, ImageNetwork):  # each trains for itself, on images that all see
+            for own in ("learning_rate", "weight_decay", "head_decay", "momentum", "nesterov", "clip", "average"):
+                common.pop(own)
+            shared = (self.seed, self.role, self.augmentation, self.teacher and json.dumps(self.teacher.canonical()))
+            return (self.data, self.train, self.network, json.dumps(common), *shared)
         for own in ("learning_rate", "weight_decay", "head_decay"):
             common.pop(own)
         method = None if isinstance(self.objective, Fixed) else self.objective
@@ -130,7 +145,7 @@ class Run:
 def run_of(canonical: dict[str, Any]) -> Run:
     """The run that has this canonical form; raises `InputError` where this version of the study makes none of it."""
     try:
-        data, teacher = canonical["data"], canonical["teacher"]
+        data, teacher, augmentation = canonical["data"], canonical["teacher"], canonical["augmentation"]
         if teacher is not None:
             trained = "run" in teacher
             teacher = TrainedTeacher(run_of(teacher["run"]), teacher["epoch"]) if trained else ExactPosterior()
@@ -145,6 +160,7 @@ def run_of(canonical: dict[str, Any]) -> Run:
             _NETWORKS[network.pop("name")](**network),
             canonical["role"],
             teacher,
+            augmentation and Augmentation(**augmentation),
         )
     except (KeyError, TypeError, AttributeError):
         run = None

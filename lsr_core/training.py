@@ -29,6 +29,7 @@ from .evaluation import (
 from .losses import distillation_gradient
 from .models import Convnet, Perceptron
 from .objectives import Batch, Fixed
+from .optimizers import FusedSGD, StackedSGD
 from .runs import Run, stream
 
 EVALUATION_BATCH = 128
@@ -106,8 +107,10 @@ class _Stack:
         weights = [stream(run.seed, run.role, "weights") for run in runs]
         self.network = runs[0].network.stack(source.features, source.classes, weights).to(dtype)
         self.orders = [stream(run.seed, run.role, "order") for run in runs]
-        self.optimizer = _optimizer(self.network, runs)
-        self.average = _copied(self.network) if self.schedule.average is not None else None
+        # torch's fused kernel has one rate for all, so it serves networks that train one at a time
+        alone = runs[0].network.stack_size == 1 and len(runs) == 1
+        self.optimizer = FusedSGD(self.network, runs[0]) if alone else StackedSGD(self.network, runs)
+        self.average = copied(self.network) if self.schedule.average is not None else None
         self.epoch, self.step, self.order = 1, 0, None  # the epoch, how many of its steps are done, its permutation
         self.curves: list[dict[str, Tensor]] = []
         self.before: Tensor | None = None  # validation logits at the last point of the curves
@@ -135,8 +138,11 @@ class _Stack:
                 for place, run in enumerate(self.runs):
                     keep(run, self.epoch, lambda place=place: self._weights(place))
             self.epoch, self.step, self.order = self.epoch + 1, 0, None
-        curves = {name: torch.stack([point[name] for point in self.curves], -1) for name in self.curves[0]}
-        return self._outcomes(final, curves)
+        made = outcomes(final, self.curves, torch.stack(self.pulls, -1))
+        return [
+            replace(outcome, planes=self._planes(place)) if outcome.diverged_at is None else outcome
+            for place, outcome in enumerate(made)
+        ]
 
     def _finish_epoch(self, checkpoint: Checkpoint | None) -> None:
         """Make the steps of the epoch that are not made yet."""
@@ -176,7 +182,7 @@ class _Stack:
             _clip(self.network, self.schedule.clip)
         self.optimizer.step(rate)
         if self.average is not None:
-            _move(self.average, self.network, self.schedule.average)
+            move(self.average, self.network, self.schedule.average)
         if self.objective is not None:
             self.objective.after_step(self.network)
 
@@ -217,7 +223,7 @@ class _Stack:
     def _logits(self, inputs: Tensor) -> Tensor:
         """Logits `[S, N, K]` of the networks that are measured."""
         network = self.network.eval()
-        return _in_pieces(network if self.average is None else _Averaged(network, self.average), inputs)
+        return _in_pieces(network if self.average is None else Averaged(network, self.average), inputs)
 
     @torch.no_grad()
     def _features(self, inputs: Tensor) -> Tensor:
@@ -263,90 +269,6 @@ class _Stack:
         self.measuring += time.perf_counter() - start
         return final
 
-    def _outcomes(self, final: dict[str, Tensor], curves: dict[str, Tensor]) -> list[Outcome]:
-        finite = torch.stack(self.pulls, -1).isfinite().numpy()
-        final, curves = ({name: value.numpy() for name, value in table.items()} for table in (final, curves))
-        return [
-            Outcome(
-                metrics={name: _number(value[i]) for name, value in final.items()},
-                curves={name: [_number(number) for number in value[i]] for name, value in curves.items()},
-                diverged_at=None if finite[i].all() else int(np.argmin(finite[i])) + 1,
-                planes=self._planes(i) if finite[i].all() else {},
-            )
-            for i in range(len(self.runs))
-        ]
-
-
-class _SGD:
-    """Momentum SGD whose learning rate and weight decay are one number a run."""
-
-    def __init__(self, network: nn.Module, runs: Sequence[Run]) -> None:
-        self.parameters = list(network.parameters())
-        self.velocities = [torch.zeros_like(parameter) for parameter in self.parameters]
-        self.momentum, self.nesterov = runs[0].schedule.momentum, runs[0].schedule.nesterov
-        head = {id(parameter) for parameter in network.head}
-        own, of_head = ([decay[is_head] for decay in map(_decays, runs)] for is_head in (0, 1))
-        rates = [run.schedule.learning_rate for run in runs]
-        self.rates = [_one_a_run(rates, parameter) for parameter in self.parameters]
-        self.decays = [_one_a_run(of_head if id(p) in head else own, p) for p in self.parameters]
-
-    @torch.no_grad()
-    def step(self, factor: float) -> None:
-        """One step with every learning rate multiplied by `factor`; gradients are cleared."""
-        for parameter, velocity, rate, decay in zip(
-            self.parameters, self.velocities, self.rates, self.decays, strict=True
-        ):
-            gradient, parameter.grad = parameter.grad.addcmul_(parameter, decay), None
-            torch.add(gradient, velocity, alpha=self.momentum, out=velocity)
-            direction = gradient.add_(velocity, alpha=self.momentum) if self.nesterov else velocity
-            parameter.addcmul_(direction, rate, value=-factor)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"velocities": self.velocities}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.velocities = state["velocities"]
-
-
-class _FusedSGD:
-    """The same of one run, by torch's fused kernel."""
-
-    def __init__(self, network: nn.Module, run: Run) -> None:
-        schedule, decays = run.schedule, _decays(run)
-        head = {id(parameter) for parameter in network.head}
-        groups = [[p for p in network.parameters() if (id(p) in head) == is_head] for is_head in (False, True)]
-        self.rate = schedule.learning_rate
-        self.optimizer = torch.optim.SGD(
-            [{"params": group, "weight_decay": decay} for group, decay in zip(groups, decays, strict=True) if group],
-            lr=self.rate,
-            momentum=schedule.momentum,
-            nesterov=schedule.nesterov,
-            fused=True,
-        )
-        self.state_dict, self.load_state_dict = self.optimizer.state_dict, self.optimizer.load_state_dict
-
-    def step(self, factor: float) -> None:
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate * factor
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-
-
-def _optimizer(network: nn.Module, runs: Sequence[Run]) -> _SGD | _FusedSGD:
-    """torch's fused kernel has one rate for all, so it serves networks that train one at a time."""
-    alone = runs[0].network.stack_size == 1 and len(runs) == 1
-    return _FusedSGD(network, runs[0]) if alone else _SGD(network, runs)
-
-
-def _decays(run: Run) -> tuple[float, float]:
-    """Weight decay of all layers but the last, and of the last."""
-    schedule = run.schedule
-    return schedule.weight_decay, schedule.weight_decay if schedule.head_decay is None else schedule.head_decay
-
-
-def _one_a_run(values: Sequence[float], like: Tensor) -> Tensor:
-    return torch.tensor(values, dtype=like.dtype).view(-1, *[1] * (like.ndim - 1))
-
 
 @torch.no_grad()
 def _clip(network: nn.Module, norm: float) -> None:
@@ -358,7 +280,24 @@ def _clip(network: nn.Module, norm: float) -> None:
         gradient.mul_(factors.view(-1, *[1] * (gradient.ndim - 1)))
 
 
-class _Averaged(nn.Module):
+def outcomes(final: dict[str, Tensor], points: Sequence[dict[str, Tensor]], pulls: Tensor) -> list[Outcome]:
+    """What S runs left: final metrics and points of the curves, a value a run, and pulls `[S, steps]`.
+
+    A run diverged at its first pull that is not finite.
+    """
+    curves = {name: torch.stack([point[name] for point in points], -1).numpy() for name in points[0]}
+    metrics, finite = {name: value.numpy() for name, value in final.items()}, pulls.isfinite().numpy()
+    return [
+        Outcome(
+            metrics={name: _number(value[i]) for name, value in metrics.items()},
+            curves={name: [_number(number) for number in value[i]] for name, value in curves.items()},
+            diverged_at=None if finite[i].all() else int(np.argmin(finite[i])) + 1,
+        )
+        for i in range(len(finite))
+    ]
+
+
+class Averaged(nn.Module):
     """A network that is run with other weights."""
 
     def __init__(self, network: nn.Module, weights: Network) -> None:
@@ -381,12 +320,14 @@ class _Features(nn.Module):
 
 
 @torch.no_grad()
-def _move(average: Network, network: nn.Module, decay: float) -> None:
+def move(average: Network, network: nn.Module, decay: float) -> None:
+    """Move an exponential average of the weights towards the network's."""
     for name, parameter in network.named_parameters():
         average[name].lerp_(parameter, 1 - decay)
 
 
-def _copied(network: nn.Module) -> Network:
+def copied(network: nn.Module) -> Network:
+    """Clones of the weights by name."""
     return {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
 
 

@@ -14,7 +14,7 @@ RUN = Run("digits", 100, objective("lsr"), Schedule(0.1, 1e-3), seed=3)
 
 def test_the_key_is_fixed():
     """A change here trains every run anew: raise NUMERICS on purpose, not by accident."""
-    assert RUN.key == key_of(RUN.canonical()) == "b17228092fff272b0547"
+    assert RUN.key == key_of(RUN.canonical()) == "6d5fe1f8310cfc759251"
 
 
 def test_equal_descriptions_have_one_key():

@@ -15,6 +15,7 @@ from lsr_core.losses import distillation_gradient
 from lsr_core.models import Convnet, Perceptron
 from lsr_core.objectives import METHODS as OBJECTIVES
 from lsr_core.objectives import Batch, Fixed
+from lsr_core.optimizers import FusedSGD
 from lsr_core.runs import Run, TrainedTeacher, stream
 from lsr_core.schedules import Schedule
 from lsr_core.statistics import mean_interval
@@ -378,7 +379,7 @@ def test_the_fused_kernel_of_a_network_that_trains_alone_makes_the_same_steps(mo
     ours = weights(optimized(run), 0)
     monkeypatch.setattr(Perceptron, "stack_size", 1)
     fused = _Stack([run], torch.float64)
-    assert isinstance(fused.optimizer, training._FusedSGD)
+    assert isinstance(fused.optimizer, FusedSGD)
     fused.train()
     torch.testing.assert_close(weights(fused, 0), ours, rtol=1e-9, atol=1e-12)
 
