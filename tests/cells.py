@@ -30,12 +30,18 @@ class Page:
             exec(compile(tree, self.name, "exec"), self.names)
             if last is not None:
                 value = eval(compile(ast.Expression(last.value), self.name, "eval"), self.names)
-                if value is not None and not code.rstrip().endswith(";"):
+                if value is not None and not _is_quiet(code, last):
                     self.shown.append((code, value))
 
     def _glue(self, name: str, value: Any, display: bool = True) -> None:
         assert not display
         self.glued[name] = value
+
+
+def _is_quiet(code: str, last: ast.Expr) -> bool:
+    """Whether a semicolon follows the last expression."""
+    ending = code.encode().splitlines()[last.end_lineno - 1][last.end_col_offset :]
+    return ending.lstrip().startswith(b";")
 
 
 def run_page(name: str, given: Mapping[str, Any]) -> Page:
