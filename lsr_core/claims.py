@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from . import statistics
+from . import experiments, statistics
 from .experiments import (
     CLASSES_SETTINGS,
     DIGITS,
@@ -22,7 +22,6 @@ from .experiments import (
     Results,
     Setting,
     arm,
-    collect,
     is_exploratory,
     preset,
     signed,
@@ -456,6 +455,7 @@ _LADDER = [
                 "accuracy",
                 "better",
             ),
+            (f"O{number + 4}t", f"{text}, a trained teacher", method, control, "accuracy", "better"),
         ),
     )
 ] + [
@@ -538,6 +538,13 @@ def arms_of(chapter: str) -> list[Arm]:
     return list(dict.fromkeys(arm for claim in CLAIMS if claim.chapter == chapter for arm in claim.arms))
 
 
+def collect(arms: Sequence[Arm], seeds: Sequence[int]) -> Results:
+    """Results of arms: for all seeds where a claim of the study rests on them, for the first 20 where none does."""
+    judged = {arm for claim in CLAIMS for arm in claim.arms}
+    full, others = ([arm for arm in arms if (arm in judged) == is_judged] for is_judged in (True, False))
+    return experiments.collect(full, seeds, others)
+
+
 def judge(
     seeds: Sequence[int],
     preset_name: str = "quick",
@@ -552,7 +559,7 @@ def judge(
     preset(preset_name)
     families = {claim.paper for claim in CLAIMS if paper in (None, claim.paper) and chapter in (None, claim.chapter)}
     claims = [claim for claim in CLAIMS if claim.paper in families]
-    results = collect([arm for claim in claims for arm in claim.arms], seeds, store=store)
+    results = experiments.collect([arm for claim in claims for arm in claim.arms], seeds, store=store)
     summed, flips = {}, {}
     for claim in claims:
         summed[claim], flips[claim] = _summed(claim.values(results))

@@ -107,7 +107,7 @@ class Results:
         pairs = zip(self.values(arm, metric), self.values(control, metric), strict=False)
         return np.array([value - other for value, other in pairs])
 
-    def counted(self, *lines: dict[str, dict[float, Arm]]) -> str:
+    def counted(self, *lines: dict[str, dict[float, Arm]] | dict[str, Arm]) -> str:
         """How many seeds the arms of some lines have, for a caption: `20`, or `20 to 60`."""
         counts = sorted({len(self._records[arm]) for arm in flat(*lines)})
         return " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
@@ -645,9 +645,10 @@ def tuned_arms(settings: Sequence[Setting], methods: Sequence[str]) -> dict[str,
     return {method: {str(setting): tuned(setting, method) for setting in settings} for method in methods}
 
 
-def flat(*lines: dict[str, dict[float, Arm]]) -> list[Arm]:
-    """All arms of some lines."""
-    return [arm for group in lines for line in group.values() for arm in line.values()]
+def flat(*lines: dict[str, dict[float, Arm]] | dict[str, Arm]) -> list[Arm]:
+    """All arms of some lines, or of some names."""
+    found = [line for group in lines for line in group.values()]
+    return [arm for line in found for arm in (line.values() if isinstance(line, dict) else [line])]
 
 
 def _require_some(**lists: Sequence[float]) -> None:
