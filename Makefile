@@ -40,8 +40,8 @@ EXACT = losses teachers memory objectives metrics statistics
 coverage: env ## branch coverage of the exact parts, at least 95 %
 	$(PYTEST) -q $(EXACT:%=tests/test_%.py) --cov
 
-bench: env ## a stack of runs against an ordinary loop, our losses against torch's
-	$(BIN)/lsr bench
+bench: env ## programs and losses against the ordinary way; the table of the book's status page
+	$(BIN)/lsr bench --json results/bench.json
 
 figure: env ## draw the README's figure anew from the quick preset's runs
 	$(BIN)/python -c "from lsr_core import experiments as e, figures; ladders = e.ladders(); \

@@ -17,6 +17,7 @@ from .data import dataset
 from .evaluation import stated_epochs
 from .models import Convnet, Perceptron
 from .objectives import objective
+from .records import provenance
 from .runs import Run, stream
 from .schedules import Schedule
 from .training import THREADS, measured_training, threads, train
@@ -28,7 +29,10 @@ Row = dict[str, str | float]
 
 def rows() -> list[Row]:
     """The benchmark table; every row compares two things in this run, its ratio is the other's cost over ours."""
-    return [*stack_rows(), *evaluation_rows(), *loss_rows(), *image_bench.rows()]
+    made = provenance()
+    device = f"{made['processor']}, {made['simd']}, {torch.get_num_threads()} threads, torch {made['torch']}"
+    found = [*stack_rows(), *evaluation_rows(), *loss_rows(), *image_bench.rows()]
+    return [{**row, "device": device} for row in found]
 
 
 def loss_rows() -> list[Row]:

@@ -24,6 +24,7 @@ from ._errors import InputError, require
 from ._progress import bar
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
+BENCHMARKS = Path(__file__).parent.parent / "results" / "bench.json"
 _EXECUTE = Path(__file__).with_name("_execute.py")
 SUMMARIES = ("verdicts", "index")  # they read what the others left, so they run after them
 AT_A_TIME = 2
@@ -170,6 +171,7 @@ def status_page(outcomes: Sequence[Outcome]) -> str:
             "|---|---|---|---:|",
             *rows,
             "",
+            *_speed(),
             "| package | version |",
             "|---|---|",
             f"| Python | {sys.version.split()[0]} |",
@@ -177,6 +179,38 @@ def status_page(outcomes: Sequence[Outcome]) -> str:
             "",
         ]
     )
+
+
+def _speed() -> list[str]:
+    """The published benchmarks, a row each; none where the package is installed without them."""
+    if not BENCHMARKS.exists():
+        return []
+    made = json.loads(BENCHMARKS.read_text())
+    rows = [f"| {r['name']} | {r['ours']:.4g} | {r['other']:.4g} | {r['unit']} | {r['ratio']:.2f} |" for r in made]
+    return [
+        "## Speed",
+        "",
+        f"As `make bench` measured it on {made[0]['device']}. {_ABOUT_SPEED[0]}",
+        "",
+        "| what | ours | other | unit | ratio |",
+        "|---|---:|---:|---|---:|",
+        *rows,
+        "",
+        *_ABOUT_SPEED[1:],
+        "",
+    ]
+
+
+_ABOUT_SPEED = (
+    "Each row compares two things in one call, taken in turn: this study's program and the ordinary way.",
+    "`stack/…` is one program for many runs against one run at a time.",
+    "`evaluation/…` is the part of a run that goes into measuring it, against all of it.",
+    "`loss/…` and `loss-memory/…` are against torch's cross-entropy with label smoothing.",
+    "`trainer/…` has augmentation, against a loop with PIL transforms, two loader processes and float32.",
+    "`peak/…` is what training makes use of, against the peak of matrix products.",
+    "`shared-teacher/…` is six students of one teacher in one program, against six programs; the teacher costs as much",
+    "as a student, or six times that.",
+)
 
 
 def _content(file: IO[str]) -> str:

@@ -164,7 +164,7 @@ def test_the_printed_loop_serves_every_method(method):
 
 def test_the_printed_grid_runs():
     names = {}
-    text, _ = examples("book/records.md")
+    text = examples("book/records.md")[0]
     exec(text.replace("epochs=60", "epochs=20").replace("workers=2", "workers=1"), names)
     assert len({record.key for record in names["records"]}) == 8
     assert all(record.diverged_at is None for record in names["records"])
@@ -176,6 +176,16 @@ def test_the_printed_images_are_a_data_set(tmp_path, monkeypatch):
     exec(examples("book/records.md")[1], names)
     assert names["split"].train_inputs.shape == (100, 3, 32, 32)
     assert names["split"].train_labels.bincount().tolist() == [20] * 5
+
+
+def test_the_printed_image_runs_are_made(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    _, data, runs = examples("book/records.md")
+    names = {}
+    exec(data, names)
+    exec(runs.replace("epochs=2", "epochs=1"), names)
+    assert len({record.key for record in names["records"]}) == 4
+    assert (tmp_path / "grid.jsonl").read_text().count("\n") == 4
 
 
 def test_torchvision_and_pillow_are_imported_only_where_they_are_used():
