@@ -1,7 +1,6 @@
 """What is measured of a stack of runs: a point of their curves, and everything at the end."""
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from itertools import product
 from typing import NamedTuple
 
@@ -22,17 +21,7 @@ PLANE = 3  # the first so many classes span the plane that is drawn
 CONFIDENCE = 0.8  # the mean largest probability at which erased information is compared beyond shrinkage
 RADIUS, DIRECTIONS = 0.5, 4  # of the perturbations that measure sharpness
 
-_AS_PRINTED = partial(metrics.erased_information, reading="vector_variance")
-_OF_LABEL = partial(metrics.erased_information, reading="std_true_class")
-_SPREADS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "uncertainty": lambda z, _: metrics.predictive_uncertainty(z),
-    "diversity": metrics.confidence_diversity,
-    "variance": metrics.confidence_variance,
-    "erased_vector": _AS_PRINTED,
-    "erased_std": _OF_LABEL,
-    "erased_vector_matched": _AS_PRINTED,
-    "erased_std_matched": _OF_LABEL,
-}
+_SPREADS = ("uncertainty", "diversity", "variance", "erased_vector", "erased_std")
 
 
 class Outputs(NamedTuple):
@@ -69,10 +58,12 @@ def curve_point(validation: Tensor, test: Tensor, data: Split, before: Tensor | 
 def final_metrics(outputs: Outputs, data: Split, groups: Tensor | None) -> dict[str, Tensor]:
     """Every metric of the outputs, one value a run; the temperature is chosen on validation.
 
-    `groups` `[K]` are the superclasses of the classes, where there are some. A run without an image of some class has
+    `groups` `[K]` are the superclasses of the classes, where there are some; the temperature nearest to the truth is
+    that of the first test examples. A run without an image of some class has
     no spreads on training images.
     """
     train, validation, test = outputs
+    few, few_labels = test[:, :CURVE_EXAMPLES], data.test_labels[:CURVE_EXAMPLES].expand(len(test), -1)
     temperature = metrics.best_temperature(validation, one_hot(data.validation_labels, test.shape[-1]))
     final = {
         "train_accuracy": metrics.accuracy(train, data.train_labels),
@@ -84,13 +75,14 @@ def final_metrics(outputs: Outputs, data: Split, groups: Tensor | None) -> dict[
         "nll_scaled": metrics.nll(test, data.test_labels, temperature),
         "ece": metrics.ece(test, data.test_labels),
         "temperature": temperature,
-        **_spreads(test[:, :CURVE_EXAMPLES], data.test_labels[:CURVE_EXAMPLES].expand(len(test), -1)),
+        **_spreads(few, few_labels),
+        **_erased_at_equal_confidence(few, few_labels),
         **{f"train_{name}": values for name, values in _spreads(train, data.train_labels).items()},
     }
     if groups is not None:
         final["similar_mass"] = _mass_on_similar(test, data.test_labels, groups)
     if data.test_posterior is not None:
-        best = metrics.best_temperature(test, data.test_posterior)
+        best = metrics.best_temperature(test[:, :CURVE_EXAMPLES], data.test_posterior[:CURVE_EXAMPLES])
         final |= {
             "kl_posterior": metrics.kl_to_posterior(data.test_posterior, test),
             "kl_posterior_scaled": metrics.kl_to_posterior(data.test_posterior, test, best),
@@ -102,16 +94,35 @@ def final_metrics(outputs: Outputs, data: Split, groups: Tensor | None) -> dict[
 def _spreads(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
     """How outputs `[S, N, K]` spread over images; nan for a run of 3 images or whose labels `[S, N]` lack a class.
 
-    In single precision: the last bit of their double sums depends on the size of the stack.
+    Handed on in single precision: the last bit of double sums depends on the size of the stack.
     """
     complete = one_hot(labels, logits.shape[-1]).any(-2).all(-1) & (labels.shape[-1] > 3)
-    spreads = {name: torch.full((len(logits),), torch.nan) for name in _SPREADS}
+    spreads = torch.full((len(_SPREADS), len(logits)), torch.nan)
     if complete.any():
-        z, y = logits[complete], labels[complete]
-        matched = z / metrics.temperature_of_confidence(z, CONFIDENCE)[:, None, None].to(z)
-        for name, measure in _SPREADS.items():
-            spreads[name][complete] = measure(matched if name.endswith("_matched") else z, y).float()
-    return spreads
+        y, log_p = labels[complete], logits[complete].double().log_softmax(-1)
+        p = log_p.exp()
+        confidence = p.gather(-1, y[..., None])
+        measured = (
+            -(p * log_p).sum(-1).mean(-1),
+            metrics.differential_entropy(confidence[..., 0]),
+            confidence[..., 0].var(-1, correction=0),
+            *_erased(p, confidence, y),
+        )
+        spreads[:, complete] = torch.stack(measured).float()
+    return dict(zip(_SPREADS, spreads, strict=True))
+
+
+def _erased(p: Tensor, confidence: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Both readings of 1 − S, of distributions `[S, N, K]` and the probabilities of their labels `[S, N, 1]`."""
+    vector, label = (metrics.variance_within_classes(values, labels, p.shape[-1]) for values in (p, confidence))
+    return vector.mean(-1).float(), label.sqrt().mean(-1).float()
+
+
+def _erased_at_equal_confidence(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    temperature = metrics.temperature_of_confidence(logits, CONFIDENCE)
+    p = (logits.double() / temperature[:, None, None]).softmax(-1)
+    vector, label = _erased(p, p.gather(-1, labels[..., None]), labels)
+    return {"erased_vector_matched": vector, "erased_std_matched": label}
 
 
 def _moved(before: Tensor, now: Tensor) -> Tensor:

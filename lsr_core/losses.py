@@ -173,16 +173,33 @@ def distillation_gradient(
     elementwise passes are faster than softmax kernels.
     """
     hard_weight, soft_weight, tau = (_per_row(value, logits) for value in (hard_weight, soft_weight, temperature))
-    pull = (soft_weight / tau)[..., None].to(logits)
-    shifted = logits - logits.amax(-1, keepdim=True)
-    odds = shifted.exp()
-    soft_odds = torch.expm1(shifted / tau[..., None].to(logits))
+    constants = [value[..., None].to(logits) for value in (hard_weight, soft_weight / tau, tau)]
+    return gradient_from_targets(logits, gradient_targets(labels, offsets, *constants[:2]), *constants)
+
+
+def gradient_targets(labels: Tensor, offsets: Tensor, hard_weight: Tensor, pull: Tensor) -> Tensor:
+    """The part of the gradient `[..., B, K]` that the logits do not change, $h\\,e_y + \\frac{s}{\\tau}(q - 1/K)$.
+
+    `pull` is $s/\\tau$; it and h broadcast against `offsets` $q - 1/K$.
+    """
+    hard = hard_weight.to(offsets).expand(*labels.shape, 1)
+    return (pull * offsets).scatter_add_(-1, labels[..., None], hard)
+
+
+def gradient_from_targets(
+    logits: Tensor, targets: Tensor, hard_weight: Tensor, pull: Tensor, temperature: Tensor
+) -> Tensor:
+    """The gradient of `distillation_gradient` from its `gradient_targets`, which a fixed teacher has once and for all.
+
+    Constants broadcast against the logits.
+    """
+    odds = logits - logits.amax(-1, keepdim=True)
+    soft_odds = (odds / temperature).expm1_()
     mean = soft_odds.mean(-1, keepdim=True)
-    gradient = hard_weight[..., None].to(logits) / odds.sum(-1, keepdim=True) * odds
-    gradient += pull / (logits.shape[-1] * (1 + mean)) * (soft_odds - mean)
-    gradient -= pull * offsets
-    gradient.scatter_add_(-1, labels[..., None], -hard_weight.to(logits).expand(labels.shape)[..., None])
-    return gradient / logits.shape[-2]
+    odds.exp_()
+    gradient = odds.mul_(hard_weight / odds.sum(-1, keepdim=True))
+    gradient += soft_odds.sub_(mean).mul_(pull / (logits.shape[-1] * (1 + mean)))
+    return gradient.sub_(targets).div_(logits.shape[-2])
 
 
 def corrected_share(gap: float, temperature: float, classes: int) -> float:

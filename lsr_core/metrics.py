@@ -17,7 +17,7 @@ from ._errors import require, require_count, require_positive
 Reading = Literal["vector_variance", "std_true_class"]
 
 _LOG_RANGE = math.log(100)  # temperatures are searched from 1/100 to 100
-_HALVINGS = 24
+_HALVINGS = 20  # to 1e-5 of the temperature
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -89,8 +89,9 @@ def best_temperature(logits: Tensor, targets: Tensor) -> Tensor:
 def temperature_of_confidence(logits: Tensor, confidence: Tensor | float) -> Tensor:
     """The temperature in [1/100, 100] at which the mean largest probability is `confidence`, one value a run."""
     by_class = logits.mT.contiguous()
+    below = by_class - by_class.amax(-2, keepdim=True)
     wanted = torch.as_tensor(confidence, dtype=torch.float64, device=logits.device).expand(logits.shape[:-2])
-    return _halved(by_class, wanted, lambda softened: softened.softmax(-2).amax(-2).double().mean(-1) > wanted)
+    return _halved(below, wanted, lambda softened: (1 / softened.exp().sum(-2)).double().mean(-1) > wanted)
 
 
 def kl_to_posterior(posterior: Tensor, logits: Tensor, temperature: Tensor | float = 1.0) -> Tensor:
@@ -125,7 +126,12 @@ def confidence_diversity(logits: Tensor, labels: Tensor, neighbours: int = 3) ->
     Estimated from the distance to the k-th of `neighbours`, $\\psi(N) - \\psi(k) + \\ln 2 + \\overline{\\ln\\rho_k}$
     (Kozachenko & Leonenko 1987); distances below 1e-12 count as that. Raises `InputError` unless 0 < k < N.
     """
-    values = _of_true_class(logits, labels).sort(-1).values
+    return differential_entropy(_of_true_class(logits, labels), neighbours)
+
+
+def differential_entropy(values: Tensor, neighbours: int = 3) -> Tensor:
+    """Of the density of `values` `[..., N]` in nats, from the distance to each one's k-th neighbour on the line."""
+    values = values.sort(-1).values
     count, k = values.shape[-1], neighbours
     require_count("neighbours", k)
     require(k < count, f"neighbours is {k}; with {count} examples it must be below {count}")
@@ -172,15 +178,21 @@ def erased_information(
     if confidence is not None:
         logits = _scaled(logits, temperature_of_confidence(logits, confidence))
     values = _distribution(logits) if reading == known[0] else _of_true_class(logits, labels)[..., None]
-    own = labels.expand(logits.shape[:-1])[..., None].expand(values.shape)
-    spread = (values - class_means(values, labels, classes).gather(-2, own)).square().sum(-1, keepdim=True)
-    by_class = class_means(spread, labels, classes)
+    by_class = variance_within_classes(values, labels, classes)
     by_class = by_class if reading == known[0] else by_class.sqrt()
-    return (
-        by_class.mean((-1, -2))
-        if superclasses is None
-        else class_means(by_class, superclasses, int(superclasses.max()) + 1)[..., 0]
-    )
+    if superclasses is None:
+        return by_class.mean(-1)
+    return class_means(by_class[..., None], superclasses, int(superclasses.max()) + 1)[..., 0]
+
+
+def variance_within_classes(values: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """The mean squared distance `[..., K]` of values `[..., N, D]` from the mean of their class.
+
+    Raises `InputError` for a class without an example.
+    """
+    own = labels.expand(values.shape[:-1])[..., None].expand(values.shape)
+    distances = (values - class_means(values, labels, classes).gather(-2, own)).square().sum(-1, keepdim=True)
+    return class_means(distances, labels, classes)[..., 0]
 
 
 def class_means(values: Tensor, labels: Tensor, classes: int) -> Tensor:

@@ -26,7 +26,7 @@ from .evaluation import (
     sharpness,
     stated_epochs,
 )
-from .losses import distillation_gradient
+from .losses import gradient_from_targets, gradient_targets
 from .models import Convnet, Perceptron
 from .objectives import Batch, Fixed
 from .optimizers import FusedSGD, StackedSGD
@@ -118,7 +118,7 @@ class _Stack:
         self.pulls: list[Tensor] = []  # one number a run of each step, not finite where the run is not
         self.constants, self.objective = None, None
         if isinstance(runs[0].objective, Fixed):
-            self.constants, self.offsets = _fixed(runs, self.data.train_labels, teacher_logits, source.classes, dtype)
+            self.constants, self.targets = _fixed(runs, self.data.train_labels, teacher_logits, source.classes, dtype)
         else:
             self.objective = replace(runs[0].objective)  # with a memory of its own
             if self.objective.memory is not None:
@@ -149,9 +149,7 @@ class _Stack:
         count, batch = self.data.train_labels.shape[1], self.schedule.batch_size
         if self.order is None:
             self.order = torch.stack([torch.randperm(count, generator=generator) for generator in self.orders])
-        tables = [self.data.train_inputs, self.data.train_labels]
-        if self.objective is None:
-            tables.append(self.offsets)
+        tables = [self.data.train_inputs, self.data.train_labels if self.objective is not None else self.targets]
         rows = (self.order + count * torch.arange(len(self.runs))[:, None]).flatten()
         shuffled = [
             table.flatten(0, 1).index_select(0, rows).unflatten(0, self.order.shape).split(batch, 1) for table in tables
@@ -170,7 +168,7 @@ class _Stack:
     def _make_step(self, batch: Sequence[Tensor], index: Tensor, rate: float) -> None:
         logits = self.network(batch[0])
         if self.objective is None:
-            gradient = distillation_gradient(logits.detach(), batch[1], **self.constants, offsets=batch[2])
+            gradient = gradient_from_targets(logits.detach(), batch[1], *self.constants)
             logits.backward(gradient)
             self.pulls.append(gradient[:, 0, 0])
         else:
@@ -338,8 +336,8 @@ def _in_pieces(network: nn.Module, inputs: Tensor) -> Tensor:
 
 def _fixed(
     runs: Sequence[Run], labels: Tensor, teacher_logits: Tensor | None, classes: int, dtype: torch.dtype
-) -> tuple[dict[str, Tensor], Tensor]:
-    """Constants, one a run, and offsets $q - 1/K$ `[S, N, K]`, as `distillation_gradient` takes them."""
+) -> tuple[list[Tensor], Tensor]:
+    """Constants `[S, 1, 1]` and targets `[S, N, K]` of all examples, as `gradient_from_targets` takes them."""
     rows, offsets = [], []
     index = torch.arange(labels.shape[1])
     for place, run in enumerate(runs):
@@ -347,10 +345,12 @@ def _fixed(
         taught = None if run.teacher is None else teacher_logits[place].double()
         batch = Batch(z, labels[place], taught, index)
         objective = run.objective if taught is None else run.objective.fitted(batch)
-        offsets.append((objective.scores(batch).softmax(-1) - 1 / classes).to(dtype))
-        rows.append((*objective.weights(classes), objective.student_temperature))
-    columns = torch.tensor(rows, dtype=torch.float64).unbind(-1)
-    return dict(zip(("hard_weight", "soft_weight", "temperature"), columns, strict=True)), torch.stack(offsets)
+        offsets.append(objective.scores(batch).softmax(-1) - 1 / classes)
+        hard_weight, soft_weight = objective.weights(classes)
+        rows.append((hard_weight, soft_weight / objective.student_temperature, objective.student_temperature))
+    constants = [column.view(-1, 1, 1) for column in torch.tensor(rows, dtype=torch.float64).unbind(-1)]
+    targets = gradient_targets(labels, torch.stack(offsets), *constants[:2])
+    return [constant.to(dtype) for constant in constants], targets.to(dtype)
 
 
 def _stacked(splits: Sequence[Split], dtype: torch.dtype) -> Split:

@@ -11,7 +11,7 @@ from lsr_core import InputError, objective, training
 from lsr_core.bench import plain_loop
 from lsr_core.data import dataset
 from lsr_core.evaluation import stated_epochs
-from lsr_core.losses import distillation_gradient
+from lsr_core.losses import gradient_from_targets
 from lsr_core.models import Convnet, Perceptron
 from lsr_core.objectives import METHODS as OBJECTIVES
 from lsr_core.objectives import Batch, Fixed
@@ -50,7 +50,7 @@ def test_one_step_of_a_stack_is_the_step_of_each_run_alone():
     stack = _Stack(batch, torch.float32)
     x, y = stack.data.train_inputs[:, :25], stack.data.train_labels[:, :25]
     logits = stack.network(x)
-    logits.backward(distillation_gradient(logits.detach(), y, **stack.constants, offsets=stack.offsets[:, :25]))
+    logits.backward(gradient_from_targets(logits.detach(), stack.targets[:, :25], *stack.constants))
     for place, run in enumerate(batch):
         alone = _Stack([run], torch.float32)
         loss = run.objective(alone.network(x[place : place + 1]), y[place : place + 1])
