@@ -17,7 +17,8 @@ _NEEDED = ("train_images", "train_labels", "test_images", "test_labels", "class_
 
 
 class ImageRows(NamedTuple):
-    """What such a file holds: images uint8 `[N, C, H, W]`, labels int64 `[N]`, rows in the order of class and content.
+    """What such a file holds: images uint8 `[N, C, H, W]`, labels int64 `[N]`, rows in the order of their
+    content's hash, so that the first ones are a fair sample.
 
     `groups` int64 `[K]` is each class's superclass, `votes` int64 `[M, K]` the annotators' on each test image; either
     is None where the file has none. `content` is a hash of images, labels and superclasses, `votes_content` of the
@@ -60,20 +61,19 @@ def read_images(path: Path) -> ImageRows:
     for part in ("train", "test"):
         images, labels = arrays.pop(f"{part}_images"), arrays[f"{part}_labels"]
         digests = np.array([hashlib.blake2b(image, digest_size=8).digest() for image in np.ascontiguousarray(images)])
-        order = np.lexsort((digests, labels))
+        order, mixed = np.lexsort((digests, labels)), np.lexsort((labels, digests))
         hashed += [digests[order], labels[order], np.array(images.shape)]
         pixels = torch.from_numpy(images.transpose(0, 3, 1, 2)).contiguous()
-        parts[f"{part}_images"] = pixels[torch.from_numpy(order)]
-        parts[f"{part}_labels"] = torch.from_numpy(labels[order])
+        parts[f"{part}_images"] = pixels[torch.from_numpy(mixed)]
+        parts[f"{part}_labels"] = torch.from_numpy(labels[mixed])
     groups, votes = _groups(path, arrays), arrays.get("test_label_counts")
-    votes = None if votes is None else votes[order]
     return ImageRows(
         **parts,
         class_names=tuple(arrays["class_names"].tolist()),
         groups=None if groups is None else torch.from_numpy(groups),
-        votes=None if votes is None else torch.from_numpy(votes),
+        votes=None if votes is None else torch.from_numpy(votes[mixed]),
         content=fingerprint(*hashed, *([] if groups is None else [groups])),
-        votes_content=None if votes is None else fingerprint(votes),
+        votes_content=None if votes is None else fingerprint(votes[order]),
         source=str(arrays["source"]) if "source" in arrays else None,
     )
 

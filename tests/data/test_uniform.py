@@ -103,3 +103,12 @@ def test_a_damaged_file_is_one_sentence(image_arrays, tmp_path, damage):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(InputError, match=r"there is no file .*own.npz"):
         read_images(tmp_path / "own.npz")
+
+
+def test_the_first_rows_are_of_all_classes(image_arrays, tmp_path):
+    """However the file is sorted: curves are measured on the first test images."""
+    images = np.random.default_rng(1).integers(0, 256, (300, 6, 5, 3), dtype=np.uint8)
+    several = {"test_images": images, "test_labels": np.repeat(np.arange(3), 100)}
+    none = dict.fromkeys(("test_label_counts", "train_superclass_labels", "test_superclass_labels"))
+    rows = read_images(saved(tmp_path / "own.npz", image_arrays, **several, **none))
+    assert rows.test_labels[:60].bincount().min() >= 8
