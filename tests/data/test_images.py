@@ -8,6 +8,7 @@ import torch
 from lsr_core import InputError, objective
 from lsr_core.data import DATASETS, Images, dataset
 from lsr_core.data._uniform import read_images
+from lsr_core.models import ImageNetwork
 from lsr_core.runs import Run
 from lsr_core.schedules import Schedule
 
@@ -105,7 +106,7 @@ def test_a_class_without_training_images_is_allowed(image_arrays, tmp_path):
 def test_a_named_sets_key_needs_no_data(name):
     source = dataset(name)
     assert not source.path.exists()
-    run = Run(name, source.largest, objective("lsr"), Schedule(0.1), seed=0)
+    run = Run(name, source.largest, objective("lsr"), Schedule(0.1), seed=0, network=ImageNetwork("resnet8"))
     assert run.canonical()["data"] == {"name": name, "fingerprint": source.fingerprint, "train": source.largest}
     assert len(source.mean) == len(source.std) == source.shape[0]
 
