@@ -38,10 +38,11 @@ class Digits:
 
     def split(self, train: int, seed: int) -> Split:
         """`train` training images and 300 validation images of this seed."""
-        inputs, labels = self.examples(seed)
-        chosen = slice(VALIDATION, VALIDATION + train)
+        images, labels = self._rows
+        order = self._order(seed)
+        validation, chosen = order[:VALIDATION], order[VALIDATION : VALIDATION + train]
         test = (part[_TEST_FROM:] for part in self._rows)
-        return Split(inputs[chosen], labels[chosen], inputs[:VALIDATION], labels[:VALIDATION], *test)
+        return Split(images[chosen], labels[chosen], images[validation], labels[validation], *test)
 
     def examples(
         self,
@@ -53,9 +54,11 @@ class Digits:
 
         `each`, how many of a class are wanted, is for data sets that draw them.
         """
-        rows = torch.from_numpy(split_generator(seed).permutation(_TEST_FROM))
-        inputs, labels = (part[rows] for part in self._rows)
+        inputs, labels = (part[self._order(seed)] for part in self._rows)
         return inputs[labels < classes], labels[labels < classes]
+
+    def _order(self, seed: int) -> torch.Tensor:
+        return torch.from_numpy(split_generator(seed).permutation(_TEST_FROM))
 
     def available(self, classes: int) -> np.ndarray:
         """How many examples of each of the first `classes` there are."""
