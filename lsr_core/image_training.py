@@ -22,8 +22,9 @@ from .runs import Run, TrainedTeacher, stream
 from .training import Averaged, Network, Outcome, copied, move, outcomes
 
 EVALUATION_BATCH = 500
-# Networks that train faster in bf16 under autocast than in float32 on processors with AMX, as `lsr bench` measures it.
-FASTER_IN_BF16 = frozenset({"resnet8", "resnet20", "resnet56", "wide_resnet", "resnet18", "resnet50", "resnext29"})
+# On processors with AMX every network but this one trains faster in bf16 under autocast than in float32, by 1.1
+# (MobileNetV2) to 2.9 times (GoogLeNet), measured on batches of 128 in CIFAR's shape.
+SLOWER_IN_BF16 = frozenset({"shufflenetv2"})
 
 Keep = Callable[[Run, int, Callable[[], Network]], None]
 
@@ -275,4 +276,4 @@ def _has_fast_bf16(where: torch.device) -> bool:
 
 
 def _is_faster_in_bf16(run: Run, where: torch.device) -> bool:
-    return where.type == "cuda" or run.network.architecture in FASTER_IN_BF16
+    return where.type == "cuda" or run.network.architecture not in SLOWER_IN_BF16
