@@ -493,6 +493,7 @@ _HABITS = [
         f"the best of 12 epochs flatters the last by more than 0.1 points ({SMALL})",
         "verdicts",
         ((1, SMALL, "cross-entropy"),),
+        "flattery",
         estimator=_best_over_last,
     )
 ]

@@ -65,8 +65,8 @@ def measured_training(runs: Sequence[Run]) -> tuple[float, float]:
 class _Student:
     """One run's network with what trains it."""
 
-    def __init__(self, run: Run, network: ImageClassifier) -> None:
-        self.network, self.schedule = network, run.schedule
+    def __init__(self, run: Run, network: ImageClassifier, autocast: Callable[[], torch.autocast]) -> None:
+        self.network, self.schedule, self.autocast = network, run.schedule, autocast
         self.objective = replace(run.objective)  # with a memory of its own
         memory = self.objective.memory
         if memory is not None:
@@ -78,8 +78,9 @@ class _Student:
 
     def step(self, images: Tensor, labels: Tensor, taught: Tensor | None, index: Tensor, rate: float) -> Tensor:
         """One step on a batch; returns its loss."""
-        logits = self.network(images).float()
-        own = self.objective.teacher_logits(self.network, images)
+        with self.autocast():
+            logits = self.network(images).float()
+            own = self.objective.teacher_logits(self.network, images)
         numbers = index if self.numbers_examples else None
         batch = Batch(logits, labels, taught if own is None else own.float(), numbers)
         total = self.objective.unchecked(batch).total
@@ -127,7 +128,9 @@ class _Program:
         split = source.split(first.train, first.seed)
         self.data = Split(*(None if part is None else part.to(self.device) for part in split))
         self.precise = not (_has_fast_bf16(self.device) and _is_faster_in_bf16(first, self.device))
-        self.students = [_Student(run, self._network(run, stream(run.seed, run.role, "weights"))) for run in runs]
+        self.students = [
+            _Student(run, self._network(run, stream(run.seed, run.role, "weights")), self._autocast) for run in runs
+        ]
         self.teacher = teacher and self._teacher(first.teacher, teacher)
         self.order_stream = stream(first.seed, first.role, "order")
         self.draws = self._on_device(stream(first.seed, first.role, "augmentation"))
@@ -170,16 +173,18 @@ class _Program:
         augmentation = self.runs[0].augmentation
         if augmentation is not None:
             images = augmentation(images, self.draws)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=not self.precise):
-            images = self._seen(images)
-            taught = None
-            if self.teacher is not None:
-                taught = self._taught(images) if augmentation is not None else self.table[index]
-            self.pulls.append(torch.stack([s.step(images, labels, taught, index, rate) for s in self.students]))
+        images, taught = self._seen(images), None
+        if self.teacher is not None:
+            taught = self._taught(images) if augmentation is not None else self.table[index]
+        self.pulls.append(torch.stack([s.step(images, labels, taught, index, rate) for s in self.students]))
 
     @torch.no_grad()
     def _taught(self, images: Tensor) -> Tensor:
-        return self.teacher(images).float()
+        with self._autocast():
+            return self.teacher(images).float()
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=not self.precise)
 
     def _table(self) -> Tensor | None:
         """The teacher's logits on the training images as they are: once a run where nothing is augmented.
@@ -192,14 +197,14 @@ class _Program:
         table, labels = self._logits(self.teacher, self.data.train_inputs), self.data.train_labels
         for student in self.students:
             if isinstance(student.objective, Fixed):
-                whole = Batch(torch.zeros_like(table), labels, table, torch.arange(len(labels)))
+                whole = Batch(torch.zeros_like(table), labels, table, torch.arange(len(labels), device=labels.device))
                 student.objective = student.objective.fitted(whole)
         return table
 
     @torch.no_grad()
     def _logits(self, network: nn.Module, images: Tensor) -> Tensor:
         """Logits `[N, K]` on images as they are."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=not self.precise):
+        with self._autocast():
             return torch.cat([network(self._seen(piece)).float() for piece in images.split(EVALUATION_BATCH)])
 
     def _outputs(self, images: Tensor) -> Tensor:
