@@ -242,9 +242,12 @@ def tune(method: str, preset: str, write: bool, workers: int) -> None:
 @main.command()
 @click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Write the rows here.")
 def bench(file: Path | None) -> None:
-    """Compare a stack of runs with an ordinary loop, and our losses with torch's, in one call."""
+    """Compare our programs and losses with the ordinary way, in one call; images where CIFAR-100 is at hand."""
     from . import bench as benchmark
+    from . import image_bench
 
+    if not image_bench.is_possible():
+        click.echo(f"without rows on images; `lsr data fetch {image_bench.DATA}` makes them possible", err=True)
     rows = benchmark.rows()
     for row in rows:
         click.echo(

@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from lsr_core import bench, objective
+from lsr_core import bench, image_bench, objective
+from lsr_core.models import ImageNetwork
 from lsr_core.runs import Run
 from lsr_core.schedules import Schedule
 
@@ -17,8 +18,29 @@ def test_a_row_compares_two_things_in_one_run(monkeypatch):
     assert names[:3] == ["stack/perceptron", "stack/convnet", "evaluation/digits-100"]
     assert names[5:] == [f"{kind}/{name}" for name in ("lsr", "lsrkd", "lsrkd-tc") for kind in ("loss", "loss-memory")]
     for row in table:
-        assert row.keys() == {"name", "ours", "other", "unit", "ratio"}
+        assert row.keys() == {"name", "ours", "other", "unit", "ratio", "device"}
         assert row["ratio"] == pytest.approx(row["other"] / row["ours"])
+
+
+def test_images_are_benchmarked_where_they_are(monkeypatch, image_file):
+    assert not image_bench.is_possible()
+    assert image_bench.rows() == []
+    tiny = ImageNetwork("resnet8", width=4)
+    monkeypatch.setattr(image_bench, "DATA", str(image_file))
+    monkeypatch.setattr(image_bench, "EXAMPLES", 64)
+    monkeypatch.setattr(image_bench, "_BATCH", 32)
+    monkeypatch.setattr(image_bench, "_MEASURED", 100)
+    monkeypatch.setattr(image_bench, "_ROUNDS", 1)
+    monkeypatch.setattr(image_bench, "_PEAK_SIDE", 128)
+    monkeypatch.setattr(image_bench, "_TRAINED", (tiny,))
+    monkeypatch.setattr(image_bench, "_STUDENT", tiny)
+    monkeypatch.setattr(image_bench, "_TEACHERS", {"equal": tiny})
+    table = {row["name"]: row for row in image_bench.rows()}
+    assert list(table) == ["trainer/resnet8", "peak/resnet8", "evaluation/resnet8-5000", "shared-teacher/equal"]
+    assert table["trainer/resnet8"]["ratio"] == pytest.approx(
+        table["trainer/resnet8"]["ours"] / table["trainer/resnet8"]["other"]
+    )
+    assert all(row["ratio"] > 0 for row in table.values())
 
 
 @pytest.mark.parametrize("method", ["lsr", "lsrkd", "lsrkd-tc"])
