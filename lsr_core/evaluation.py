@@ -59,8 +59,7 @@ def final_metrics(outputs: Outputs, data: Split, groups: Tensor | None) -> dict[
     """Every metric of the outputs, one value a run; the temperature is chosen on validation.
 
     `groups` `[K]` are the superclasses of the classes, where there are some; the temperature nearest to the truth is
-    that of the first test examples. A run without an image of some class has
-    no spreads on training images.
+    that of the first test examples. A run without an image of some class has no spreads on training images.
     """
     train, validation, test = outputs
     few, few_labels = test[:, :CURVE_EXAMPLES], data.test_labels[:CURVE_EXAMPLES].expand(len(test), -1)

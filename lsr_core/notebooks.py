@@ -208,8 +208,8 @@ _ABOUT_SPEED = (
     "`loss/…` and `loss-memory/…` are against torch's cross-entropy with label smoothing.",
     "`trainer/…` has augmentation, against a loop with PIL transforms, two loader processes and float32.",
     "`peak/…` is what training makes use of, against the peak of matrix products.",
-    "`shared-teacher/…` is six students of one teacher in one program, against six programs; the teacher costs as much",
-    "as a student, or six times that.",
+    "`shared-teacher/…` is six ResNet-20 students of one teacher in one program, against six; the teacher is a",
+    "ResNet-20 (`equal`), or a ResNet-56 of twice the width (`six`, named for the cost that was aimed at).",
 )
 
 
