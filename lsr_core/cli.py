@@ -226,8 +226,10 @@ def models(shape: str, classes: int, as_json: bool) -> None:
 @click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes to use.")
 def tune(method: str, preset: str, write: bool, workers: int) -> None:
     """Redo a method's 12 validation trials in every setting and mark the chosen one."""
-    experiments.preset(preset)
-    for setting in experiments.settings_of(method):
+    settings = experiments.settings_of(method, preset)
+    if not settings:
+        raise InputError(f"method {method!r} is not tuned at preset {preset!r}")
+    for setting in settings:
         rows = experiments.tune(method, setting, workers=workers)
         chosen = experiments.best_trial(rows)
         click.echo(str(setting))
@@ -236,7 +238,7 @@ def tune(method: str, preset: str, write: bool, workers: int) -> None:
             figures = f"validation {100 * row['validation_accuracy']:.2f} %, NLL {row['validation_nll']:.3f}"
             click.echo(f"{'*' if row is chosen else ' '} {figures}  {constants}")
         if write:
-            experiments.write_tuned_rows(rows)
+            experiments.write_tuned_rows(rows, preset)
 
 
 @main.command()

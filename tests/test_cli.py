@@ -96,7 +96,7 @@ def test_networks_are_listed_for_images_of_ones_own():
         (("models", "--classes", "1"), "classes is 1; it must be a whole number, 2 or above"),
         (("notebooks", "run", "nothing"), "unknown notebook 'nothing'; there are"),
         (("notebooks", "run", "lsrkd", "-p", "tau", "3"), "notebook 'lsrkd' has no parameter 'tau'"),
-        (("notebooks", "run", "lsrkd", "-p", "preset", "slow"), "unknown preset 'slow'; there is quick"),
+        (("notebooks", "run", "lsrkd", "-p", "preset", "slow"), "unknown preset 'slow'; there are quick"),
         (("tune", "kdd"), "unknown method 'kdd'"),
         (("tune", "lsr", "--preset", "slow"), "unknown preset 'slow'"),
         (("runs", "show", "zz"), "no record's key begins with 'zz'"),
@@ -198,7 +198,7 @@ import sys
 from lsr_core import objective
 from lsr_core.cli import main
 from lsr_core import experiments
-experiments.SETTINGS = experiments.DIGITS[:1]
+experiments.settings_of = lambda method, preset: experiments.DIGITS[:1]
 experiments.TUNING_SEEDS = range(1000, 1020)
 main(["tune", "cross-entropy"])
 """
@@ -263,7 +263,7 @@ def test_help_names_every_command():
 
 
 def test_claims_are_printed_with_verdict_effect_and_p(monkeypatch):
-    monkeypatch.setitem(experiments.PRESETS, "quick", experiments.Preset("quick", seeds=3))
+    monkeypatch.setitem(experiments.PRESETS, "quick", experiments.Preset("quick", seeds=3, live=True))
     said = call("claims", "--paper", "Müller 2019", "--json")
     assert said.exit_code == 0, said.output
     rows = [json.loads(line) for line in said.stdout.splitlines()]

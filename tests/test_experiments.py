@@ -3,7 +3,8 @@ import pytest
 from scipy import stats
 
 from lsr_core import InputError, experiments, objective
-from lsr_core.experiments import DIGITS, MIXTURES, TRIALS, TUNING_SEEDS, Arm, Setting
+from lsr_core.experiments import DIGITS, METHODS, MIXTURES, Arm, Setting
+from lsr_core.objectives import describe
 from lsr_core.runs import ExactPosterior
 from lsr_core.schedules import Schedule
 
@@ -51,8 +52,10 @@ def test_other_seeds_than_the_presets_are_exploratory():
 
 
 def test_an_unknown_preset_is_refused():
-    with pytest.raises(InputError, match="unknown preset 'slow'; there is quick"):
+    with pytest.raises(InputError, match="unknown preset 'slow'; there are quick, desktop, paper"):
         experiments.preset("slow")
+    with pytest.raises(InputError, match="preset 'desktop' is read from published records"):
+        experiments.preset("desktop")
 
 
 def test_differences_are_paired_by_seed():
@@ -105,46 +108,56 @@ def test_the_table_holds_what_scipy_computes():
     assert table["diverged"].tolist() == [0, 0, 4]
 
 
-TUNED = [(method, setting) for method in TRIALS for setting in experiments.settings_of(method)]
+TUNED = [
+    (method, setting)
+    for preset in ("quick", "desktop")
+    for method in METHODS
+    for setting in experiments.settings_of(method, preset)
+]
 
 
 def described(arm, method):
-    return {**experiments.describe(arm.objective), "method": method}
+    return {**describe(arm.objective), "method": method}
 
 
-def test_every_method_has_twelve_trials_and_they_differ():
-    for method, trials in TRIALS.items():
-        assert len(trials) == len(set(trials)) == 12, method
-        assert {type(trial.objective) for trial in trials} == {type(objective(method.partition(":")[0]))}
+def published(method, setting):
+    rows = experiments.tuned_rows(experiments.regime(setting).preset)
+    return [r for r in rows if (r["data"], r["train"], r["method"]) == (setting.data, setting.train, method)]
+
+
+@pytest.mark.parametrize(("method", "setting"), TUNED, ids=str)
+def test_every_method_has_twelve_trials_and_they_differ(method, setting):
+    trials = experiments.trials(method, setting)
+    assert len(trials) == len(set(trials)) == 12
+    assert {type(trial.objective) for trial in trials} == {type(objective(method.partition(":")[0]))}
 
 
 def test_rates_are_the_baselines_or_a_stated_part_of_it():
     allowed = {1.0, 0.5, 0.25, 0.125}
-    assert all(t.rate in allowed for trials in TRIALS.values() for t in trials if t.decay is None)
+    trials = [trial for method, setting in TUNED for trial in experiments.trials(method, setting)]
+    assert all(trial.rate in allowed for trial in trials if trial.decay is None)
 
 
-def test_the_published_trials_are_those_of_the_table():
-    rows = experiments.tuned_rows()
-    assert len(rows) == 12 * len(TUNED)
-    for method, trials in TRIALS.items():
-        for setting in experiments.settings_of(method):
-            own = [r for r in rows if (r["data"], r["train"], r["method"]) == (setting.data, setting.train, method)]
-            for row, trial in zip(own, trials, strict=True):
-                arm = trial.arm(setting)
-                assert row["learning_rate"] == arm.schedule.learning_rate
-                assert row["weight_decay"] == arm.schedule.weight_decay
-                assert row["seeds"] == len(TUNING_SEEDS)
-                assert row.items() >= described(arm, method).items()
+@pytest.mark.parametrize(("method", "setting"), TUNED, ids=str)
+def test_the_published_trials_are_those_of_the_table(method, setting):
+    for row, trial in zip(published(method, setting), experiments.trials(method, setting), strict=True):
+        arm = trial.arm(setting)
+        assert row["learning_rate"] == arm.schedule.learning_rate
+        assert row["weight_decay"] == arm.schedule.weight_decay
+        assert row["seeds"] == len(experiments.regime(setting).trial_seeds)
+        assert row.items() >= described(arm, method).items()
+
+
+@pytest.mark.parametrize("preset", ["quick", "desktop"])
+def test_no_other_trials_are_published(preset):
+    methods = [setting for method in METHODS for setting in experiments.settings_of(method, preset)]
+    assert len(experiments.tuned_rows(preset)) == 12 * len(methods)
 
 
 @pytest.mark.parametrize(("method", "setting"), TUNED, ids=str)
 def test_the_tuned_arm_is_the_trial_with_the_best_validation_accuracy(method, setting):
     arm = experiments.tuned(setting, method)
-    rows = [
-        r
-        for r in experiments.tuned_rows()
-        if (r["data"], r["train"], r["method"]) == (setting.data, setting.train, method)
-    ]
+    rows = published(method, setting)
     best = max(r["validation_accuracy"] for r in rows)
     chosen = [r for r in rows if r["learning_rate"] == arm.schedule.learning_rate and r["validation_accuracy"] == best]
     assert any(r.items() >= described(arm, method).items() for r in chosen)
@@ -182,12 +195,7 @@ def test_tuning_an_unknown_method_is_refused():
 def test_tuning_again_gives_the_published_figures(method):
     """The same to rounding: another processor may sum in another order."""
     setting = DIGITS[0]
-    published = [
-        r
-        for r in experiments.tuned_rows()
-        if (r["data"], r["train"], r["method"]) == (setting.data, setting.train, method)
-    ]
-    for again, row in zip(experiments.tune(method, setting), published, strict=True):
+    for again, row in zip(experiments.tune(method, setting), published(method, setting), strict=True):
         assert again["validation_accuracy"] == pytest.approx(row["validation_accuracy"], abs=0.005)
 
 

@@ -1,0 +1,55 @@
+"""Tables of results."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from .. import statistics
+from .arms import Arm
+from .measures import MEASURES
+from .results import Results
+
+
+def table(results: Results, arms: dict[str, Arm], control: str, metrics: Sequence[str]) -> pd.DataFrame:
+    """A row an arm: n; for each metric its mean and the paired difference to the control with its 95 % interval.
+
+    Training accuracy and diverged runs stand in every row.
+    """
+    rows = []
+    for label, arm in arms.items():
+        row: dict[str, object] = {"arm": label, "n": len(results.records(arm))}
+        for metric in metrics:
+            measure = MEASURES[metric]
+            row[measure.label] = f"{measure.scale * results.values(arm, metric).mean():.{measure.digits}f}"
+            differences = measure.scale * results.differences(arm, arms[control], metric)
+            change, *interval = statistics.mean_interval(differences)
+            row[f"Δ {measure.change} [95 %]"] = "–" if label == control else signed(change, interval, measure.digits)
+        row["training accuracy, %"] = f"{100 * results.values(arm, 'train_accuracy').mean():.1f}"
+        row["diverged"] = round(results.diverged(arm) * len(results.records(arm)))
+        rows.append(row)
+    return pd.DataFrame(rows).set_index("arm")
+
+
+def signed(mean: float, interval: Sequence[float], digits: int) -> str:
+    """A difference with its interval, signs written out."""
+    low, high = interval
+    return f"{mean:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]".replace("-", "−")
+
+
+def records_table(results: Results) -> pd.DataFrame:
+    """A row a run: its key, setting, objective, schedule, seed and every metric."""
+    return pd.DataFrame(
+        {
+            "key": record.key,
+            "data": record.run["data"]["name"],
+            "train": record.run["data"]["train"],
+            **record.run["objective"],
+            "learning_rate": record.run["schedule"]["learning_rate"],
+            "weight_decay": record.run["schedule"]["weight_decay"],
+            "seed": record.run["seed"],
+            **record.metrics,
+            "diverged_at": record.diverged_at,
+        }
+        for arm in results.arms
+        for record in results.records(arm)
+    )
