@@ -144,6 +144,69 @@ def remove_runs(keys: tuple[str, ...]) -> None:
 
 
 @main.group()
+def results() -> None:
+    """The published records of the presets that pages do not run."""
+
+
+@results.command("grid")
+@click.argument("preset")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+def write_grid(preset: str, file: Path) -> None:
+    """Write a preset's runs to a grid file, for `python -m lsr_core.sweep`."""
+    from . import sweep
+
+    runs = experiments.published_grid(preset)
+    sweep.write_grid(runs, file)
+    click.echo(f"{file}: {len(runs)} runs, which `python -m lsr_core.sweep {file} --budget-seconds N` makes")
+
+
+@results.command("publish")
+@click.argument("preset")
+def publish_results(preset: str) -> None:
+    """Write what the store has of a preset's runs to the project's results, with the verdicts that follow."""
+    from . import claims as judging
+    from . import published
+
+    for chapter, count in published.publish(preset, experiments.published_arms(preset), Store()).items():
+        click.echo(f"{preset}/{chapter}.jsonl: {count} runs")
+    click.echo(f"{preset}: {judging.write_verdicts(preset)} verdicts")
+
+
+@results.command("verify")
+@click.argument("preset", default="desktop")
+def verify_results(preset: str) -> None:
+    """Recompute every key and every verdict from the published records."""
+    from . import claims as judging
+    from . import published
+
+    runs = published.verify(preset, experiments.published_arms(preset))
+    click.echo(f"{preset}: {runs} runs and {judging.verify_verdicts(preset)} verdicts are what they say")
+
+
+@results.command("recompute")
+@click.argument("preset", default="desktop")
+@click.option("--sample", type=click.IntRange(min=1), default=3, show_default=True, help="How many runs.")
+@click.option("--seed", type=int, help="Choose the same runs again.")
+def recompute_results(preset: str, sample: int, seed: int | None) -> None:
+    """Train a random few of the published runs again: to the same bits on the same kind of machine and threads.
+
+    Elsewhere every metric must come within three standard deviations of its cell's seeds.
+    """
+    import numpy as np
+
+    from . import published
+
+    failed = 0
+    for again in published.recompute(preset, sample, np.random.default_rng(seed)):
+        how = "identical" if again.identical else f"farthest metric {again.farthest:.2f} seed deviations away"
+        machine = "" if again.same_machine else ", made on another kind of machine"
+        click.echo(f"{again.key}  {again.where}: {how}{machine}")
+        failed += not again.holds
+    if failed:
+        raise InputError(f"{failed} of {sample} runs did not come out as published")
+
+
+@main.group()
 def data() -> None:
     """Data sets that are kept in files."""
 

@@ -14,9 +14,9 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from . import statistics
-from .claims import Judgement, board
-from .experiments import MEASURES, RUNGS, Arm, Results, records_table
+from . import published, statistics
+from .claims import Judgement, board, in_both, side_by_side
+from .experiments import MEASURES, PRESETS, RUNGS, Arm, Results, records_table
 from .losses import kl_divergence, optimum_gap
 from .statistics import CONTRADICTED, NEGLIGIBLE, PROVED, REFUTED, REPRODUCED, UNDECIDED
 from .teachers import VirtualTeacher
@@ -93,6 +93,41 @@ def show_board(judgements: Sequence[Judgement], caption: str) -> Shown:
     cells = board(judgements).map(lambda value: html.escape(str(value)))
     cells["claim"] = [f'<a href="{chapter}.html">{claim}</a>' for claim, chapter in cells[["claim", "chapter"]].values]
     return _shown_table(cells.drop(columns="chapter"), caption)
+
+
+def show_in_both(judgements: Sequence[Judgement], caption: str) -> Shown:
+    """What the papers print beside a published preset's means, each linked to the first of its runs."""
+    cells = in_both(judgements).map(lambda value: html.escape(str(value)))
+    for column, sign in (("control [95 %]", -1), ("method [95 %]", 1)):
+        targets = [published.anchor(j.preset, j.claim.side_arms(sign)[0]) for j in judgements]
+        cells[column] = [
+            f'<a href="{target}">{value}</a>' for target, value in zip(targets, cells[column], strict=True)
+        ]
+    return _shown_table(cells, caption)
+
+
+def show_side_by_side(live: Sequence[Judgement], others: Sequence[Judgement], caption: str) -> Shown:
+    """The presets side by side, each claim linked to its chapter in the book."""
+    cells = side_by_side(live, others).map(lambda value: html.escape(str(value)))
+    cells["claim"] = [f'<a href="{chapter}.html">{claim}</a>' for claim, chapter in cells[["claim", "chapter"]].values]
+    return _shown_table(cells.drop(columns="chapter"), caption)
+
+
+def show_lines(preset: str, arms: Mapping[str, Mapping[str, Arm]], caption: str) -> Shown:
+    """Every published run of a preset, a row a line of its file, which other pages link to."""
+    seeds = range(PRESETS[preset].seeds)
+    names = {run.key: name for own in arms.values() for name, arm in own.items() for run in arm.runs(seeds)}
+    rows = []
+    for line in published.lines(preset).values():
+        record = line.record
+        measured = {
+            name: "diverged" if record.diverged_at is not None else f"{100 * record.metrics[metric]:.2f}"
+            for name, metric in (("accuracy, %", "accuracy"), ("training, %", "train_accuracy"))
+        }
+        where = f'<span id="{published.place(preset, line)}">{line.chapter}.jsonl, {line.number}</span>'
+        about = {"seed": record.run["seed"], "key": record.key, "commit": str(record.made["commit"])[:7]}
+        rows.append({"file, line": where, "arm": html.escape(names[record.key]), **measured, **about})
+    return _shown_table(pd.DataFrame(rows).set_index("file, line"), caption)
 
 
 def show_list(sentences: Sequence[str], title: str) -> Shown:

@@ -7,8 +7,9 @@ import pytest
 from scipy import stats
 
 from lsr_core import claims, experiments, notebooks, statistics
-from lsr_core.claims import CLAIMS, IDENTITIES, MULLER, Claim, Identity, Judgement
+from lsr_core.claims import CLAIMS, IDENTITIES, MULLER, Claim, Judgement
 from lsr_core.experiments import DIGITS, MEASURES
+from lsr_core.identities import Identity
 from lsr_core.records import Store
 
 
@@ -64,7 +65,7 @@ def test_the_slope_is_ordinary_least_squares():
 
 def test_a_false_identity_is_refuted(monkeypatch):
     false = Identity("X", "nobody", "x is 2x", "none", lambda: 1.0)
-    monkeypatch.setattr(claims, "IDENTITIES", (false,))
+    monkeypatch.setattr(claims.judging, "IDENTITIES", (false,))
     (judgement,) = claims.judge_identities()
     assert str(judgement.verdict) == "refuted"
 
@@ -118,7 +119,7 @@ def test_lsr_against_cross_entropy_at_60_seeds_is_what_scipy_makes_of_the_record
 
 def test_fewer_seeds_are_marked_exploratory(monkeypatch):
     few = [claim for claim in CLAIMS if claim.id == "B1-100"]
-    monkeypatch.setattr(claims, "CLAIMS", tuple(few))
+    monkeypatch.setattr(claims.judging, "CLAIMS", tuple(few))
     (judgement,) = claims.judge([0, 1, 2])
     assert judgement.exploratory
     assert "exploratory" in judgement.sentence
@@ -127,7 +128,7 @@ def test_fewer_seeds_are_marked_exploratory(monkeypatch):
 
 def test_arms_that_are_one_have_no_difference(monkeypatch):
     alike = Claim("X", "nobody", "LSR is LSR", "none", ((1, DIGITS[0], "lsr"), (-1, DIGITS[0], "lsr")))
-    monkeypatch.setattr(claims, "CLAIMS", (alike,))
+    monkeypatch.setattr(claims.judging, "CLAIMS", (alike,))
     (judgement,) = claims.judge([0, 1, 2])
     assert (judgement.verdict.word, judgement.holm_p) == ("negligible", 1.0)
 
@@ -159,7 +160,7 @@ def test_the_gain_goes_with_diversity_as_the_records_say():
 
 def test_pairs_without_the_metric_are_left_out_and_n_says_so(monkeypatch):
     claim = next(c for c in CLAIMS if c.id == "Z5a-100")
-    monkeypatch.setattr(claims, "CLAIMS", (claim,))
+    monkeypatch.setattr(claims.judging, "CLAIMS", (claim,))
     real = experiments.Results.values
 
     def one_missing(self, arm, metric):

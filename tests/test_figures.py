@@ -20,7 +20,7 @@ def results():
 
 @pytest.fixture
 def judgements(monkeypatch):
-    monkeypatch.setattr(claims, "CLAIMS", claims.CLAIMS[:3])
+    monkeypatch.setattr(claims.judging, "CLAIMS", claims.CLAIMS[:3])
     return claims.judge([0, 1, 2])
 
 

@@ -47,6 +47,7 @@ ORDER = [
     "execution",
     "sweep",
     "experiments",
+    "published",
     "claims",
     "figures",
     "_execute",

@@ -13,6 +13,7 @@ from .arms import (
     paired_seeds,
     preset,
 )
+from .desktop import AUDIO_METHODS, desktop_arms, desktop_grid
 from .grids import (
     RUNGS,
     beta_grid,
@@ -32,6 +33,7 @@ from .grids import (
 )
 from .measures import MEASURES, Measure
 from .named import CLASSES_SETTINGS, NETWORKS, TAIL_SETTINGS, arm, generation, loss_scale_arms, with_objective
+from .publishing import published_arms, published_grid
 from .results import Results, collect, flat
 from .tables import records_table, signed, table
 from .tuning import (
@@ -56,6 +58,7 @@ from .tuning import (
 
 __all__ = [
     "AUDIO",
+    "AUDIO_METHODS",
     "CIFAR",
     "CLASSES_SETTINGS",
     "DIGITS",
@@ -84,6 +87,8 @@ __all__ = [
     "carried",
     "collect",
     "correction_sweeps",
+    "desktop_arms",
+    "desktop_grid",
     "distillation_grid",
     "early_teachers",
     "flat",
@@ -93,6 +98,8 @@ __all__ = [
     "loss_scale_arms",
     "paired_seeds",
     "preset",
+    "published_arms",
+    "published_grid",
     "records_table",
     "regime",
     "replay_grid",

@@ -33,8 +33,8 @@ def arm(setting: Setting, name: str) -> Arm:
     `lsr`, or any of `METHODS`: the tuned method. `generation-2` of self-distillation. `long/lsr`: four times as long.
     `fixed/lsr/0.1`: label smoothing of this ε at the schedule of the nearest tuned setting. `carried/lsr/256`: tuned
     constants on another of `NETWORKS`. `taught/0.1/2`: the student, by soft labels alone at T = 2, of a strong teacher
-    trained with ε = .1. `stage/5`: the strong teacher stopped after 5 epochs; `staged/5`: its student.
-    `cell/…`: a cell of `loss_scale_arms` by its label.
+    trained with ε = .1; `teacher/strong/0.1`: that teacher. `stage/5`: the strong teacher stopped after 5 epochs;
+    `staged/5`: its student. `cell/…`: a cell of `loss_scale_arms` by its label.
     """
     kind, *rest = name.split("/")
     if kind in METHODS:
@@ -44,6 +44,7 @@ def arm(setting: Setting, name: str) -> Arm:
         "long": _long,
         "fixed": _fixed,
         "taught": _taught,
+        "teacher": _teacher,
         "carried": _carried,
         "stage": _stage,
         "staged": _staged,
@@ -82,13 +83,16 @@ def _fixed(setting: Setting, method: str, epsilon: str) -> Arm:
 
 
 def _taught(setting: Setting, epsilon: str, temperature: str) -> Arm:
-    student, strong = tuned(setting, "soft-only"), teacher(setting, "strong").arm
-    if float(epsilon):
-        strong = replace(strong, objective=objective("lsr", epsilon=float(epsilon)))
+    student, strong = tuned(setting, "soft-only"), _teacher(setting, "strong", epsilon)
     tau = float(temperature)
     slower = replace(student.schedule, learning_rate=min(student.schedule.learning_rate, 0.4 / tau))
     made = objective("soft-only", temperature=tau)
     return replace(student, objective=made, schedule=slower, teacher=ArmTeacher(strong))
+
+
+def _teacher(setting: Setting, name: str, epsilon: str = "0") -> Arm:
+    found = teacher(setting, name).arm
+    return replace(found, objective=objective("lsr", epsilon=float(epsilon))) if float(epsilon) else found
 
 
 def _carried(setting: Setting, method: str, network: str) -> Arm:

@@ -1,143 +1,17 @@
-"""What the papers claim, and the verdict on each.
+"""The claims that are tried at the quick preset, live."""
 
-A claim compares two arms on one metric, seed by seed, and is judged by the rule in `statistics`; its family is
-paper × preset. An identity is checked in float64, in value and gradient, and is proved or refuted.
-"""
-
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 
-from . import experiments, statistics
-from .experiments import (
-    CLASSES_SETTINGS,
-    DIGITS,
-    MEASURES,
-    MIXTURES,
-    NETWORKS,
-    TAIL_SETTINGS,
-    Arm,
-    Results,
-    Setting,
-    arm,
-    is_exploratory,
-    preset,
-    signed,
-)
-from .identities import IDENTITIES, Identity
-from .printed import quote
-from .records import Store
-from .statistics import PROVED, REFUTED, Kind, Paired, Verdict
-
-YUAN, WANG, ZHANG, SHEN = "Yuan 2020", "Wang 2020, 2021", "Zhang & Sabuncu 2020", "Shen 2021"
-MULLER, NEIGHBOURS, OWN = "Müller 2019", "neighbours", "this study"
-
-Estimator = Callable[[Results, Setting], np.ndarray | Paired]
-Term = tuple[float, Setting, str]
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A weighted sum of arms' values on a metric, seed by seed, is positive (or near zero); `chapter` is its notebook.
-
-    The arms are named as in `experiments.arm`. Most claims have two `terms`, a method and its control; an interaction
-    has four. An `estimator` makes the values, one a seed, from the arms' records where a sum does not; an association
-    is summed up by its own.
-    """
-
-    id: str
-    paper: str
-    text: str
-    chapter: str
-    terms: tuple[Term, ...]
-    metric: str = "accuracy"
-    kind: Kind = "better"
-    estimator: Estimator | None = None
-
-    @property
-    def printed(self) -> str:
-        """What the paper prints, and where."""
-        return quote(self.id)
-
-    @property
-    def arms(self) -> list[Arm]:
-        """The arms that are compared."""
-        return [arm(setting, name) for _, setting, name in self.terms]
-
-    def values(self, results: Results) -> np.ndarray | Paired:
-        """One value a seed in the metric's unit, positive where the claim says so; an association summed up."""
-        measure = MEASURES[self.metric]
-        if self.estimator is not None:
-            return self.estimator(results, self.terms[0][1])
-        sign = 1 if measure.higher_is_better else -1
-        parts = [w * results.values(arm(setting, name), self.metric) for w, setting, name in self.terms]
-        return sign * measure.scale * np.sum(parts, 0)
-
-
-def _versus(setting: Setting, method: str, control: str) -> tuple[Term, ...]:
-    return (1, setting, method), (-1, setting, control)
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """A claim with its verdict; identities have no differences, `error` instead."""
-
-    claim: Claim | Identity
-    preset: str
-    verdict: Verdict
-    differences: Paired | None = None
-    holm_p: float | None = None
-    flip_p: float | None = None
-    error: float | None = None
-    exploratory: bool = False
-
-    @property
-    def effect(self) -> str:
-        """Mean and 95 % interval in the metric's unit, positive where the claim says so; or the identity's error."""
-        if self.differences is None:
-            return self.claim.effect(self.error)
-        return signed(self.differences.mean, self.differences.interval95, MEASURES[self.claim.metric].digits)
-
-    @property
-    def sentence(self) -> str:
-        """The judgement in one sentence."""
-        if self.differences is None:
-            return f"{self.claim.text}: {self.verdict}, {self.effect}."
-        d, measure = self.differences, MEASURES[self.claim.metric]
-        tail = ""
-        if self.verdict.word == statistics.UNDECIDED:
-            tail = f"; this many seeds would have shown {d.detectable:.{measure.digits}f} with 80 % power"
-        return (
-            f"{self.claim.text}: {self.verdict}, {self.effect} {measure.unit}, Holm p {format_p(self.holm_p)}, "
-            f"{d.n} paired seeds, preset {self.preset}{', exploratory' if self.exploratory else ''}{tail}."
-        )
-
+from .. import statistics
+from ..experiments import CLASSES_SETTINGS, DIGITS, MIXTURES, NETWORKS, TAIL_SETTINGS, Results, Setting, arm
+from ..statistics import Paired
+from .claim import MULLER, NEIGHBOURS, OWN, SHEN, WANG, YUAN, ZHANG, Claim, Term, pairs, versus
 
 SMALL, LARGE = DIGITS
 
-
-def _pairs(
-    paper: str, chapter: str, settings: Sequence[Setting], *rows: tuple[str, str, str, str, str, Kind]
-) -> list[Claim]:
-    """Claims of a method against its control: id, text, method, control, metric, kind."""
-    return [
-        Claim(
-            f"{name}-{s.train if s in DIGITS else s.data.rpartition('-')[2]}",
-            paper,
-            f"{text} ({s})",
-            chapter,
-            _versus(s, method, control),
-            metric,
-            kind,
-        )
-        for s in settings
-        for name, text, method, control, metric, kind in rows
-    ]
-
-
-_SMOOTHING = _pairs(
+_SMOOTHING = pairs(
     MULLER,
     "label_smoothing",
     DIGITS,
@@ -145,7 +19,7 @@ _SMOOTHING = _pairs(
     ("M2a", "LSR improves calibration error", "lsr", "cross-entropy", "ece", "better"),
     ("M2b", "LSR improves likelihood beyond one temperature", "lsr", "cross-entropy", "nll_scaled", "better"),
 )
-_SOFTENING = _pairs(
+_SOFTENING = pairs(
     WANG,
     "lsrkd",
     DIGITS,
@@ -171,7 +45,7 @@ _CARRIED = [
         WANG,
         f"LsrKD beats LSR on the network on which LSR gained least in tuning (perceptron 32, {SMALL})",
         "once_tuned",
-        _versus(SMALL, "carried/lsrkd/32", "carried/lsr/32"),
+        versus(SMALL, "carried/lsrkd/32", "carried/lsr/32"),
     ),
     Claim(
         "W10-100",
@@ -189,7 +63,7 @@ _CARRIED = [
         _carried("lsrkd-tc", "tf-kd-reg"),
     ),
 ]
-_REPLAY = _pairs(
+_REPLAY = pairs(
     WANG,
     "mrkd",
     [SMALL],
@@ -201,7 +75,7 @@ _REPLAY = _pairs(
     ("W13", "the learned ensemble beats the mean of copies", "mrkd-fcn", "mrkd", "accuracy", "better"),
     ("W14", "knowledge adjustment improves the learned ensemble", "mrkd-fcn-ka", "mrkd-fcn", "accuracy", "better"),
 )
-_TEACHERS = _pairs(
+_TEACHERS = pairs(
     YUAN,
     "weak_teachers",
     [SMALL, MIXTURES[1]],
@@ -232,7 +106,7 @@ _STAGES = [
         estimator=_slope,
     )
 ]
-_VIRTUAL = _pairs(
+_VIRTUAL = pairs(
     YUAN,
     "teacher_free",
     [SMALL],
@@ -243,7 +117,7 @@ _VIRTUAL = _pairs(
     ("Y10", "Tf-KD_reg is comparable to KD", "tf-kd-reg", "kd", "accuracy", "comparable"),
 )
 _SCALED, _WHOLE = "scale 0.0595, decay on all layers", "scale 1, decay on all layers"
-_LOSS_SCALE = _pairs(
+_LOSS_SCALE = pairs(
     YUAN,
     "teacher_free",
     [LARGE],
@@ -264,7 +138,7 @@ _LOSS_SCALE = _pairs(
         "better",
     ),
 )
-_GENERATIONS = _pairs(
+_GENERATIONS = pairs(
     ZHANG,
     "generations",
     [SMALL],
@@ -303,13 +177,13 @@ _ASSOCIATED = [
         ZHANG,
         f"the gain goes with the teacher's diversity, given its uncertainty and accuracy ({SMALL})",
         "generations",
-        _versus(SMALL, "generation-1", "generation-0"),
+        versus(SMALL, "generation-1", "generation-0"),
         "association",
         estimator=_gain_with_diversity,
     )
 ]
 _INSTANCES = [
-    *_pairs(
+    *pairs(
         ZHANG,
         "instance_smoothing",
         [SMALL],
@@ -332,7 +206,7 @@ _INSTANCES = [
             "better",
         ),
     ),
-    *_pairs(
+    *pairs(
         NEIGHBOURS,
         "instance_smoothing",
         [SMALL],
@@ -341,7 +215,7 @@ _INSTANCES = [
         ("K2", "PS-KD beats LSR", "ps-kd", "lsr", "accuracy", "better"),
     ),
 ]
-_ERASED = _pairs(
+_ERASED = pairs(
     SHEN,
     "erased_information",
     [SMALL],
@@ -350,7 +224,7 @@ _ERASED = _pairs(
     ("S2", "erasure remains at equal confidence", "lsr", "cross-entropy", "erased_vector_matched", "better"),
     ("S9", "longer training erases too", "long/cross-entropy", "cross-entropy", "erased_std", "better"),
 )
-_CLUSTERS = _pairs(
+_CLUSTERS = pairs(
     SHEN,
     "erased_information",
     [MIXTURES[1]],
@@ -377,19 +251,19 @@ _INFORMATION = [
         MULLER,
         f"LSR takes the information between image and logits towards log 2 ({SMALL})",
         "erased_information",
-        _versus(SMALL, "lsr", "cross-entropy"),
+        versus(SMALL, "lsr", "cross-entropy"),
         "information",
         estimator=_nearer_to_log_2,
     )
 ]
-_BETTER_TEACHER = _pairs(
+_BETTER_TEACHER = pairs(
     SHEN,
     "weak_teachers",
     [SMALL, MIXTURES[1]],
     ("S6", "a better teacher makes a better student", "kd", "re-kd", "accuracy", "better"),
 )
 _SMOOTHED_TEACHERS = [
-    *_pairs(
+    *pairs(
         SHEN,
         "smoothed_teachers",
         [SMALL],
@@ -403,7 +277,7 @@ _SMOOTHED_TEACHERS = [
         ),
         ("S5", "its training loss is higher", "taught/0/1", "taught/0.1/1", "train_nll", "better"),
     ),
-    *_pairs(
+    *pairs(
         NEIGHBOURS,
         "smoothed_teachers",
         [SMALL],
@@ -442,8 +316,8 @@ _LADDER = [
     claim
     for number, (text, method, control) in enumerate(_CONTRASTS, 1)
     for claim in (
-        *_pairs(OWN, "ladder", [SMALL], (f"O{number}", text, method, control, "accuracy", "better")),
-        *_pairs(
+        *pairs(OWN, "ladder", [SMALL], (f"O{number}", text, method, control, "accuracy", "better")),
+        *pairs(
             OWN,
             "ladder",
             MIXTURES,
@@ -465,13 +339,13 @@ _LADDER = [
         "dark knowledge (rung 4 − 2) is worth more where labels are uncertain (Bayes accuracy 65 against 95 %)",
         "ladder",
         (
-            *_versus(MIXTURES[0], "kd:posterior", "ladder-confidence:posterior"),
+            *versus(MIXTURES[0], "kd:posterior", "ladder-confidence:posterior"),
             (-1, MIXTURES[2], "kd:posterior"),
             (1, MIXTURES[2], "ladder-confidence:posterior"),
         ),
     )
 ]
-_TRUTH = _pairs(
+_TRUTH = pairs(
     OWN,
     "lsrkd",
     MIXTURES,
@@ -532,129 +406,3 @@ UNTESTED: tuple[Untested, ...] = (
     Untested("S11", SHEN, "a smoothed teacher serves binary students", "needs binary networks"),
     Untested("S12", SHEN, "a smoothed teacher serves translation", "needs a translation model"),
 )
-
-
-def arms_of(chapter: str) -> list[Arm]:
-    """The arms that a chapter's claims compare."""
-    return list(dict.fromkeys(arm for claim in CLAIMS if claim.chapter == chapter for arm in claim.arms))
-
-
-def collect(arms: Sequence[Arm], seeds: Sequence[int]) -> Results:
-    """Results of arms: for all seeds where a claim of the study rests on them, for the first 20 where none does."""
-    judged = {arm for claim in CLAIMS for arm in claim.arms}
-    full, others = ([arm for arm in arms if (arm in judged) == is_judged] for is_judged in (True, False))
-    return experiments.collect(full, seeds, others)
-
-
-def judge(
-    seeds: Sequence[int],
-    preset_name: str = "quick",
-    paper: str | None = None,
-    chapter: str | None = None,
-    store: Store | None = None,
-) -> list[Judgement]:
-    """Verdicts on all claims, on one paper's family, or on a chapter's; missing runs are trained.
-
-    Holm's p is over the whole family, so that a chapter trains what its families need.
-    """
-    preset(preset_name)
-    families = {claim.paper for claim in CLAIMS if paper in (None, claim.paper) and chapter in (None, claim.chapter)}
-    claims = [claim for claim in CLAIMS if claim.paper in families]
-    results = experiments.collect([arm for claim in claims for arm in claim.arms], seeds, store=store)
-    summed, flips = {}, {}
-    for claim in claims:
-        summed[claim], flips[claim] = _summed(claim.values(results))
-    adjusted = {}
-    for family in dict.fromkeys(claim.paper for claim in claims):
-        members = [claim for claim in claims if claim.paper == family]
-        adjusted |= zip(members, statistics.holm([summed[claim].p for claim in members]), strict=True)
-    return [
-        Judgement(
-            claim,
-            preset_name,
-            statistics.verdict(
-                summed[claim],
-                adjusted[claim],
-                MEASURES[claim.metric].margin,
-                claim.kind,
-                [results.diverged(arm) for arm in claim.arms],
-            ),
-            summed[claim],
-            adjusted[claim],
-            flips[claim],
-            exploratory=is_exploratory(preset_name, seeds),
-        )
-        for claim in claims
-        if chapter in (None, claim.chapter)
-    ]
-
-
-def _summed(values: np.ndarray | Paired) -> tuple[Paired, float | None]:
-    """The pairs that have the metric, summed up (n says how many), and their sign-flip p.
-
-    A diverged run has only metrics with a chance level.
-    """
-    if isinstance(values, Paired):
-        return values, None
-    measured = values[np.isfinite(values)]
-    return statistics.paired(measured), statistics.sign_flip_p(measured)
-
-
-def judge_identities(chapter: str | None = None) -> list[Judgement]:
-    """Verdicts on all identities, or on those of one chapter."""
-    judgements = []
-    for identity in IDENTITIES:
-        if chapter in (None, identity.chapter):
-            error = identity.error()
-            word = PROVED if identity.holds(error) else REFUTED
-            judgements.append(Judgement(identity, "every preset", Verdict(word), error=error))
-    return judgements
-
-
-def board(judgements: Sequence[Judgement]) -> pd.DataFrame:
-    """The verdict board: a row a claim."""
-    rows = [
-        {
-            "id": j.claim.id,
-            "claim": j.claim.text,
-            "paper": j.claim.paper,
-            "verdict": str(j.verdict),
-            "preset": j.preset + (" (exploratory)" if j.exploratory else ""),
-            "metric": MEASURES[j.claim.metric].change if j.differences else "value and gradient",
-            "effect, 95 % interval": j.effect,
-            "Holm p": format_p(j.holm_p),
-            "sign-flip p": format_p(j.flip_p),
-            "n": j.differences.n if j.differences else "–",
-            "printed in the paper": getattr(j.claim, "printed", "–"),
-            "chapter": j.claim.chapter,
-        }
-        for j in judgements
-    ]
-    return pd.DataFrame(rows).set_index("id")
-
-
-def summary(judgement: Judgement) -> dict[str, str | int | float | None]:
-    """A judgement as plain values: effects in the metric's unit, positive where the claim says so."""
-    d = judgement.differences
-    return {
-        "id": judgement.claim.id,
-        "claim": judgement.claim.text,
-        "paper": judgement.claim.paper,
-        "verdict": str(judgement.verdict),
-        "metric": judgement.claim.metric if d else None,
-        "effect": judgement.effect,
-        "mean": d.mean if d else None,
-        "low": d.interval95[0] if d else None,
-        "high": d.interval95[1] if d else None,
-        "p": format_p(judgement.holm_p),
-        "n": d.n if d else None,
-        "preset": judgement.preset,
-        "chapter": judgement.claim.chapter,
-    }
-
-
-def format_p(p: float | None) -> str:
-    """A p value as it is printed."""
-    if p is None:
-        return "–"
-    return "< .0001" if p < 1e-4 else f"{p:.4f}".lstrip("0") if p < 1 else "1"

@@ -1,0 +1,47 @@
+"""The desktop preset: the arms that each chapter shows beside its live ones, and the order of their runs.
+
+Images: 50 of each class of CIFAR-100, on which every method is tuned by validation. Audio: GTZAN's features, tuned and
+tested fold by fold.
+"""
+
+from functools import cache
+
+from ..runs import Run, TrainedTeacher
+from .arms import PRESETS, Arm
+from .named import arm
+from .tuning import AUDIO, CIFAR
+
+AUDIO_METHODS = {"cross-entropy": "CE", "lsr": "LSR", "lsrkd": "LSR-OS", "lsrkd-tc": "LSR-OS-TC", "mrkd": "MrKD"}
+_SHOWN = {
+    "label_smoothing": ("cross-entropy", "lsr"),
+    "distillation": ("kd", "teacher/strong"),
+    "weak_teachers": ("de-kd", "teacher/poor"),
+    "teacher_free": ("tf-kd-reg", "tf-kd-reg-released"),
+    "lsrkd": ("lsrkd", "lsrkd-tc"),
+}
+_DECISIVE = ("cross-entropy", "lsr", "lsrkd", "lsrkd-tc", "tf-kd-reg", "tf-kd-reg-released", "kd", "de-kd")
+
+
+@cache
+def desktop_arms() -> dict[str, dict[str, Arm]]:
+    """The arms whose runs are published, by name, under the first chapter that shows them."""
+    shown = {chapter: {name: arm(CIFAR, name) for name in names} for chapter, names in _SHOWN.items()}
+    shown["lsrkd"] |= {f"{setting.data} {name}": arm(setting, name) for setting in AUDIO for name in AUDIO_METHODS}
+    return shown
+
+
+def desktop_grid() -> list[Run]:
+    """Every run of the preset: audio, then the decisive arms seed by seed, then the others, teachers included.
+
+    Whenever it stops, what is there are complete pairs.
+    """
+    named = {name: arm for arms in desktop_arms().values() for name, arm in arms.items()}
+    tiers = ([n for n in named if " " in n], _DECISIVE, [n for n in named if " " not in n])
+    seeds = range(PRESETS["desktop"].seeds)
+    runs = {}
+    for tier in tiers:
+        for run in (named[name].run(seed) for seed in seeds for name in tier):
+            if isinstance(run.teacher, TrainedTeacher):
+                runs.setdefault(run.teacher.run.key, run.teacher.run)
+            runs.setdefault(run.key, run)
+    return list(runs.values())
