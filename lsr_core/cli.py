@@ -155,7 +155,7 @@ def write_grid(preset: str, file: Path) -> None:
     """Write a preset's runs to a grid file, for `python -m lsr_core.sweep`."""
     from . import sweep
 
-    runs = experiments.published_grid(preset)
+    runs = experiments.study(preset).grid()
     sweep.write_grid(runs, file)
     click.echo(f"{file}: {len(runs)} runs, which `python -m lsr_core.sweep {file} --budget-seconds N` makes")
 
@@ -167,20 +167,23 @@ def publish_results(preset: str) -> None:
     from . import claims as judging
     from . import published
 
-    for chapter, count in published.publish(preset, experiments.published_arms(preset), Store()).items():
+    for chapter, count in published.publish(preset, Store()).items():
         click.echo(f"{preset}/{chapter}.jsonl: {count} runs")
-    click.echo(f"{preset}: {judging.write_verdicts(preset)} verdicts")
+    if preset in judging.PUBLISHED:
+        click.echo(f"{preset}: {judging.write_verdicts(preset)} verdicts")
 
 
 @results.command("verify")
-@click.argument("preset", default="desktop")
-def verify_results(preset: str) -> None:
-    """Recompute every key and every verdict from the published records."""
+@click.argument("presets", nargs=-1)
+def verify_results(presets: tuple[str, ...]) -> None:
+    """Recompute every key, place and verdict of presets (all, where none is named) from the published records."""
     from . import claims as judging
     from . import published
 
-    runs = published.verify(preset, experiments.published_arms(preset))
-    click.echo(f"{preset}: {runs} runs and {judging.verify_verdicts(preset)} verdicts are what they say")
+    for preset in presets or [folder.name for folder in sorted(published.FOLDER.iterdir()) if folder.is_dir()]:
+        runs = published.verify(preset)
+        verdicts = judging.verify_verdicts(preset) if preset in judging.PUBLISHED else 0
+        click.echo(f"{preset}: {runs} runs and {verdicts} verdicts are what they say")
 
 
 @results.command("recompute")

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from . import published, statistics
 from .claims import Judgement, board, in_both, side_by_side
-from .experiments import MEASURES, PRESETS, RUNGS, Arm, Results, records_table
+from .experiments import MEASURES, RUNGS, Arm, Results, records_table, study
 from .losses import kl_divergence, optimum_gap
 from .statistics import CONTRADICTED, NEGLIGIBLE, PROVED, REFUTED, REPRODUCED, UNDECIDED
 from .teachers import VirtualTeacher
@@ -113,10 +113,10 @@ def show_side_by_side(live: Sequence[Judgement], others: Sequence[Judgement], ca
     return _shown_table(cells.drop(columns="chapter"), caption)
 
 
-def show_lines(preset: str, arms: Mapping[str, Mapping[str, Arm]], caption: str) -> Shown:
+def show_lines(preset: str, caption: str) -> Shown:
     """Every published run of a preset, a row a line of its file, which other pages link to."""
-    seeds = range(PRESETS[preset].seeds)
-    names = {run.key: name for own in arms.values() for name, arm in own.items() for run in arm.runs(seeds)}
+    made = study(preset)
+    names = {run.key: name for own in made.arms().values() for name, arm in own.items() for run in arm.runs(made.seeds)}
     rows = []
     for line in published.lines(preset).values():
         record = line.record

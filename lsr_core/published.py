@@ -8,7 +8,7 @@ compared.
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -20,7 +20,7 @@ import torch
 from ._errors import require
 from ._files import write_whole
 from .execution import execute
-from .experiments import PRESETS, Arm, Results
+from .experiments import Arm, Results, study
 from .records import Record, Store, provenance
 from .runs import Run, run_of
 
@@ -29,8 +29,6 @@ SIGNIFICANT = 6
 _TOLERANCE = 3.0  # standard deviations over a cell's seeds, on another kind of machine
 _SAME = ("processor", "simd", "torch", "device")  # what two machines of one kind have in common
 _COMPARED = ("accuracy", "nll", "ece", "train_accuracy")
-
-Shown = Mapping[str, Mapping[str, Arm]]  # arms by name, by chapter
 
 
 @dataclass(frozen=True)
@@ -49,13 +47,13 @@ def exact_hash(record: Record) -> str:
     return hashlib.sha256(json.dumps(measured, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def publish(preset: str, shown: Shown, store: Store) -> dict[str, int]:
-    """Write the lines of every run of these arms that has a record or a line; returns how many each chapter has."""
+def publish(preset: str, store: Store) -> dict[str, int]:
+    """Write the lines of every run of a study that has a record or a line; returns how many each chapter has."""
     known = lines(preset)
     counts = {}
-    for chapter, arms in shown.items():
+    for chapter, runs in _runs(preset).items():
         written = []
-        for run in _runs(preset, arms.values()):
+        for run in runs:
             if run.key in store:
                 record = store.get(run.key)
                 written.append(_line(record, exact_hash(record)))
@@ -93,7 +91,7 @@ def _read(preset: str, folder: Path) -> dict[str, Line]:
 
 def anchor(preset: str, arm: Arm) -> str:
     """Where the page of published records shows the first run of an arm."""
-    line = lines(preset)[arm.run(0).key]
+    line = lines(preset)[arm.run(study(preset).seeds[0]).key]
     return f"published.html#{place(preset, line)}"
 
 
@@ -105,13 +103,13 @@ def place(preset: str, line: Line) -> str:
 def results(preset: str, arms: Iterable[Arm]) -> Results:
     """The published records of arms, for the seeds of the preset; an arm that lacks a seed is left out."""
     found = lines(preset)
-    keys = {arm: [run.key for run in arm.runs(range(PRESETS[preset].seeds))] for arm in arms}
+    keys = {arm: [run.key for run in arm.runs(study(preset).seeds)] for arm in arms}
     return Results(
         {arm: [found[key].record for key in own] for arm, own in keys.items() if all(key in found for key in own)}
     )
 
 
-def verify(preset: str, shown: Shown) -> int:
+def verify(preset: str) -> int:
     """Recompute every key, and the place of every line; returns how many runs there are.
 
     Raises `InputError` for a line that is not what it says, that this version of the study does not make, or that
@@ -119,8 +117,8 @@ def verify(preset: str, shown: Shown) -> int:
     """
     found = lines(preset)
     places = {}
-    for chapter, arms in shown.items():
-        own = [run.key for run in _runs(preset, arms.values()) if run.key in found]
+    for chapter, runs in _runs(preset).items():
+        own = [run.key for run in runs if run.key in found]
         places |= {key: (chapter, number) for number, key in enumerate(own, 1)}
     for key, line in found.items():
         run_of(line.record.run)
@@ -190,8 +188,13 @@ def _cell(record: Record) -> str:
     return json.dumps(without(record.run), sort_keys=True)
 
 
-def _runs(preset: str, arms: Iterable[Arm]) -> list[Run]:
-    return [run for arm in arms for run in arm.runs(range(PRESETS[preset].seeds))]
+def _runs(preset: str) -> dict[str, list[Run]]:
+    """The runs of a study by the file they stand in, in their order there."""
+    published = study(preset)
+    return {
+        chapter: [run for arm in arms.values() for run in arm.runs(published.seeds)]
+        for chapter, arms in published.arms().items()
+    }
 
 
 def _line(record: Record, exact: str) -> str:

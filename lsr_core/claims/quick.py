@@ -392,7 +392,7 @@ CLAIMS: tuple[Claim, ...] = (
 
 @dataclass(frozen=True)
 class Untested:
-    """A claim that no preset so far can judge, and why."""
+    """A claim that no preset can judge, and why."""
 
     id: str
     paper: str
@@ -402,7 +402,6 @@ class Untested:
 
 UNTESTED: tuple[Untested, ...] = (
     Untested("W3", WANG, "LsrKD costs nothing", "a ratio of times, measured in the chapter on carried constants"),
-    Untested("W12", WANG, "LSR-OS-TC beats LSR on audio", "needs the audio features of the desktop preset"),
     Untested("S11", SHEN, "a smoothed teacher serves binary students", "needs binary networks"),
     Untested("S12", SHEN, "a smoothed teacher serves translation", "needs a translation model"),
 )

@@ -33,9 +33,9 @@ from .grids import (
 )
 from .measures import MEASURES, Measure
 from .named import CLASSES_SETTINGS, NETWORKS, TAIL_SETTINGS, arm, generation, loss_scale_arms, with_objective
-from .publishing import published_arms, published_grid
+from .publishing import Published, study
 from .results import Results, collect, flat
-from .tables import records_table, signed, table
+from .tables import records_table, regime_table, signed, table
 from .tuning import (
     AUDIO,
     CIFAR,
@@ -77,6 +77,7 @@ __all__ = [
     "Measure",
     "Network",
     "Preset",
+    "Published",
     "Regime",
     "Results",
     "Setting",
@@ -98,10 +99,9 @@ __all__ = [
     "loss_scale_arms",
     "paired_seeds",
     "preset",
-    "published_arms",
-    "published_grid",
     "records_table",
     "regime",
+    "regime_table",
     "replay_grid",
     "rungs",
     "settings_of",
@@ -109,6 +109,7 @@ __all__ = [
     "smoothing_by_setting",
     "smoothing_sweep",
     "softening_grid",
+    "study",
     "table",
     "taught_grid",
     "teacher",

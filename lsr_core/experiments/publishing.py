@@ -1,23 +1,30 @@
-"""What is published of each preset that pages do not run: its arms by chapter, and its runs in order."""
+"""What is published of each study that pages do not run: its arms by file, its seeds, and its runs in order."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from .._errors import require
 from ..runs import Run
-from .arms import Arm
-from .desktop import desktop_arms, desktop_grid
-
-_PUBLISHED = {"desktop": (desktop_arms, desktop_grid)}
+from .arms import PRESETS, TUNING_SEEDS, Arm
+from .desktop import desktop_arms, desktop_grid, regime_grid, regime_trials
 
 
-def published_arms(preset: str) -> dict[str, dict[str, Arm]]:
-    """The arms whose runs are published, by name, by the file they stand in; raises `InputError` for another preset."""
-    return _of(preset)[0]()
+@dataclass(frozen=True)
+class Published:
+    """A study whose records come with the project: arms by name, by the file they stand in; seeds; runs in order."""
+
+    arms: Callable[[], dict[str, dict[str, Arm]]]
+    grid: Callable[[], list[Run]]
+    seeds: Sequence[int]
 
 
-def published_grid(preset: str) -> list[Run]:
-    """Every run of a published preset, in the order in which they are made; raises `InputError` for another one."""
-    return _of(preset)[1]()
+_STUDIES = {
+    "desktop": Published(desktop_arms, desktop_grid, range(PRESETS["desktop"].seeds)),
+    "regime": Published(regime_trials, regime_grid, TUNING_SEEDS[:1]),
+}
 
 
-def _of(preset: str) -> tuple:
-    require(preset in _PUBLISHED, f"preset {preset!r} is not published; there are {', '.join(_PUBLISHED)}")
-    return _PUBLISHED[preset]
+def study(name: str) -> Published:
+    """The published study of this name, mostly a preset's; raises `InputError` for another one."""
+    require(name in _STUDIES, f"{name!r} is not published; there are {', '.join(_STUDIES)}")
+    return _STUDIES[name]

@@ -30,6 +30,27 @@ def table(results: Results, arms: dict[str, Arm], control: str, metrics: Sequenc
     return pd.DataFrame(rows).set_index("arm")
 
 
+def regime_table(results: Results) -> pd.DataFrame:
+    """A row a setting in which cross-entropy was tried, with what it makes of training and validation images."""
+    rows = []
+    for arm in results.arms:
+        (record,) = results.records(arm)
+        rows.append(
+            {
+                "data": str(arm.setting),
+                "network": f"{arm.network.architecture}, width {arm.network.width}",
+                "epochs": arm.schedule.epochs,
+                "crops, pixels": arm.augmentation.padding,
+                "learning rate": f"{arm.schedule.learning_rate:g}",
+                "decay": f"{arm.schedule.weight_decay:g}",
+                "training accuracy, %": f"{100 * record.metrics['train_accuracy']:.1f}",
+                "validation accuracy, %": f"{100 * record.metrics['validation_accuracy']:.1f}",
+                "seconds": f"{record.seconds:.0f}",
+            }
+        )
+    return pd.DataFrame(rows).set_index("data")
+
+
 def signed(mean: float, interval: Sequence[float], digits: int) -> str:
     """A difference with its interval, signs written out."""
     low, high = interval

@@ -63,8 +63,9 @@ _IMAGES = Regime(
     trial_epochs=10,
     trial_seeds=TUNING_SEEDS[:1],
     every=2,
-    augmentation=Augmentation(1, flip=True, rotation=0.0),
+    augmentation=Augmentation(0, flip=True, rotation=0.0),
 )
+_TRACKS = replace(_PERCEPTRONS, preset="desktop", trial_seeds=TUNING_SEEDS[:6])
 
 DIGITS = (Setting("digits", 100), Setting("digits", 300))
 MIXTURES = tuple(Setting(f"mixture-10-{bayes}", 300) for bayes in (65, 80, 95))
@@ -75,9 +76,7 @@ AUDIO = tuple(Setting(f"gtzan/fold-{fold}", 720) for fold in range(5))
 
 def regime(setting: Setting) -> Regime:
     """How the networks of a setting are trained."""
-    if setting == CIFAR:
-        return _IMAGES
-    return replace(_PERCEPTRONS, preset="desktop") if setting in AUDIO else _PERCEPTRONS
+    return _IMAGES if setting == CIFAR else _TRACKS if setting in AUDIO else _PERCEPTRONS
 
 
 def teacher(setting: Setting, name: str) -> ArmTeacher | ExactPosterior:
@@ -171,11 +170,7 @@ def _teacher_of(name: str) -> str | None:
     return (chosen or _TEACHERS.get(method, "strong")) if takes else None
 
 
-_ON_IMAGES = (
-    *("lsr", "lsrkd", "lsrkd-tc", "tf-kd-reg", "tf-kd-reg-released", "kd", "de-kd", "re-kd", "tf-kd-self"),
-    *("mrkd", "mrkd-tc", "beta-smoothing", "beta-smoothing-shuffled", "beta-smoothing-constant", "zipf"),
-    *(*_RUNGS, "soft-only", "self-distillation-released"),
-)
+_ON_IMAGES = ("lsr", "lsrkd", "lsrkd-tc", "tf-kd-reg", "tf-kd-reg-released", "kd", "de-kd")
 _ON_AUDIO = ("lsr", "lsrkd", "lsrkd-tc", "mrkd")
 
 METHODS = ("cross-entropy", *_TRIALS)  # that are tuned, the baseline first
