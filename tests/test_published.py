@@ -1,0 +1,202 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from lsr_core import InputError, claims, experiments, objective, published
+from lsr_core.data import DATASETS
+from lsr_core.execution import execute
+from lsr_core.experiments import Arm, ArmTeacher, Published, Setting
+from lsr_core.records import Store
+from lsr_core.runs import TrainedTeacher
+from lsr_core.schedules import Schedule
+
+CE = Arm(Setting("digits", 50), objective("cross-entropy"), Schedule(0.1, epochs=2))
+LSR = replace(CE, objective=objective("lsr"))
+KD = replace(CE, objective=objective("kd"), teacher=ArmTeacher(replace(CE, role="teacher")))
+ARMS = {"first": {"ce": CE, "lsr": LSR}, "second": {"kd": KD}}
+SEEDS = range(3)
+PRESETS = ("desktop", "regime")
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    """A study of nine short runs, with a results folder of its own; its records are made."""
+    made = Published(lambda: ARMS, lambda: [arm.run(s) for s in SEEDS for arm in (CE, LSR, KD)], SEEDS)
+    monkeypatch.setattr(experiments.publishing, "_STUDIES", {"tiny": made})
+    monkeypatch.setattr(published, "FOLDER", tmp_path / "results")
+    execute(made.grid())
+    return tmp_path / "results" / "tiny"
+
+
+def test_a_line_a_run_in_the_order_of_arms_and_seeds(tiny):
+    assert published.publish("tiny", Store()) == {"first": 6, "second": 3}
+    lines = [json.loads(line) for line in (tiny / "first.jsonl").read_text().splitlines()]
+    assert [line["run"]["seed"] for line in lines] == [0, 1, 2, 0, 1, 2]
+    assert [line["key"] for line in lines] == [arm.run(seed).key for arm in (CE, LSR) for seed in SEEDS]
+    assert published.verify("tiny") == 9
+
+
+@pytest.mark.usefixtures("tiny")
+def test_what_is_published_are_six_digits_of_what_was_measured():
+    published.publish("tiny", Store())
+    results = published.results("tiny", [CE, KD])
+    whole = experiments.collect([CE, KD], SEEDS)
+    for arm in (CE, KD):
+        np.testing.assert_allclose(results.values(arm, "nll"), whole.values(arm, "nll"), rtol=1e-5)
+        np.testing.assert_allclose(results.values(arm, "accuracy"), whole.values(arm, "accuracy"), rtol=1e-5)
+
+
+def test_publishing_again_changes_no_byte_and_needs_no_record(tiny, tmp_path):
+    published.publish("tiny", Store())
+    before = {path.name: path.read_bytes() for path in tiny.iterdir()}
+    published.publish("tiny", Store(tmp_path / "empty"))
+    assert {path.name: path.read_bytes() for path in tiny.iterdir()} == before
+
+
+@pytest.mark.usefixtures("tiny")
+def test_an_arm_that_lacks_a_seed_is_left_out(own_store):
+    own_store.remove(LSR.run(1).key)
+    assert published.publish("tiny", own_store) == {"first": 5, "second": 3}
+    assert published.verify("tiny") == 8
+    assert published.results("tiny", [CE, LSR]).arms == [CE]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"seed": 0', '"seed": 7', r"tiny, first\.jsonl, line 1 is no published run: its key is not that"),
+        ('"key": "', '"key": "f', r"line 1 is no published run"),
+        ('{"key"', '{"kez"', r"line 1 is no published run"),
+    ],
+)
+def test_a_line_that_was_edited_is_named(tiny, old, new, message):
+    published.publish("tiny", Store())
+    path = tiny / "first.jsonl"
+    path.write_text(path.read_text().replace(old, new, 1))
+    published._read.cache_clear()
+    with pytest.raises(InputError, match=message):
+        published.verify("tiny")
+
+
+def test_lines_in_another_order_twice_or_of_no_arm_are_named(tiny, monkeypatch):
+    published.publish("tiny", Store())
+    path = tiny / "first.jsonl"
+    first, second, *rest = path.read_text().splitlines()
+
+    def rewritten(*lines):
+        path.write_text("\n".join(lines) + "\n")
+        published._read.cache_clear()
+
+    rewritten(second, first, *rest)
+    with pytest.raises(InputError, match=r"line 1: run \w+ belongs on line 2 of first\.jsonl"):
+        published.verify("tiny")
+    rewritten(first, first, second, *rest)
+    with pytest.raises(InputError, match=r"line 2 has run \w+, which stands there twice"):
+        published.verify("tiny")
+    rewritten(first, second, *rest)
+    monkeypatch.setitem(ARMS, "second", {})
+    with pytest.raises(InputError, match=r"second\.jsonl, line 1: run \w+ belongs to no arm"):
+        published.verify("tiny")
+
+
+@pytest.mark.usefixtures("tiny")
+def test_runs_are_made_again_to_the_same_bits_with_their_teachers():
+    published.publish("tiny", Store())
+    again = list(published.recompute("tiny", 9, np.random.default_rng(0)))
+    assert len({run.key for run in again}) == 9
+    assert all(run.same_machine and run.identical and run.holds and run.farthest == 0 for run in again)
+
+
+def test_a_run_that_comes_out_differently_does_not_hold(tiny):
+    published.publish("tiny", Store())
+    path = tiny / "second.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    spread = np.std([line["metrics"]["nll"] for line in lines], ddof=1)
+    for line in lines:
+        line["exact"] = "0" * 16
+        line["metrics"]["nll"] += 5 * spread
+        line["made"]["processor"] = "another"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    published._read.cache_clear()
+    again = [run for run in published.recompute("tiny", 9, np.random.default_rng(0)) if "second" in run.where]
+    assert not any(run.identical or run.same_machine or run.holds for run in again)
+    np.testing.assert_allclose([run.farthest for run in again], 5, rtol=1e-3)
+    moved = replace(again[0], farthest=2.9)
+    assert moved.holds  # elsewhere three deviations are allowed
+    assert not replace(moved, same_machine=True).holds  # here only the same bits are
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_sample_must_be_there():
+    published.publish("tiny", Store())
+    with pytest.raises(InputError, match="sample is 10; tiny has 9 published runs"):
+        list(published.recompute("tiny", 10, np.random.default_rng(0)))
+
+
+# The study's own records.
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_published_records_are_what_they_say(preset):
+    assert published.verify(preset) == len(published.lines(preset)) > 0
+
+
+def test_the_published_verdicts_follow_from_the_records():
+    assert claims.verify_verdicts("desktop") == len(claims.judge_published("desktop")) >= 10
+
+
+def test_a_verdict_that_was_edited_is_named(tmp_path, monkeypatch):
+    path = published.FOLDER / "desktop" / "verdicts.json"
+    rows = json.loads(path.read_text())
+    rows[0]["mean"] += 1e-3
+    (tmp_path / "desktop").mkdir()
+    for file in path.parent.glob("*.jsonl"):
+        (tmp_path / "desktop" / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "desktop" / path.name).write_text(json.dumps(rows))
+    monkeypatch.setattr(published, "FOLDER", tmp_path)
+    with pytest.raises(InputError, match=rf"mean of {rows[0]['id']} is .*; from the records it is|the records say"):
+        claims.verify_verdicts("desktop")
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_grid_holds_every_published_run_once_and_teachers_first(preset):
+    study = experiments.study(preset)
+    grid = study.grid()
+    keys = [run.key for run in grid]
+    assert len(set(keys)) == len(keys)
+    wanted = {arm.run(seed).key for arms in study.arms().values() for arm in arms.values() for seed in study.seeds}
+    assert wanted <= set(keys)
+    for place, run in enumerate(grid):
+        if isinstance(run.teacher, TrainedTeacher):
+            assert run.teacher.run.key in keys[:place]
+
+
+def test_a_grid_that_stops_leaves_complete_pairs():
+    """Within a tier all runs of a seed come before the next seed's."""
+    cifar = [run for run in experiments.study("desktop").grid() if run.data == "cifar100"]
+    seeds = [run.seed for run in cifar]
+    tiers = np.split(seeds, np.flatnonzero(np.diff(seeds) < 0) + 1)
+    assert all(set(tier) == set(range(experiments.PRESETS["desktop"].seeds)) for tier in tiers)
+
+
+def test_families_are_small_and_of_the_presets_seeds():
+    members = [claim.paper for claim in claims.DESKTOP]
+    assert max(map(members.count, members)) <= 6
+    assert all(judgement.differences.n == 10 for judgement in claims.judge_published("desktop"))
+
+
+def test_no_data_is_needed_to_read_verify_and_judge(monkeypatch):
+    def unread(*_):
+        raise AssertionError("a data set was read")
+
+    for source in {type(source) for source in DATASETS.values()}:
+        monkeypatch.setattr(source, "split", unread)
+    assert published.verify("desktop") > 0
+    assert claims.judge_published("desktop")
+
+
+def test_an_unknown_study_is_refused():
+    with pytest.raises(InputError, match="'paperback' is not published; there are desktop, regime"):
+        experiments.study("paperback")
