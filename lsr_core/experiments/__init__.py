@@ -33,6 +33,7 @@ from .grids import (
 )
 from .measures import MEASURES, Measure
 from .named import CLASSES_SETTINGS, NETWORKS, TAIL_SETTINGS, arm, generation, loss_scale_arms, with_objective
+from .paper import paper_arms, paper_grid
 from .publishing import Published, study
 from .results import Results, collect, flat
 from .tables import records_table, regime_table, signed, table
@@ -98,6 +99,8 @@ __all__ = [
     "ladders",
     "loss_scale_arms",
     "paired_seeds",
+    "paper_arms",
+    "paper_grid",
     "preset",
     "records_table",
     "regime",

@@ -7,6 +7,7 @@ from .._errors import require
 from ..runs import Run
 from .arms import PRESETS, TUNING_SEEDS, Arm
 from .desktop import desktop_arms, desktop_grid, regime_grid, regime_trials
+from .paper import PAPER_DATA, paper_arms, paper_grid
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,9 @@ class Published:
 
 _STUDIES = {
     "desktop": Published(desktop_arms, desktop_grid, range(PRESETS["desktop"].seeds)),
+    "paper": Published(
+        lambda: {data: paper_arms(data) for data in PAPER_DATA}, paper_grid, range(PRESETS["paper"].seeds)
+    ),
     "regime": Published(regime_trials, regime_grid, TUNING_SEEDS[:1]),
 }
 
