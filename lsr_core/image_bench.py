@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Dataset
 
@@ -16,7 +16,7 @@ from ._torchvision import import_torchvision
 from .augmentation import Augmentation
 from .data import Split, dataset
 from .evaluation import stated_epochs
-from .image_training import _Program
+from .image_training import ImageProgram
 from .models import ImageNetwork, cost
 from .objectives import objective
 from .runs import Run, TrainedTeacher, stream
@@ -44,7 +44,10 @@ def rows() -> list[Row]:
     for network in bar(_TRAINED, desc="trainer", unit="network"):
         row = _trainer_row(network)
         table += [row, _peak_row(network, row["ours"], peak)]
-    return [*table, _measuring_row(), *(_shared_row(name, teacher) for name, teacher in _TEACHERS.items())]
+    shared = [
+        row for name, teacher in _TEACHERS.items() for row in (_shared_row(name, teacher), _cost_row(name, teacher))
+    ]
+    return [*table, _compiled_row(), _measuring_row(), *shared]
 
 
 def is_possible() -> bool:
@@ -82,12 +85,12 @@ def _peak_row(network: ImageNetwork, images: float, peak: float) -> Row:
 def _measuring_row() -> Row:
     """Seconds of a run of 40 epochs on 5,000 images that go into measuring it, from an epoch and both measurements."""
     schedule = replace(_SCHEDULE, epochs=40)
-    program = _Program([replace(_run(ImageNetwork("resnet8")), train=_MEASURED, schedule=schedule)])
-    program._finish_epoch(None)
-    program._measure(is_last=False)
+    program = ImageProgram([replace(_run(ImageNetwork("resnet8")), train=_MEASURED, schedule=schedule)])
+    program.finish_epoch(None)
+    program.measure(is_last=False)
     program.order, program.step = None, 0
-    epoch, point = _seconds(lambda: program._finish_epoch(None)), _seconds(lambda: program._measure(is_last=False))
-    measuring = (len(stated_epochs(schedule.last)) - 1) * point + _seconds(lambda: program._measure(is_last=True))
+    epoch, point = _seconds(lambda: program.finish_epoch(None)), _seconds(lambda: program.measure(is_last=False))
+    measuring = (len(stated_epochs(schedule.last)) - 1) * point + _seconds(lambda: program.measure(is_last=True))
     whole = schedule.last * epoch + measuring
     return {
         "name": "evaluation/resnet8-5000",
@@ -122,6 +125,38 @@ def _shared_row(name: str, teacher: ImageNetwork) -> Row:
     }
 
 
+def _cost_row(name: str, teacher: ImageNetwork) -> Row:
+    """Images per second in a forward pass, of the student and of its teacher: what the teacher's answers cost."""
+    student, taught = (_Epochs(_run(network)).program for network in (_STUDENT, teacher))
+    images = student.data.train_inputs
+    fast, slow = _in_turn(*(lambda p=p: p._logits(p.students[0].network.eval(), images) for p in (student, taught)))
+    return {
+        "name": f"teacher-forward/{name}",
+        "ours": _BATCH / fast,
+        "other": _BATCH / slow,
+        "unit": "images/s",
+        "ratio": slow / fast,
+    }
+
+
+def _compiled_row() -> Row:
+    """Images per second as it is, and with the network compiled, once that is done."""
+    eager, compiled = _Epochs(_run(_STUDENT)), _Epochs(_run(_STUDENT))
+    _compiled(compiled.program.students[0].network)
+    fast, slow = _in_turn(eager.make, compiled.make)
+    return {
+        "name": f"compiled/{_STUDENT.architecture}",
+        "ours": _BATCH / fast,
+        "other": _BATCH / slow,
+        "unit": "images/s",
+        "ratio": slow / fast,
+    }
+
+
+def _compiled(network: nn.Module) -> None:
+    network.compile()
+
+
 def matrix_peak() -> float:
     """The most that matrix products reach on this device in bf16 or float32, in TFLOP/s, measured."""
     found = []
@@ -135,11 +170,11 @@ class _Epochs:
     """Epochs of our program, without measurements."""
 
     def __init__(self, *runs: Run, teacher: dict[str, Tensor] | None = None) -> None:
-        self.program = _Program(runs, teacher)
+        self.program = ImageProgram(runs, teacher)
 
     def make(self) -> None:
         self.program.order, self.program.step = None, 0
-        self.program._finish_epoch(None)
+        self.program.finish_epoch(None)
 
 
 class _PlainEpochs:

@@ -13,20 +13,18 @@ from ._errors import require
 from .augmentation import normalised
 from .checkpoints import Checkpoint
 from .data import Split, dataset
-from .evaluation import CURVE_EXAMPLES, Outputs, curve_point, final_metrics, stated_epochs
+from .evaluation import CURVE_EXAMPLES, Outputs, curve_point, final_metrics
 from .memory import Predictions
 from .models import ImageClassifier
 from .objectives import Batch, Fixed
 from .optimizers import FusedSGD
 from .runs import Run, TrainedTeacher, stream
-from .training import Averaged, Network, Outcome, copied, move, outcomes
+from .training import Averaged, Keep, Network, Outcome, Program, copied, move
 
 EVALUATION_BATCH = 500
 # On processors with AMX every network but this one trains faster in bf16 under autocast than in float32, by 1.1
 # (MobileNetV2) to 2.9 times (GoogLeNet), measured on batches of 128 in CIFAR's shape.
 SLOWER_IN_BF16 = frozenset({"shufflenetv2"})
-
-Keep = Callable[[Run, int, Callable[[], Network]], None]
 
 
 def device() -> torch.device:
@@ -47,7 +45,7 @@ def train(
     `training.train`. Training accuracy is measured on images as they are. Raises `InputError` for different shapes.
     """
     require(len({run.shape for run in runs}) == 1, "runs in one program must share data, seed, network and teacher")
-    program = _Program(runs, teacher)
+    program = ImageProgram(runs, teacher)
     state = checkpoint and checkpoint.load(torch.get_num_threads())
     if state:
         program.load_state_dict(state)
@@ -57,7 +55,7 @@ def train(
 def measured_training(runs: Sequence[Run]) -> tuple[float, float]:
     """Train runs and return the seconds of it, and those of them that went into measuring."""
     start = time.perf_counter()
-    program = _Program(runs)
+    program = ImageProgram(runs)
     program.train()
     return time.perf_counter() - start, program.measuring
 
@@ -119,12 +117,13 @@ class _Student:
         self.objective.load_state_dict(state["memory"])
 
 
-class _Program:
+class ImageProgram(Program):
     """The state of runs in training: students that see the same images."""
 
     def __init__(self, runs: Sequence[Run], teacher: Network | None = None) -> None:
+        super().__init__(runs)
         first, source = runs[0], dataset(runs[0].data)
-        self.runs, self.schedule, self.source, self.device = runs, first.schedule, source, device()
+        self.source, self.device = source, device()
         split = source.split(first.train, first.seed)
         self.data = Split(*(None if part is None else part.to(self.device) for part in split))
         self.precise = not (_has_fast_bf16(self.device) and _is_faster_in_bf16(first, self.device))
@@ -134,26 +133,9 @@ class _Program:
         self.teacher = teacher and self._teacher(first.teacher, teacher)
         self.order_stream = stream(first.seed, first.role, "order")
         self.draws = self._on_device(stream(first.seed, first.role, "augmentation"))
-        self.epoch, self.step, self.order = 1, 0, None
-        self.curves: list[dict[str, Tensor]] = []
-        self.before: Tensor | None = None
-        self.pulls: list[Tensor] = []
-        self.measuring = 0.0  # seconds
         self.table = None if self.teacher is None else self._table()
 
-    def train(self, keep: Keep | None = None, checkpoint: Checkpoint | None = None) -> list[Outcome]:
-        stated = stated_epochs(self.schedule.last)
-        while self.epoch <= stated[-1]:
-            self._finish_epoch(checkpoint)
-            if self.epoch in stated:
-                final = self._measure(is_last=self.epoch == stated[-1])
-            if keep is not None:
-                for run, student in zip(self.runs, self.students, strict=True):
-                    keep(run, self.epoch, student.weights)
-            self.epoch, self.step, self.order = self.epoch + 1, 0, None
-        return outcomes(final, self.curves, torch.stack(self.pulls, -1).cpu())
-
-    def _finish_epoch(self, checkpoint: Checkpoint | None) -> None:
+    def finish_epoch(self, checkpoint: Checkpoint | None) -> None:
         """Make the steps of the epoch that are not made yet."""
         if self.order is None:
             self.order = torch.randperm(len(self.data.train_labels), generator=self.order_stream)
@@ -211,7 +193,7 @@ class _Program:
         """Logits `[S, N, K]` of the students that are measured."""
         return torch.stack([self._logits(student.measured, images) for student in self.students]).cpu()
 
-    def _measure(self, *, is_last: bool) -> dict[str, Tensor]:
+    def measure(self, *, is_last: bool) -> dict[str, Tensor]:
         """Add a point to the curves, from the first validation and test images; the last time, return every metric."""
         start, data = time.perf_counter(), self.data
         validation, test = (
@@ -232,6 +214,9 @@ class _Program:
             final["moved"] = torch.stack([point["moved"] for point in self.curves]).nanmean(0)
         self.measuring += time.perf_counter() - start
         return final
+
+    def weights(self, place: int) -> Network:
+        return self.students[place].weights()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the rest of the training depends on."""

@@ -209,7 +209,10 @@ _ABOUT_SPEED = (
     "`trainer/…` has augmentation, against a loop with PIL transforms, two loader processes and float32.",
     "`peak/…` is what training makes use of, against the peak of matrix products.",
     "`shared-teacher/…` is six ResNet-20 students of one teacher in one program, against six; the teacher is a",
-    "ResNet-20 (`equal`), or a ResNet-56 of twice the width (`six`, named for the cost that was aimed at).",
+    "ResNet-20 (`equal`), or a ResNet-56 of twice the width (`six`, named for the cost that was aimed at);",
+    "`teacher-forward/…` is what it costs, a student's forward pass against its teacher's.",
+    "`compiled/…` is the trainer as it is against one whose network went through `torch.compile`, without the minute",
+    "that this takes in every process: a gain that runs of the lengths used here do not earn back.",
 )
 
 

@@ -1,9 +1,11 @@
 """The training program: S runs side by side on a leading axis, each with its own data, order and constants."""
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -52,13 +54,14 @@ class Outcome:
 
 
 Network = dict[str, Tensor]
+Keep = Callable[[Run, int, Callable[[], Network]], None]
 
 
 def train(
     runs: Sequence[Run],
     teacher_logits: Tensor | None = None,
     *,
-    keep: Callable[[Run, int, Callable[[], Network]], None] | None = None,
+    keep: Keep | None = None,
     checkpoint: Checkpoint | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> list[Outcome]:
@@ -95,11 +98,49 @@ def outputs(description: Perceptron | Convnet, networks: Sequence[Network], inpu
         return _in_pieces(stack.eval(), inputs)
 
 
-class _Stack:
+class Program(ABC):
+    """Runs that are trained together, epoch by epoch: where they stand, and how they go on."""
+
+    def __init__(self, runs: Sequence[Run]) -> None:
+        self.runs, self.schedule = runs, runs[0].schedule
+        self.epoch, self.step, self.order = 1, 0, None  # the epoch, how many of its steps are done, its permutation
+        self.curves: list[dict[str, Tensor]] = []
+        self.before: Tensor | None = None  # validation logits at the last point of the curves
+        self.pulls: list[Tensor] = []  # one number a run of each step, not finite where the run is not
+        self.measuring = 0.0  # seconds
+
+    def train(self, keep: Keep | None = None, checkpoint: Checkpoint | None = None) -> list[Outcome]:
+        """Make the epochs that are not made yet, and measure after the stated ones."""
+        stated = stated_epochs(self.schedule.last)
+        while self.epoch <= stated[-1]:
+            self.finish_epoch(checkpoint)
+            if self.epoch in stated:
+                final = self.measure(is_last=self.epoch == stated[-1])
+            if keep is not None:
+                for place, run in enumerate(self.runs):
+                    keep(run, self.epoch, partial(self.weights, place))
+            self.epoch, self.step, self.order = self.epoch + 1, 0, None
+        return outcomes(final, self.curves, torch.stack(self.pulls, -1).cpu())
+
+    @abstractmethod
+    def finish_epoch(self, checkpoint: Checkpoint | None) -> None:
+        """Make the steps of the epoch that are not made yet."""
+
+    @abstractmethod
+    def measure(self, *, is_last: bool) -> dict[str, Tensor]:
+        """Add a point to the curves; the last time, return every metric."""
+
+    @abstractmethod
+    def weights(self, place: int) -> Network:
+        """The tensors of one run's network that is measured and teaches."""
+
+
+class _Stack(Program):
     """The state of S runs in training."""
 
     def __init__(self, runs: Sequence[Run], dtype: torch.dtype, teacher_logits: Tensor | None = None) -> None:
-        self.runs, self.schedule, source = runs, runs[0].schedule, dataset(runs[0].data)
+        super().__init__(runs)
+        source = dataset(runs[0].data)
         self.groups, side = getattr(source, "groups", None), getattr(source, "side", None)
         splits = {run.seed: source.split(run.train, run.seed) for run in runs}
         self.data = _stacked([splits[run.seed] for run in runs], dtype)
@@ -111,11 +152,6 @@ class _Stack:
         alone = runs[0].network.stack_size == 1 and len(runs) == 1
         self.optimizer = FusedSGD(self.network, runs[0]) if alone else StackedSGD(self.network, runs)
         self.average = copied(self.network) if self.schedule.average is not None else None
-        self.epoch, self.step, self.order = 1, 0, None  # the epoch, how many of its steps are done, its permutation
-        self.curves: list[dict[str, Tensor]] = []
-        self.before: Tensor | None = None  # validation logits at the last point of the curves
-        self.measuring = 0.0  # seconds
-        self.pulls: list[Tensor] = []  # one number a run of each step, not finite where the run is not
         self.constants, self.objective = None, None
         if isinstance(runs[0].objective, Fixed):
             self.constants, self.targets = _fixed(runs, self.data.train_labels, teacher_logits, source.classes, dtype)
@@ -124,27 +160,13 @@ class _Stack:
             if self.objective.memory is not None:
                 self.objective.memory.generators = [stream(run.seed, run.role, "draws") for run in runs]
 
-    def train(
-        self,
-        keep: Callable[[Run, int, Callable[[], Network]], None] | None = None,
-        checkpoint: Checkpoint | None = None,
-    ) -> list[Outcome]:
-        stated = stated_epochs(self.schedule.last)
-        while self.epoch <= stated[-1]:
-            self._finish_epoch(checkpoint)
-            if self.epoch in stated:
-                final = self._measure(is_last=self.epoch == stated[-1])
-            if keep is not None:
-                for place, run in enumerate(self.runs):
-                    keep(run, self.epoch, lambda place=place: self._weights(place))
-            self.epoch, self.step, self.order = self.epoch + 1, 0, None
-        made = outcomes(final, self.curves, torch.stack(self.pulls, -1))
+    def train(self, keep: Keep | None = None, checkpoint: Checkpoint | None = None) -> list[Outcome]:
         return [
             replace(outcome, planes=self._planes(place)) if outcome.diverged_at is None else outcome
-            for place, outcome in enumerate(made)
+            for place, outcome in enumerate(super().train(keep, checkpoint))
         ]
 
-    def _finish_epoch(self, checkpoint: Checkpoint | None) -> None:
+    def finish_epoch(self, checkpoint: Checkpoint | None) -> None:
         """Make the steps of the epoch that are not made yet."""
         count, batch = self.data.train_labels.shape[1], self.schedule.batch_size
         if self.order is None:
@@ -212,7 +234,7 @@ class _Stack:
         if self.objective is not None:
             self.objective.load_state_dict(state["memory"])
 
-    def _weights(self, place: int) -> Network:
+    def weights(self, place: int) -> Network:
         """The network of one run that is measured and teaches."""
         measured = {**self.network.state_dict(), **(self.average or {})}
         return {name: tensor[place].detach().clone() for name, tensor in measured.items()}
@@ -236,12 +258,12 @@ class _Stack:
         if not drawn or dataset(self.runs[0].data).classes < PLANE:
             return {}
         names = {id(parameter): name for name, parameter in self.network.named_parameters()}
-        templates = self._weights(place)[names[id(self.network.head[0])]].mT[:PLANE]
+        templates = self.weights(place)[names[id(self.network.head[0])]].mT[:PLANE]
         parts = {"train": (self.data.train_inputs, self.data.train_labels[place])}
         parts["test"] = (self.data.test_inputs[:, :CURVE_EXAMPLES], self.data.test_labels[:CURVE_EXAMPLES])
         return {part: plane(self._features(x)[place], y, templates) for part, (x, y) in parts.items()}
 
-    def _measure(self, *, is_last: bool) -> dict[str, Tensor]:
+    def measure(self, *, is_last: bool) -> dict[str, Tensor]:
         """Add a point to the curves; the last time, return every metric."""
         start, data = time.perf_counter(), self.data
         examples = None if is_last else CURVE_EXAMPLES

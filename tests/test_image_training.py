@@ -101,7 +101,7 @@ def test_students_of_one_teacher_share_its_answers(make):
     taught = [make(method, teacher=TrainedTeacher(teacher)) for method in ("kd", "soft-only", "ladder-confidence")]
     _, (weights,) = kept_weights([teacher])
     answers = []
-    program = image_training._Program(taught, weights)
+    program = image_training.ImageProgram(taught, weights)
     real = program.teacher.forward
     program.teacher.forward = lambda images: answers.append(len(images)) or real(images)
     together = program.train()
@@ -115,7 +115,7 @@ def test_where_nothing_is_augmented_the_teacher_answers_once(make):
     teacher = make(role="teacher")
     run = make("kd", teacher=TrainedTeacher(teacher), seen=None)
     _, (weights,) = kept_weights([teacher])
-    program = image_training._Program([run], weights)
+    program = image_training.ImageProgram([run], weights)
     split = dataset(run.data).split(100, 0)
     expected = program._logits(program.teacher, split.train_inputs)
     assert torch.equal(program.table, expected)
@@ -128,7 +128,7 @@ def test_class_means_are_the_teachers_on_all_training_images(make):
     teacher = make(role="teacher")
     run = make("ladder-class-means", teacher=TrainedTeacher(teacher))
     _, (weights,) = kept_weights([teacher])
-    program = image_training._Program([run], weights)
+    program = image_training.ImageProgram([run], weights)
     split = dataset(run.data).split(100, 0)
     logits = program._logits(program.teacher, split.train_inputs)
     softened = (logits / run.objective.temperature).softmax(-1)
@@ -196,15 +196,15 @@ def test_teachers_on_images_are_trained_before_their_students(make, own_store):
 def test_training_goes_on_through_half_precision_where_it_is_faster(make, monkeypatch):
     run = make(network=RESIDUAL)
     monkeypatch.setattr(image_training, "_has_fast_bf16", lambda _: True)
-    assert not image_training._Program([run]).precise
+    assert not image_training.ImageProgram([run]).precise
     (half,) = train([run])
     monkeypatch.setattr(image_training, "_has_fast_bf16", lambda _: False)
-    assert image_training._Program([run]).precise
+    assert image_training.ImageProgram([run]).precise
     (single,) = train([run])
     assert half.metrics["nll"] != single.metrics["nll"]
     assert half.metrics["nll"] == pytest.approx(single.metrics["nll"], rel=0.05)
     monkeypatch.setattr(image_training, "_has_fast_bf16", lambda _: True)
-    assert image_training._Program([make(network=ImageNetwork("shufflenetv2"))]).precise  # not for every network
+    assert image_training.ImageProgram([make(network=ImageNetwork("shufflenetv2"))]).precise  # not for every network
 
 
 @pytest.mark.parametrize(

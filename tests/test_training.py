@@ -360,7 +360,7 @@ def test_what_is_measured_is_the_average_of_the_weights():
     ours, (theirs, average) = optimized(run), ordinary(run)
     torch.testing.assert_close(weights(ours, 0), weights(theirs, 0), rtol=1e-9, atol=1e-12)
     for name, weight in average.named_parameters():
-        torch.testing.assert_close(ours._weights(0)[name], weight[0].detach(), rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(ours.weights(0)[name], weight[0].detach(), rtol=1e-9, atol=1e-12)
     (plain,), (measured,) = train([schedule_run()], dtype=torch.float64), train([run], dtype=torch.float64)
     assert plain.metrics["nll"] != measured.metrics["nll"]
 
