@@ -109,6 +109,18 @@ def results(preset: str, arms: Iterable[Arm]) -> Results:
     )
 
 
+def chapter(preset: str, name: str) -> tuple[Results, dict[str, Arm]]:
+    """The baseline and the arms that a chapter shows in its setting, by name, with their records.
+
+    An arm that lacks a seed of the preset is left out.
+    """
+    shown = study(preset).arms()
+    arms = {**shown["label_smoothing"], **shown.get(name, {})}
+    found = results(preset, arms.values())
+    setting = arms["cross-entropy"].setting
+    return found, {label: arm for label, arm in arms.items() if arm in found.arms and arm.setting == setting}
+
+
 def verify(preset: str) -> int:
     """Recompute every key, and the place of every line; returns how many runs there are.
 

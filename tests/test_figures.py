@@ -2,10 +2,11 @@ import base64
 import re
 import warnings
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from lsr_core import claims, experiments, figures, objective
+from lsr_core import claims, experiments, figures, objective, published
 from lsr_core.experiments import Arm, Setting
 from lsr_core.schedules import Schedule
 
@@ -87,3 +88,37 @@ def test_cells_are_text_unless_they_are_links(judgements):
     assert "<td>&lt; .0001</td>" in figures.show_table(table, "caption")._repr_html_()
     board = figures.show_board(judgements, "caption")._repr_html_()
     assert "<td>< " not in board
+
+
+def links(shown):
+    return re.findall(r'href="published\.html#([^"]+)"', shown._repr_html_())
+
+
+def test_what_is_printed_of_a_published_preset_links_to_a_line_of_its_file():
+    judged = claims.judge_published("desktop")
+    linked = links(figures.show_in_both(judged, "caption"))
+    places = re.findall(r'id="([^"]+)"', figures.show_lines("desktop", "caption")._repr_html_())
+    assert len(linked) == 2 * len(judged)
+    assert set(linked) <= set(places)
+    assert len(places) == len(set(places)) == len(published.lines("desktop"))
+
+
+def test_means_beside_the_papers_are_those_of_the_lines():
+    judged = claims.judge_published("desktop")
+    (judgement,) = (j for j in judged if j.claim.id == "B1-cifar100")
+    shown = claims.in_both([judgement]).iloc[0]
+    lines = [line.record for line in published.lines("desktop").values()]
+    for column, method in (("control [95 %]", "cross-entropy"), ("method [95 %]", "lsr")):
+        own = [r for r in lines if r.run["data"]["name"] == "cifar100" and r.run["objective"]["method"] == method]
+        accuracies = [100 * r.metrics["accuracy"] for r in own if r.run["role"] == "student"]
+        assert shown[column].startswith(f"{np.mean(accuracies):.2f} [")
+    assert shown["n"] == experiments.PRESETS["desktop"].seeds
+
+
+def test_the_larger_preset_is_the_headline():
+    judged = claims.judge_published("desktop")
+    board = claims.side_by_side(claims.judge([0, 1, 2], paper=claims.MULLER), judged)
+    by_hand = {j.claim.id.partition("-")[0]: str(j.verdict) for j in judged}
+    assert board["headline"].to_dict() == by_hand
+    assert board.loc["B1", "quick"].startswith("digits, n = 100: ")
+    assert board.loc["W1", "quick"] == "–"  # not among the ones given

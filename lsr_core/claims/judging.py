@@ -4,6 +4,7 @@ A claim is judged by the rule in `statistics`; its family is paper × preset. An
 and gradient, and is proved or refuted.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -158,25 +159,27 @@ def judge_identities(chapter: str | None = None) -> list[Judgement]:
 
 
 def side_by_side(live: Sequence[Judgement], others: Sequence[Judgement]) -> pd.DataFrame:
-    """A row a claim that both judge: each preset's verdicts and effects, the larger preset's being the headline."""
-    rows = []
-    for judgement in others:
-        own = judgement.claim.id.partition("-")[0]
-        smaller = [j for j in live if j.claim.id.partition("-")[0] == own]
-        rows.append(
-            {
-                "id": own,
-                "claim": judgement.claim.text,
-                **{j.preset: "–" for j in live[:1]},
-                **{
-                    j.preset: "; ".join(f"{k.claim.setting}: {k.verdict}, {k.effect}" for k in smaller) for j in smaller
-                },
-                judgement.preset: f"{judgement.verdict}, {judgement.effect}",
-                "headline": str(judgement.verdict),
-                "chapter": judgement.claim.chapter,
-            }
-        )
+    """A row a claim that a published preset judges: verdicts and effects of both, the headline being the larger's."""
+    smaller = defaultdict(list)
+    for j in live:
+        smaller[_base(j)].append(f"{j.claim.setting}: {j.verdict}, {j.effect}")
+    rows = [
+        {
+            "id": _base(j),
+            "claim": j.claim.text,
+            live[0].preset: "; ".join(smaller[_base(j)]) or "–",
+            j.preset: f"{j.verdict}, {j.effect}",
+            "headline": str(j.verdict),
+            "chapter": j.claim.chapter,
+        }
+        for j in others
+    ]
     return pd.DataFrame(rows).set_index("id")
+
+
+def _base(judgement: Judgement) -> str:
+    """A claim's identifier without its setting."""
+    return judgement.claim.id.partition("-")[0]
 
 
 def in_both(judgements: Sequence[Judgement]) -> pd.DataFrame:
@@ -185,7 +188,7 @@ def in_both(judgements: Sequence[Judgement]) -> pd.DataFrame:
     for judgement in judgements:
         claim, measure = judgement.claim, MEASURES[judgement.claim.metric]
         results = published.results(judgement.preset, claim.arms)
-        control, method = (signed_mean(measure.scale * claim.side(results, sign), measure.digits) for sign in (-1, 1))
+        control, method = (_mean(measure.scale * claim.side(results, sign), measure.digits) for sign in (-1, 1))
         rows.append(
             {
                 "id": claim.id,
@@ -202,7 +205,7 @@ def in_both(judgements: Sequence[Judgement]) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("id")
 
 
-def signed_mean(values: np.ndarray, digits: int) -> str:
+def _mean(values: np.ndarray, digits: int) -> str:
     """A mean with its 95 % interval."""
     mean, low, high = statistics.mean_interval(values)
     return f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"

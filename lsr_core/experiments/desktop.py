@@ -18,12 +18,10 @@ from .tuning import AUDIO, CIFAR
 AUDIO_METHODS = {"cross-entropy": "CE", "lsr": "LSR", "lsrkd": "LSR-OS", "lsrkd-tc": "LSR-OS-TC", "mrkd": "MrKD"}
 _SHOWN = {
     "label_smoothing": ("cross-entropy", "lsr"),
-    "distillation": ("kd", "teacher/strong"),
-    "weak_teachers": ("de-kd", "teacher/poor"),
-    "teacher_free": ("tf-kd-reg", "tf-kd-reg-released"),
+    "teacher_free": ("tf-kd-reg",),
     "lsrkd": ("lsrkd", "lsrkd-tc"),
 }
-_DECISIVE = ("cross-entropy", "lsr", "lsrkd", "lsrkd-tc", "tf-kd-reg", "tf-kd-reg-released", "kd", "de-kd")
+_TIERS = (("cross-entropy", "lsr", "lsrkd", "lsrkd-tc", "tf-kd-reg"),)
 
 
 @cache
@@ -35,15 +33,14 @@ def desktop_arms() -> dict[str, dict[str, Arm]]:
 
 
 def desktop_grid() -> list[Run]:
-    """Every run of the preset: audio, then the decisive arms seed by seed, then the others, teachers included.
+    """Every run of the preset: audio, then tier by tier of the arms on images, each seed by seed, teachers included.
 
     Whenever it stops, what is there are complete pairs.
     """
     named = {name: arm for arms in desktop_arms().values() for name, arm in arms.items()}
-    tiers = ([n for n in named if " " in n], _DECISIVE, [n for n in named if " " not in n])
     seeds = range(PRESETS["desktop"].seeds)
     runs = {}
-    for tier in tiers:
+    for tier in ([name for name in named if " " in name], *_TIERS):
         for run in (named[name].run(seed) for seed in seeds for name in tier):
             if isinstance(run.teacher, TrainedTeacher):
                 runs.setdefault(run.teacher.run.key, run.teacher.run)
