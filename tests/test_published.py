@@ -17,7 +17,7 @@ LSR = replace(CE, objective=objective("lsr"))
 KD = replace(CE, objective=objective("kd"), teacher=ArmTeacher(replace(CE, role="teacher")))
 ARMS = {"first": {"ce": CE, "lsr": LSR}, "second": {"kd": KD}}
 SEEDS = range(3)
-PRESETS = ("desktop", "regime")
+PRESETS = ("desktop", "reference", "regime")
 
 
 @pytest.fixture
@@ -198,5 +198,5 @@ def test_no_data_is_needed_to_read_verify_and_judge(monkeypatch):
 
 
 def test_an_unknown_study_is_refused():
-    with pytest.raises(InputError, match="'paperback' is not published; there are desktop, paper, regime"):
+    with pytest.raises(InputError, match="'paperback' is not published; there are desktop, paper, reference, regime"):
         experiments.study("paperback")

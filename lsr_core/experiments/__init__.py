@@ -36,7 +36,7 @@ from .named import CLASSES_SETTINGS, NETWORKS, TAIL_SETTINGS, arm, generation, l
 from .paper import paper_arms, paper_grid
 from .publishing import Published, study
 from .results import Results, collect, flat
-from .tables import records_table, regime_table, signed, table
+from .tables import records_table, signed, single_table, table
 from .tuning import (
     AUDIO,
     CIFAR,
@@ -104,11 +104,11 @@ __all__ = [
     "preset",
     "records_table",
     "regime",
-    "regime_table",
     "replay_grid",
     "rungs",
     "settings_of",
     "signed",
+    "single_table",
     "smoothing_by_setting",
     "smoothing_sweep",
     "softening_grid",

@@ -6,12 +6,8 @@ tested fold by fold.
 
 from functools import cache
 
-from ..augmentation import Augmentation
-from ..models import ImageNetwork
-from ..objectives import objective
 from ..runs import Run, TrainedTeacher
-from ..schedules import Schedule
-from .arms import PRESETS, TUNING_SEEDS, Arm, Setting
+from .arms import PRESETS, Arm
 from .named import arm
 from .tuning import AUDIO, CIFAR
 
@@ -46,31 +42,3 @@ def desktop_grid() -> list[Run]:
                 runs.setdefault(run.teacher.run.key, run.teacher.run)
             runs.setdefault(run.key, run)
     return list(runs.values())
-
-
-# What was tried before the preset was fixed: data, network, width, epochs, pixels of crops, learning rate, decay.
-_TRIED = (
-    ("cifar100", "resnet8", 32, 30, 0, 0.1, 5e-4),
-    ("cifar10", "plain_cnn", 32, 30, 2, 0.05, 1e-3),
-    ("cifar100", "plain_cnn", 32, 30, 1, 0.05, 1e-3),
-    ("cifar100", "plain_cnn", 32, 20, 2, 0.05, 1e-3),
-    ("cifar100", "plain_cnn", 32, 20, 1, 0.1, 1e-3),
-    ("cifar100", "plain_cnn", 32, 20, 1, 0.1, 4e-3),
-    ("cifar100", "plain_cnn", 32, 20, 0, 0.1, 4e-3),
-)
-
-
-def regime_trials() -> dict[str, dict[str, Arm]]:
-    """Cross-entropy on 5,000 images in the settings from which the preset's was chosen, with flips."""
-    trials = {}
-    for data, architecture, width, epochs, padding, rate, decay in _TRIED:
-        schedule = Schedule(rate, decay, epochs=epochs, batch_size=64, nesterov=True)
-        network, seen = ImageNetwork(architecture, width), Augmentation(padding, flip=True, rotation=0.0)
-        tried = Arm(Setting(data, 5000), objective("cross-entropy"), schedule, network, augmentation=seen)
-        trials[f"{data} {architecture} {epochs} epochs, crops {padding}, rate {rate:g}, decay {decay:g}"] = tried
-    return {"trials": trials}
-
-
-def regime_grid() -> list[Run]:
-    """The runs of `regime_trials`."""
-    return [arm.run(TUNING_SEEDS[0]) for arm in regime_trials()["trials"].values()]

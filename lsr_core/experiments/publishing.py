@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from .._errors import require
 from ..runs import Run
 from .arms import PRESETS, TUNING_SEEDS, Arm
-from .desktop import desktop_arms, desktop_grid, regime_grid, regime_trials
+from .desktop import desktop_arms, desktop_grid
 from .paper import PAPER_DATA, paper_arms, paper_grid
+from .single import REFERENCE_SEEDS, reference_grid, references, regime_grid, regime_trials
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ _STUDIES = {
     "paper": Published(
         lambda: {data: paper_arms(data) for data in PAPER_DATA}, paper_grid, range(PRESETS["paper"].seeds)
     ),
+    "reference": Published(references, reference_grid, REFERENCE_SEEDS),
     "regime": Published(regime_trials, regime_grid, TUNING_SEEDS[:1]),
 }
 

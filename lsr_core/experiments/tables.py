@@ -30,8 +30,8 @@ def table(results: Results, arms: dict[str, Arm], control: str, metrics: Sequenc
     return pd.DataFrame(rows).set_index("arm")
 
 
-def regime_table(results: Results) -> pd.DataFrame:
-    """A row a setting in which cross-entropy was tried, with what it makes of training and validation images."""
+def single_table(results: Results, *, test: bool) -> pd.DataFrame:
+    """A row an arm of one run, with what it makes of training and validation images, and of `test` images or not."""
     rows = []
     for arm in results.arms:
         (record,) = results.records(arm)
@@ -45,6 +45,7 @@ def regime_table(results: Results) -> pd.DataFrame:
                 "decay": f"{arm.schedule.weight_decay:g}",
                 "training accuracy, %": f"{100 * record.metrics['train_accuracy']:.1f}",
                 "validation accuracy, %": f"{100 * record.metrics['validation_accuracy']:.1f}",
+                **({"test accuracy, %": f"{100 * record.metrics['accuracy']:.1f}"} if test else {}),
                 "seconds": f"{record.seconds:.0f}",
             }
         )
