@@ -18,14 +18,6 @@ _CIFAR = (
         [CIFAR],
         ("Y8", "Tf-KD_reg beats cross-entropy", "tf-kd-reg", "cross-entropy", "accuracy", "better"),
         ("Y9", "Tf-KD_reg beats LSR", "tf-kd-reg", "lsr", "accuracy", "better"),
-        (
-            "Y8r",
-            "Tf-KD_reg as released beats cross-entropy",
-            "tf-kd-reg-released",
-            "cross-entropy",
-            "accuracy",
-            "better",
-        ),
     ),
     *pairs(
         WANG,
