@@ -91,13 +91,13 @@ def _figure(content: str, caption: str) -> str:
 def show_board(judgements: Sequence[Judgement], caption: str) -> Shown:
     """The verdict board, each claim linked to its chapter in the book."""
     cells = board(judgements).map(lambda value: html.escape(str(value)))
-    cells["claim"] = [f'<a href="{chapter}.html">{claim}</a>' for claim, chapter in cells[["claim", "chapter"]].values]
-    return _shown_table(cells.drop(columns="chapter"), caption)
+    return _shown_table(_linked_claims(cells), caption)
 
 
 def show_in_both(judgements: Sequence[Judgement], caption: str) -> Shown:
     """What the papers print beside a published preset's means, each linked to the first of its runs."""
     cells = in_both(judgements).map(lambda value: html.escape(str(value)))
+    cells["claim"] = [f'<span class="claim">{claim}</span>' for claim in cells["claim"]]
     for column, sign in (("control [95 %]", -1), ("method [95 %]", 1)):
         targets = [published.anchor(j.preset, j.claim.side_arms(sign)[0]) for j in judgements]
         cells[column] = [
@@ -109,8 +109,14 @@ def show_in_both(judgements: Sequence[Judgement], caption: str) -> Shown:
 def show_side_by_side(live: Sequence[Judgement], others: Sequence[Judgement], caption: str) -> Shown:
     """The presets side by side, each claim linked to its chapter in the book."""
     cells = side_by_side(live, others).map(lambda value: html.escape(str(value)))
-    cells["claim"] = [f'<a href="{chapter}.html">{claim}</a>' for claim, chapter in cells[["claim", "chapter"]].values]
-    return _shown_table(cells.drop(columns="chapter"), caption)
+    return _shown_table(_linked_claims(cells), caption)
+
+
+def _linked_claims(cells: pd.DataFrame) -> pd.DataFrame:
+    """A board's cells with each claim a link to its chapter."""
+    rows = zip(cells["claim"], cells["chapter"], strict=True)
+    linked = [f'<a class="claim" href="{chapter}.html">{claim}</a>' for claim, chapter in rows]
+    return cells.assign(claim=linked).drop(columns="chapter")
 
 
 def show_lines(preset: str, caption: str) -> Shown:

@@ -73,7 +73,7 @@ def test_a_figure_is_shown_with_caption_and_text_for_those_who_do_not_see_it():
 
 def test_the_board_links_every_claim_to_its_chapter(judgements):
     content = figures.show_board(judgements, "caption")._repr_html_()
-    assert content.count('<a href="label_smoothing.html">') == len(judgements)
+    assert content.count('<a class="claim" href="label_smoothing.html">') == len(judgements)
 
 
 def test_the_csv_holds_a_row_a_run(results):

@@ -3,14 +3,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from lsr_core import InputError, claims, experiments, objective, published
+from lsr_core.cli import main
 from lsr_core.data import DATASETS
 from lsr_core.execution import execute
 from lsr_core.experiments import Arm, ArmTeacher, Published, Setting
 from lsr_core.records import Store
 from lsr_core.runs import TrainedTeacher
 from lsr_core.schedules import Schedule
+from lsr_core.sweep import read_grid
 
 CE = Arm(Setting("digits", 50), objective("cross-entropy"), Schedule(0.1, epochs=2))
 LSR = replace(CE, objective=objective("lsr"))
@@ -200,3 +203,25 @@ def test_no_data_is_needed_to_read_verify_and_judge(monkeypatch):
 def test_an_unknown_study_is_refused():
     with pytest.raises(InputError, match="'paperback' is not published; there are desktop, paper, reference, regime"):
         experiments.study("paperback")
+
+
+def test_the_command_line_publishes_verifies_and_makes_again(tiny, tmp_path):
+    call = CliRunner().invoke
+    assert call(main, ["results", "grid", "tiny", str(tmp_path / "grid.jsonl")]).exit_code == 0
+    assert len(read_grid(tmp_path / "grid.jsonl")) == 9
+    said = call(main, ["results", "publish", "tiny"])
+    assert said.stdout.splitlines() == ["tiny/first.jsonl: 6 runs", "tiny/second.jsonl: 3 runs"]
+    assert call(main, ["results", "verify"]).stdout == "tiny: 9 runs and 0 verdicts are what they say\n"
+    made = call(main, ["results", "recompute", "tiny", "--sample", "2", "--seed", "0"])
+    assert made.exit_code == 0, made.output
+    assert made.stdout.count(": identical\n") == 2
+    assert call(main, ["results", "recompute", "tiny", "--sample", "2", "--seed", "0"]).stdout == made.stdout
+    path = tiny / "first.jsonl"
+    path.write_text(path.read_text().replace('"exact": "', '"exact": "x'))
+    published._read.cache_clear()
+    again = call(main, ["results", "recompute", "tiny", "--sample", "9"])
+    assert again.exit_code == 2
+    assert "6 of 9 runs did not come out as published" in again.stderr
+    unknown = call(main, ["results", "verify", "paperback"])
+    assert unknown.exit_code == 2
+    assert "'paperback' is not published; there are tiny" in unknown.stderr
