@@ -10,7 +10,7 @@ from cells import Page, run_page
 
 from lsr_core import experiments, notebooks
 
-CHAPTERS = [name for name in notebooks.names() if name != "index"]
+CHAPTERS = [name for name in notebooks.names() if name not in ("index", "published")]
 GRADED = re.compile(r"^\d+\. \*\((reading|doing|research)(?:, referee the paper)?\)\*", re.MULTILINE)
 DROPDOWN = re.compile(r"^(`{3,})\{dropdown\} Solutions\n(.*?)^\1$", re.MULTILINE | re.DOTALL)
 BLOCK = re.compile(r"^ *```python\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
