@@ -14,10 +14,17 @@ _CIFAR = (
     ),
     *pairs(
         YUAN,
+        "weak_teachers",
+        [CIFAR],
+        ("Y2", "a badly trained teacher beats cross-entropy (De-KD)", "de-kd", "cross-entropy", "accuracy", "better"),
+    ),
+    *pairs(
+        YUAN,
         "teacher_free",
         [CIFAR],
         ("Y8", "Tf-KD_reg beats cross-entropy", "tf-kd-reg", "cross-entropy", "accuracy", "better"),
         ("Y9", "Tf-KD_reg beats LSR", "tf-kd-reg", "lsr", "accuracy", "better"),
+        ("Y10", "Tf-KD_reg is comparable to KD", "tf-kd-reg", "kd", "accuracy", "comparable"),
     ),
     *pairs(
         WANG,

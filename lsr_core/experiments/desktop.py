@@ -14,10 +14,12 @@ from .tuning import AUDIO, CIFAR
 AUDIO_METHODS = {"cross-entropy": "CE", "lsr": "LSR", "lsrkd": "LSR-OS", "lsrkd-tc": "LSR-OS-TC", "mrkd": "MrKD"}
 _SHOWN = {
     "label_smoothing": ("cross-entropy", "lsr"),
+    "distillation": ("kd", "teacher/strong"),
+    "weak_teachers": ("de-kd", "teacher/poor"),
     "teacher_free": ("tf-kd-reg",),
     "lsrkd": ("lsrkd", "lsrkd-tc"),
 }
-_TIERS = (("cross-entropy", "lsr", "lsrkd", "lsrkd-tc", "tf-kd-reg"),)
+_TIERS = (("cross-entropy", "lsr", "lsrkd", "lsrkd-tc", "tf-kd-reg"), ("kd", "de-kd"))
 
 
 @cache
