@@ -212,7 +212,8 @@ _ABOUT_SPEED = (
     "ResNet-20 (`equal`), or a ResNet-56 of twice the width (`six`, named for the cost that was aimed at);",
     "`teacher-forward/…` is what it costs, a student's forward pass against its teacher's.",
     "`compiled/…` is the trainer as it is against one whose network went through `torch.compile`, without the time",
-    "that compiling takes. It is not used: it needs a C++ compiler, and a run's bits would depend on whether there is one.",
+    "that compiling takes. It is not used: it needs a C++ compiler, and a run's bits would depend on whether one is",
+    "there.",
 )
 
 
