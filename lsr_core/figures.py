@@ -14,10 +14,11 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from . import published, statistics
+from . import experiments, published, statistics
 from .claims import Judgement, board, in_both, side_by_side
 from .experiments import MEASURES, RUNGS, Arm, Results, records_table, study
 from .losses import kl_divergence, optimum_gap
+from .objectives import describe
 from .statistics import CONTRADICTED, NEGLIGIBLE, PROVED, REFUTED, REPRODUCED, UNDECIDED
 from .teachers import VirtualTeacher
 
@@ -104,6 +105,21 @@ def show_in_both(judgements: Sequence[Judgement], caption: str) -> Shown:
             f'<a href="{target}">{value}</a>' for target, value in zip(targets, cells[column], strict=True)
         ]
     return _shown_table(cells, caption)
+
+
+def show_published(preset: str, chapter: str, metrics: Sequence[str], caption: str) -> Shown:
+    """What a chapter shows of a published preset: each arm with its constants, linked to the first of its runs."""
+    results, arms = published.chapter(preset, chapter)
+    cells = experiments.table(results, arms, "cross-entropy", metrics).map(lambda value: html.escape(str(value)))
+    cells.insert(0, "constants", [_constants(arm) for arm in arms.values()])
+    linked = [f'<a href="{published.anchor(preset, arm)}">{label}</a>' for label, arm in arms.items()]
+    return _shown_table(cells.set_axis(pd.Index(linked, name="arm")), caption)
+
+
+def _constants(arm: Arm) -> str:
+    """An arm's constants in one line."""
+    own = [f"{name} {value:g}" for name, value in describe(arm.objective).items() if isinstance(value, float | int)]
+    return ", ".join([*own, f"rate {arm.schedule.learning_rate:g}"])
 
 
 def show_side_by_side(live: Sequence[Judgement], others: Sequence[Judgement], caption: str) -> Shown:

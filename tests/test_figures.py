@@ -103,6 +103,15 @@ def test_what_is_printed_of_a_published_preset_links_to_a_line_of_its_file():
     assert len(places) == len(set(places)) == len(published.lines("desktop"))
 
 
+def test_every_published_method_links_to_its_first_line():
+    shown = figures.show_published("desktop", "weak_teachers", ["accuracy"], "caption")
+    _, arms = published.chapter("desktop", "weak_teachers")
+    first = {arm.run(0).key for arm in arms.values()}
+    lines = {published.place("desktop", line): key for key, line in published.lines("desktop").items()}
+    assert {lines[target] for target in links(shown)} == first
+    assert "temperature 4" in repr(shown)
+
+
 def test_means_beside_the_papers_are_those_of_the_lines():
     judged = claims.judge_published("desktop")
     (judgement,) = (j for j in judged if j.claim.id == "B1-cifar100")
