@@ -111,7 +111,7 @@ def show_published(preset: str, chapter: str, metrics: Sequence[str], caption: s
     """What a chapter shows of a published preset: each arm with its constants, linked to the first of its runs."""
     results, arms = published.chapter(preset, chapter)
     cells = experiments.table(results, arms, "cross-entropy", metrics).map(lambda value: html.escape(str(value)))
-    cells.insert(0, "constants", [_constants(arm) for arm in arms.values()])
+    cells["constants"] = [_constants(arm) for arm in arms.values()]
     linked = [f'<a href="{published.anchor(preset, arm)}">{label}</a>' for label, arm in arms.items()]
     return _shown_table(cells.set_axis(pd.Index(linked, name="arm")), caption)
 

@@ -15,11 +15,18 @@ AUDIO_METHODS = {"cross-entropy": "CE", "lsr": "LSR", "lsrkd": "LSR-OS", "lsrkd-
 _SHOWN = {
     "label_smoothing": ("cross-entropy", "lsr"),
     "distillation": ("kd", "teacher/strong"),
-    "weak_teachers": ("de-kd", "teacher/poor"),
-    "teacher_free": ("tf-kd-reg",),
+    "weak_teachers": ("re-kd", "teacher/weak", "de-kd", "teacher/poor"),
+    "teacher_free": ("tf-kd-reg", "tf-kd-reg-released", "tf-kd-self", "teacher/equal"),
     "lsrkd": ("lsrkd", "lsrkd-tc"),
+    "mrkd": ("mrkd", "mrkd-tc"),
+    "instance_smoothing": ("beta-smoothing", "zipf"),
 }
-_TIERS = (("cross-entropy", "lsr", "lsrkd", "lsrkd-tc", "tf-kd-reg"), ("kd", "de-kd"))
+_TIERS = (
+    ("cross-entropy", "lsr", "lsrkd", "lsrkd-tc", "tf-kd-reg"),
+    ("kd", "de-kd"),
+    ("tf-kd-reg-released",),
+    ("mrkd", "mrkd-tc", "re-kd", "tf-kd-self", "beta-smoothing", "zipf"),
+)
 
 
 @cache

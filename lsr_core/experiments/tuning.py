@@ -170,7 +170,10 @@ def _teacher_of(name: str) -> str | None:
     return (chosen or _TEACHERS.get(method, "strong")) if takes else None
 
 
-_ON_IMAGES = ("lsr", "lsrkd", "lsrkd-tc", "tf-kd-reg", "kd", "de-kd")
+_ON_IMAGES = (
+    *("lsr", "lsrkd", "lsrkd-tc", "tf-kd-reg", "tf-kd-reg-released", "kd", "re-kd", "de-kd", "tf-kd-self"),
+    *("mrkd", "mrkd-tc", "beta-smoothing", "zipf"),
+)
 _ON_AUDIO = ("lsr", "lsrkd", "lsrkd-tc", "mrkd")
 
 METHODS = ("cross-entropy", *_TRIALS)  # that are tuned, the baseline first
