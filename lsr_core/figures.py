@@ -107,10 +107,10 @@ def show_in_both(judgements: Sequence[Judgement], caption: str) -> Shown:
     return _shown_table(cells, caption)
 
 
-def show_published(preset: str, chapter: str, metrics: Sequence[str], caption: str) -> Shown:
-    """What a chapter shows of a published preset: each arm with its constants, linked to the first of its runs."""
-    results, arms = published.chapter(preset, chapter)
-    cells = experiments.table(results, arms, "cross-entropy", metrics).map(lambda value: html.escape(str(value)))
+def show_published(preset: str, names: Sequence[str], metrics: Sequence[str], caption: str) -> Shown:
+    """Published arms, the control first: each with its constants, linked to the first of its runs."""
+    results, arms = published.named(preset, names)
+    cells = experiments.table(results, arms, names[0], metrics).map(lambda value: html.escape(str(value)))
     cells["constants"] = [_constants(arm) for arm in arms.values()]
     linked = [f'<a href="{published.anchor(preset, arm)}">{label}</a>' for label, arm in arms.items()]
     return _shown_table(cells.set_axis(pd.Index(linked, name="arm")), caption)

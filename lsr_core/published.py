@@ -8,7 +8,7 @@ compared.
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -109,16 +109,16 @@ def results(preset: str, arms: Iterable[Arm]) -> Results:
     )
 
 
-def chapter(preset: str, name: str) -> tuple[Results, dict[str, Arm]]:
-    """The baseline and the arms that a chapter shows in its setting, by name, with their records.
+def named(preset: str, names: Sequence[str]) -> tuple[Results, dict[str, Arm]]:
+    """Arms of a study by their names, with their published records; an arm that lacks a seed is left out.
 
-    An arm that lacks a seed of the preset is left out.
+    Raises `InputError` for a name that the study does not have.
     """
-    shown = study(preset).arms()
-    arms = {**shown["label_smoothing"], **shown.get(name, {})}
-    found = results(preset, arms.values())
-    setting = arms["cross-entropy"].setting
-    return found, {label: arm for label, arm in arms.items() if arm in found.arms and arm.setting == setting}
+    known = {name: arm for arms in study(preset).arms().values() for name, arm in arms.items()}
+    for name in names:
+        require(name in known, f"{preset} has no arm {name!r}; there are {', '.join(known)}")
+    found = results(preset, [known[name] for name in names])
+    return found, {name: known[name] for name in names if known[name] in found.arms}
 
 
 def verify(preset: str) -> int:

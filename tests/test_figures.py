@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lsr_core import claims, experiments, figures, objective, published
+from lsr_core import InputError, claims, experiments, figures, objective, published
 from lsr_core.experiments import Arm, Setting
 from lsr_core.schedules import Schedule
 
@@ -104,12 +104,16 @@ def test_what_is_printed_of_a_published_preset_links_to_a_line_of_its_file():
 
 
 def test_every_published_method_links_to_its_first_line():
-    shown = figures.show_published("desktop", "weak_teachers", ["accuracy"], "caption")
-    _, arms = published.chapter("desktop", "weak_teachers")
+    names = ["cross-entropy", "de-kd", "teacher/poor"]
+    shown = figures.show_published("desktop", names, ["accuracy"], "caption")
+    _, arms = published.named("desktop", names)
+    assert list(arms) == names
     first = {arm.run(0).key for arm in arms.values()}
     lines = {published.place("desktop", line): key for key, line in published.lines("desktop").items()}
     assert {lines[target] for target in links(shown)} == first
     assert "temperature 4" in repr(shown)
+    with pytest.raises(InputError, match="desktop has no arm 'kd-dk'; there are cross-entropy, lsr, "):
+        published.named("desktop", ["kd-dk"])
 
 
 def test_means_beside_the_papers_are_those_of_the_lines():
