@@ -183,6 +183,11 @@ def test_no_link_within_the_book_is_broken(built_book):
     assert not broken
 
 
+def test_no_table_falls_apart(built_book):
+    """Rows after an empty line are a paragraph of bars."""
+    assert [path.name for path in built_book.glob("*.html") if "<p>|" in path.read_text()] == []
+
+
 def test_numbers_in_the_prose_are_glued(built_book):
     page = (built_book / "index.html").read_text()
     assert page.count('class="pasted-text"') >= 20
