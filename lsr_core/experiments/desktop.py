@@ -20,12 +20,17 @@ _SHOWN = {
     "lsrkd": ("lsrkd", "lsrkd-tc"),
     "mrkd": ("mrkd", "mrkd-tc"),
     "instance_smoothing": ("beta-smoothing", "zipf"),
+    "ladder": ("ladder-uniform", "ladder-class-means", "ladder-confidence", "ladder-permuted"),
+    "smoothed_teachers": ("teacher/strong/0.1", "taught/0/1", "taught/0.1/1", "taught/0/4", "taught/0.1/4"),
 }
 _TIERS = (
     ("cross-entropy", "lsr", "lsrkd", "lsrkd-tc", "tf-kd-reg"),
     ("kd", "de-kd"),
     ("tf-kd-reg-released",),
     ("mrkd", "mrkd-tc", "re-kd", "tf-kd-self", "beta-smoothing", "zipf"),
+    _SHOWN["ladder"],
+    ("taught/0/1", "taught/0.1/1"),
+    ("taught/0/4", "taught/0.1/4"),
 )
 
 
