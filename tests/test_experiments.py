@@ -65,6 +65,13 @@ def test_differences_are_paired_by_seed():
     assert [record.run["seed"] for record in results.records(CE)] == [0, 1, 2]
 
 
+def test_results_join():
+    one, other = experiments.collect([CE], [0, 1]), experiments.collect([LSR], [0, 1, 2])
+    both = one | other
+    assert both.arms == [CE, LSR]
+    assert len(both.differences(LSR, CE, "accuracy")) == 2
+
+
 def test_a_diverged_run_counts_at_chance_level():
     results = experiments.collect([DOOMED], [0, 1])
     assert results.diverged(DOOMED) == 1.0

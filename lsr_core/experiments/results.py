@@ -17,6 +17,10 @@ class Results:
     def __init__(self, records: dict[Arm, list[Record]]) -> None:
         self._records = records
 
+    def __or__(self, other: "Results") -> "Results":
+        """The arms of both."""
+        return Results(self._records | other._records)
+
     def values(self, arm: Arm, metric: str) -> np.ndarray:
         """One value a seed. A diverged run counts at chance level: accuracy 1/K, likelihood of the uniform guess.
 
