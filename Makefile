@@ -43,11 +43,13 @@ coverage: env ## branch coverage of the exact parts, at least 95 %
 bench: env ## programs and losses against the ordinary way; the table of the book's status page
 	$(BIN)/lsr bench --json results/bench.json
 
-figure: env ## draw the README's figure anew from the quick preset's runs
-	$(BIN)/python -c "from lsr_core import experiments as e, figures; ladders = e.ladders(); \
-		arms = [arm for rungs in ladders.values() for arm in rungs.values()]; \
-		results = e.collect(arms, range(e.preset('quick').seeds)); \
-		figures.save(figures.ladder(results, ladders), 'book/_static/ladder.svg')"
+figure: env ## draw the README's figure anew from the quick preset's runs and the published ones
+	$(BIN)/python -c "from lsr_core import experiments as e, figures, published; \
+		trained, told = e.ladders(); photographs = e.rungs(e.CIFAR); \
+		live = e.collect(e.flat(trained, told), range(e.preset('quick').seeds)); \
+		results = live | published.results('desktop', photographs.values()); \
+		trained['CIFAR-100, a trained teacher'] = photographs; \
+		figures.save(figures.ladder(results, trained, told), 'book/_static/ladder.svg')"
 
 lint: env ## style and formatting
 	$(BIN)/ruff check .

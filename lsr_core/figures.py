@@ -3,7 +3,8 @@
 import base64
 import html
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import IO
 
 import matplotlib as mpl
@@ -236,21 +237,32 @@ def curves_by_constant(
     """Paired difference to the control against a constant: a line a group, a panel a metric, 95 % intervals."""
     figure, axes = _axes(1, len(metrics))
     for panel, metric in zip(np.atleast_1d(axes), metrics, strict=True):
-        measure = MEASURES[metric]
-        _margin(panel, measure.margin)
-        for shift, (colour, (name, line)) in enumerate(zip(PALETTE, arms.items(), strict=False)):
-            summed = [
-                statistics.mean_interval(measure.scale * results.differences(arm, control[name], metric))
-                for arm in line.values()
-            ]
-            mean, low, high = map(np.array, zip(*summed, strict=True))
-            where = np.arange(len(line)) + 0.06 * (shift - len(arms) / 2)
-            panel.errorbar(
-                where, mean, [mean - low, high - mean], color=colour, marker="o", ms=4, capsize=2, label=name
-            )
-        panel.set_xticks(range(len(line)), labels=[c if isinstance(c, str) else f"{c:g}" for c in line])
-        panel.set(xlabel=label, ylabel=f"Δ {measure.change}")
+        _draw_differences(panel, results, arms, control, metric, PALETTE)
+        panel.set(xlabel=label)
     return _with_legend(figure, axes)
+
+
+def _draw_differences(
+    panel: Axes,
+    results: Results,
+    arms: Mapping[str, Mapping[float | str, Arm]],
+    control: Mapping[str, Arm],
+    metric: str,
+    colours: Iterable[tuple[float, float, float]],
+) -> None:
+    """Lines of paired differences with 95 % intervals, side by side where they would lie on each other."""
+    measure = MEASURES[metric]
+    _margin(panel, measure.margin)
+    for shift, (colour, (name, line)) in enumerate(zip(colours, arms.items(), strict=False)):
+        summed = [
+            statistics.mean_interval(measure.scale * results.differences(arm, control[name], metric))
+            for arm in line.values()
+        ]
+        mean, low, high = map(np.array, zip(*summed, strict=True))
+        where = np.arange(len(line)) + 0.06 * (shift - len(arms) / 2)
+        panel.errorbar(where, mean, [mean - low, high - mean], color=colour, marker="o", ms=4, capsize=2, label=name)
+    panel.set_xticks(range(len(line)), labels=[c if isinstance(c, str) else f"{c:g}" for c in line])
+    panel.set(ylabel=f"Δ {measure.change}")
 
 
 def along_training(results: Results, arms: Mapping[str, Arm], metric: str, label: str) -> Figure:
@@ -284,11 +296,16 @@ def planes(results: Results, arms: Mapping[str, Arm]) -> Figure:
     return _with_legend(figure, axes[0])
 
 
-def ladder(results: Results, ladders: Mapping[str, Mapping[str, Arm]]) -> Figure:
-    """Each rung's paired gain over cross-entropy: a line a teacher."""
-    lines = {name: {rung: arms[rung] for rung in RUNGS} for name, arms in ladders.items()}
-    baselines = {name: arms["cross-entropy"] for name, arms in ladders.items()}
-    return curves_by_constant(results, lines, baselines, ["accuracy"], "rung: what of the teacher is kept")
+def ladder(results: Results, *kinds: Mapping[str, Mapping[str, Arm]]) -> Figure:
+    """Each rung's paired gain over cross-entropy: a panel a kind of teachers, a line a teacher."""
+    figure, axes = _axes(len(kinds), 1, height=2.6)
+    colours = iter(PALETTE)
+    for panel, ladders in zip(np.atleast_1d(axes), kinds, strict=True):
+        lines = {name: {rung: arms[rung] for rung in RUNGS} for name, arms in ladders.items()}
+        baselines = {name: arms["cross-entropy"] for name, arms in ladders.items()}
+        _draw_differences(panel, results, lines, baselines, "accuracy", list(islice(colours, len(lines))))
+    panel.set(xlabel="rung: what of the teacher is kept")
+    return _with_legend(figure, axes)
 
 
 def gains_by_teacher(
@@ -390,10 +407,13 @@ def _axes(rows: int, columns: int, width: float = 7.5, height: float = 3.2) -> t
 
 
 def _with_legend(figure: Figure, axes: Axes | np.ndarray) -> Figure:
-    """One legend for all panels, below them."""
-    handles, labels = np.atleast_1d(axes)[0].get_legend_handles_labels()
-    columns = 4 if sum(map(len, labels)) <= _LEGEND_ROW else 2
-    figure.legend(handles, labels, frameon=False, loc="outside lower center", ncols=min(len(labels), columns))
+    """One legend for all panels, below them, with each name once."""
+    shown = {}
+    for panel in np.atleast_1d(axes).flat:
+        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
+            shown.setdefault(label, handle)
+    columns = 4 if sum(map(len, shown)) <= _LEGEND_ROW else 2
+    figure.legend(shown.values(), shown, frameon=False, loc="outside lower center", ncols=min(len(shown), columns))
     return figure
 
 
