@@ -19,6 +19,7 @@ _SHOWN = {
     "teacher_free": ("tf-kd-reg", "tf-kd-reg-released", "tf-kd-self", "teacher/equal"),
     "lsrkd": ("lsrkd", "lsrkd-tc"),
     "mrkd": ("mrkd", "mrkd-tc"),
+    "generations": ("generation-0", "generation-1", "generation-2", "generation-3"),
     "instance_smoothing": ("beta-smoothing", "zipf"),
     "ladder": ("ladder-uniform", "ladder-class-means", "ladder-confidence", "ladder-permuted"),
     "smoothed_teachers": ("teacher/strong/0.1", "taught/0/1", "taught/0.1/1", "taught/0/4", "taught/0.1/4"),
@@ -31,6 +32,8 @@ _TIERS = (
     _SHOWN["ladder"],
     ("taught/0/1", "taught/0.1/1"),
     ("taught/0/4", "taught/0.1/4"),
+    ("generation-0", "generation-1"),
+    ("generation-2", "generation-3"),
 )
 
 

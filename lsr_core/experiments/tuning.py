@@ -172,7 +172,7 @@ def _teacher_of(name: str) -> str | None:
 
 _ON_IMAGES = (
     *("lsr", "lsrkd", "lsrkd-tc", "tf-kd-reg", "tf-kd-reg-released", "kd", "re-kd", "de-kd", "tf-kd-self"),
-    *("soft-only", "mrkd", "mrkd-tc", "beta-smoothing", "zipf", *_RUNGS),
+    *("self-distillation-released", "soft-only", "mrkd", "mrkd-tc", "beta-smoothing", "zipf", *_RUNGS),
 )
 _ON_AUDIO = ("lsr", "lsrkd", "lsrkd-tc", "mrkd")
 
