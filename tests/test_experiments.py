@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -90,6 +92,7 @@ def test_a_metric_without_a_chance_level_is_missing_not_made_up():
     ("name", "message"),
     [
         ("lsrr", "unknown arm 'lsrr'; there are cross-entropy, lsr"),
+        ("taught/0.1/4/fast", "arm 'taught/0.1/4/fast' cannot be made; its parts are not those of 'taught'"),
         ("taught/0.1", "arm 'taught/0.1' cannot be made; its parts are not those of 'taught'"),
         ("stage/late", "arm 'stage/late' cannot be made"),
         ("carried/lsr/9", "arm 'carried/lsr/9' cannot be made"),
@@ -113,6 +116,26 @@ def test_the_table_holds_what_scipy_computes():
     assert table.loc["lsr", "Δ accuracy, points [95 %]"] == expected
     assert table.loc["cross-entropy", "Δ accuracy, points [95 %]"] == "–"
     assert table["diverged"].tolist() == [0, 0, 4]
+
+
+def test_an_interaction_is_paired_by_seed():
+    row = {"T = 1": np.array([1.0, 2.0, 4.0]), "T = 4": np.array([1.5, 2.5, 4.5])}
+    table = experiments.interactions({"0.1": row})
+    assert table.columns.tolist() == ["T = 1", "T = 4", "T = 4 against T = 1"]
+    low, high = stats.ttest_1samp(row["T = 1"], 0).confidence_interval(0.95)
+    assert table.loc["0.1", "T = 1"] == f"+2.33 [−{-low:.2f}, +{high:.2f}]"
+    assert table.loc["0.1", "T = 4 against T = 1"] == "+0.50 [+0.50, +0.50]"
+
+
+def test_students_at_one_rate_differ_by_their_teacher_alone():
+    pair = experiments.paced_grid(DIGITS[0], 0.1, [4], [0.025])["T = 4", 0.025]
+    assert pair["smoothed"].schedule == pair["plain"].schedule
+    assert pair["plain"].schedule.learning_rate == 0.025
+    assert pair["smoothed"].objective == pair["plain"].objective == objective("soft-only", temperature=4)
+    teachers = {name: student.teacher.arm for name, student in pair.items()}
+    assert teachers["smoothed"].objective == objective("lsr", epsilon=0.1)
+    assert teachers["plain"].objective == objective("cross-entropy")
+    assert replace(pair["smoothed"], teacher=pair["plain"].teacher) == pair["plain"]
 
 
 TUNED = [

@@ -22,6 +22,7 @@ from .grids import (
     distillation_grid,
     early_teachers,
     ladders,
+    paced_grid,
     replay_grid,
     rungs,
     smoothing_by_setting,
@@ -36,7 +37,7 @@ from .named import CLASSES_SETTINGS, NETWORKS, TAIL_SETTINGS, arm, generation, l
 from .paper import paper_arms, paper_grid
 from .publishing import Published, study
 from .results import Results, collect, flat
-from .tables import records_table, signed, single_table, table
+from .tables import interactions, records_table, signed, single_table, table
 from .tuning import (
     AUDIO,
     CIFAR,
@@ -95,9 +96,11 @@ __all__ = [
     "early_teachers",
     "flat",
     "generation",
+    "interactions",
     "is_exploratory",
     "ladders",
     "loss_scale_arms",
+    "paced_grid",
     "paired_seeds",
     "paper_arms",
     "paper_grid",

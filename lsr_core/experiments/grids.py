@@ -159,6 +159,21 @@ def taught_grid(
     return lines, {f"T = {t:g}": arm(setting, f"taught/0/{t:g}") for t in temperatures}
 
 
+def paced_grid(
+    setting: Setting, epsilon: float, temperatures: Sequence[float], rates: Sequence[float]
+) -> dict[tuple[str, float], dict[str, Arm]]:
+    """Students by soft labels alone of a smoothed and of a plain teacher, by temperature and learning rate."""
+    _require_some(temperatures=temperatures, rates=rates)
+    return {
+        (f"T = {t:g}", rate): {
+            name: arm(setting, f"taught/{smoothing:g}/{t:g}/{rate:g}")
+            for name, smoothing in (("smoothed", epsilon), ("plain", 0))
+        }
+        for t in temperatures
+        for rate in rates
+    }
+
+
 def smoothing_by_setting(
     settings: Sequence[Setting], epsilons: Sequence[float]
 ) -> tuple[dict[str, dict[float, Arm]], dict[str, Arm]]:

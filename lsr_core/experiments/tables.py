@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 from .. import statistics
@@ -20,7 +21,8 @@ def table(results: Results, arms: dict[str, Arm], control: str, metrics: Sequenc
         row: dict[str, object] = {"arm": label, "n": len(results.records(arm))}
         for metric in metrics:
             measure = MEASURES[metric]
-            row[measure.label] = f"{measure.scale * results.values(arm, metric).mean():.{measure.digits}f}"
+            mean = measure.scale * results.values(arm, metric).mean()
+            row[measure.label] = f"{mean:.{measure.digits}f}".replace("-", "−")
             differences = measure.scale * results.differences(arm, arms[control], metric)
             change, *interval = statistics.mean_interval(differences)
             row[f"Δ {measure.change} [95 %]"] = "–" if label == control else signed(change, interval, measure.digits)
@@ -28,6 +30,20 @@ def table(results: Results, arms: dict[str, Arm], control: str, metrics: Sequenc
         row["diverged"] = round(results.diverged(arm) * len(results.records(arm)))
         rows.append(row)
     return pd.DataFrame(rows).set_index("arm")
+
+
+def interactions(effects: dict[str, dict[str, np.ndarray]]) -> pd.DataFrame:
+    """Effects in points, one value a seed, a row and a column each, and each column's effect minus the first column's.
+
+    All are means with 95 % intervals.
+    """
+    rows = {}
+    for label, row in effects.items():
+        first, *others = row
+        against = {f"{name} against {first}": row[name] - row[first] for name in others}
+        means = {name: statistics.mean_interval(values) for name, values in {**row, **against}.items()}
+        rows[label] = {name: signed(mean, interval, 2) for name, (mean, *interval) in means.items()}
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def single_table(results: Results, *, test: bool) -> pd.DataFrame:
