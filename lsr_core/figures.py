@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import IO
@@ -340,7 +341,8 @@ def heat(cells: pd.DataFrame, label: str) -> Figure:
 def forest(judgements: Sequence[Judgement]) -> Figure:
     """The claims' effects in units of their margin, with 95 % intervals, coloured by verdict."""
     tested = [j for j in judgements if j.differences][::-1]
-    figure, axes = _axes(1, 1, height=0.28 * len(tested) + 1.6)
+    figure, axes = _axes(1, 1, height=0.31 * len(tested) + 1.6)
+    axes.set_xscale("symlog", linthresh=1)
     axes.axvspan(-1, 1, color="0.9", zorder=0)
     axes.axvline(0, color="0.4", lw=0.8)
     for row, judgement in enumerate(tested):
@@ -351,17 +353,15 @@ def forest(judgements: Sequence[Judgement]) -> Figure:
     for word, colour in VERDICT_COLOURS.items():
         if any(j.verdict.word == word for j in tested):
             axes.plot([], [], "o-", color=colour, label=word)
-    axes.set_yticks(range(len(tested)), labels=[j.claim.text for j in tested], fontsize=8)
-    axes.set_xscale("symlog", linthresh=1)
-    ticks = [tick for tick in (-100, -30, -10, -3, -1, 0, 1, 3, 10, 30, 100) if _within(tick, axes.get_xlim())]
-    axes.set_xticks(ticks, labels=[f"{tick:+d}" if tick else "0" for tick in ticks])
+    whole = [j.claim.text.replace(", n = ", ",\xa0n\xa0=\xa0") for j in tested]  # a setting is not torn apart
+    axes.set_yticks(range(len(tested)), labels=[textwrap.fill(text, 60) for text in whole], fontsize=8)
+    low, high = axes.get_xlim()
+    steps = (1, 3) if max(-low, high) < 10 else (1, 10, 100)
+    ticks = [tick for tick in (*(-step for step in steps[::-1]), 0, *steps) if low <= tick <= high]
+    axes.set_xticks(ticks, labels=[f"{tick:+d}".replace("-", "−") if tick else "0" for tick in ticks])
     axes.minorticks_off()
     axes.set(xlabel="effect in margins δ")
     return _with_legend(figure, axes)
-
-
-def _within(value: float, limits: tuple[float, float]) -> bool:
-    return limits[0] <= value <= limits[1]
 
 
 def four_verdicts() -> Figure:
