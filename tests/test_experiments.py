@@ -136,6 +136,8 @@ def test_students_at_one_rate_differ_by_their_teacher_alone():
     assert teachers["smoothed"].objective == objective("lsr", epsilon=0.1)
     assert teachers["plain"].objective == objective("cross-entropy")
     assert replace(pair["smoothed"], teacher=pair["plain"].teacher) == pair["plain"]
+    freer = experiments.paced_grid(DIGITS[0], 0.1, [4], [0.025], decay=0.002)["T = 4", 0.025]["plain"]
+    assert freer == replace(pair["plain"], schedule=replace(pair["plain"].schedule, weight_decay=0.002))
 
 
 TUNED = [

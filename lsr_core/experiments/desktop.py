@@ -12,7 +12,7 @@ from .named import arm
 from .tuning import AUDIO, CIFAR
 
 AUDIO_METHODS = {"cross-entropy": "CE", "lsr": "LSR", "lsrkd": "LSR-OS", "lsrkd-tc": "LSR-OS-TC", "mrkd": "MrKD"}
-_FASTER, _FASTEST = (tuple(f"taught/{e}/{t}/{rate}" for t in (1, 4) for e in (0, 0.1)) for rate in (0.1, 0.2))
+_FASTER, _FREER = (tuple(f"taught/{e}/{t}/{pace}" for t in (1, 4) for e in (0, 0.1)) for pace in ("0.2", "0.05/0.002"))
 _SHOWN = {
     "label_smoothing": ("cross-entropy", "lsr"),
     "distillation": ("kd", "teacher/strong"),
@@ -26,7 +26,7 @@ _SHOWN = {
     "smoothed_teachers": (
         *("teacher/strong/0.1", "taught/0/1", "taught/0.1/1", "taught/0/4", "taught/0.1/4"),
         *_FASTER,
-        *_FASTEST,
+        *_FREER,
     ),
 }
 _TIERS = (
@@ -39,8 +39,8 @@ _TIERS = (
     ("taught/0/4", "taught/0.1/4"),
     ("generation-0", "generation-1"),
     ("generation-2", "generation-3"),
-    _FASTEST,
     _FASTER,
+    _FREER,
 )
 
 

@@ -160,13 +160,21 @@ def taught_grid(
 
 
 def paced_grid(
-    setting: Setting, epsilon: float, temperatures: Sequence[float], rates: Sequence[float]
+    setting: Setting,
+    epsilon: float,
+    temperatures: Sequence[float],
+    rates: Sequence[float],
+    decay: float | None = None,
 ) -> dict[tuple[str, float], dict[str, Arm]]:
-    """Students by soft labels alone of a smoothed and of a plain teacher, by temperature and learning rate."""
+    """Students by soft labels alone of a smoothed and of a plain teacher, by temperature and learning rate.
+
+    The weight decay is the tuned one where none is given.
+    """
     _require_some(temperatures=temperatures, rates=rates)
+    last = "" if decay is None else f"/{decay:g}"
     return {
         (f"T = {t:g}", rate): {
-            name: arm(setting, f"taught/{smoothing:g}/{t:g}/{rate:g}")
+            name: arm(setting, f"taught/{smoothing:g}/{t:g}/{rate:g}{last}")
             for name, smoothing in (("smoothed", epsilon), ("plain", 0))
         }
         for t in temperatures

@@ -33,9 +33,9 @@ def arm(setting: Setting, name: str) -> Arm:
     `lsr`, or any of `METHODS`: the tuned method. `generation-2` of self-distillation. `long/lsr`: four times as long.
     `fixed/lsr/0.1`: label smoothing of this ε at the schedule of the nearest tuned setting. `carried/lsr/256`: tuned
     constants on another of `NETWORKS`. `taught/0.1/2`: the student, by soft labels alone at T = 2, of a strong teacher
-    trained with ε = .1, and `taught/0.1/2/0.05` at the learning rate .05; `teacher/strong/0.1`: that teacher.
-    `stage/5`: the strong teacher stopped after 5 epochs; `staged/5`: its student. `cell/…`: a cell of
-    `loss_scale_arms` by its label.
+    trained with ε = .1, at the learning rate .05 `taught/0.1/2/0.05`, and at the weight decay .002 besides
+    `taught/0.1/2/0.05/0.002`; `teacher/strong/0.1`: that teacher. `stage/5`: the strong teacher stopped after 5 epochs;
+    `staged/5`: its student. `cell/…`: a cell of `loss_scale_arms` by its label.
     """
     kind, *rest = name.split("/")
     if kind in METHODS:
@@ -83,11 +83,14 @@ def _fixed(setting: Setting, method: str, epsilon: str) -> Arm:
     return replace(baseline, setting=setting, objective=made)
 
 
-def _taught(setting: Setting, epsilon: str, temperature: str, rate: str | None = None) -> Arm:
+def _taught(setting: Setting, epsilon: str, temperature: str, rate: str | None = None, decay: str | None = None) -> Arm:
     student, strong = tuned(setting, "soft-only"), _teacher(setting, "strong", epsilon)
     tau = float(temperature)
-    slower = min(student.schedule.learning_rate, 0.4 / tau) if rate is None else float(rate)
-    schedule = replace(student.schedule, learning_rate=slower)
+    schedule = replace(
+        student.schedule,
+        learning_rate=min(student.schedule.learning_rate, 0.4 / tau) if rate is None else float(rate),
+        weight_decay=student.schedule.weight_decay if decay is None else float(decay),
+    )
     made = objective("soft-only", temperature=tau)
     return replace(student, objective=made, schedule=schedule, teacher=ArmTeacher(strong))
 
