@@ -121,7 +121,7 @@ def show_published(preset: str, names: Sequence[str], metrics: Sequence[str], ca
 def _constants(arm: Arm) -> str:
     """An arm's constants in one line."""
     own = [f"{name} {value:g}" for name, value in describe(arm.objective).items() if isinstance(value, float | int)]
-    return ", ".join([*own, f"rate {arm.schedule.learning_rate:g}"])
+    return ", ".join([*own, f"rate {arm.schedule.learning_rate:g}, decay {arm.schedule.weight_decay:g}"])
 
 
 def show_side_by_side(live: Sequence[Judgement], others: Sequence[Judgement], caption: str) -> Shown:
