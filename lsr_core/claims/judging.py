@@ -208,7 +208,7 @@ def in_both(judgements: Sequence[Judgement]) -> pd.DataFrame:
 def _mean(values: np.ndarray, digits: int) -> str:
     """A mean with its 95 % interval."""
     mean, low, high = statistics.mean_interval(values)
-    return f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+    return f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]".replace("-", "−")
 
 
 def board(judgements: Sequence[Judgement]) -> pd.DataFrame:
