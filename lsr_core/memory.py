@@ -16,6 +16,7 @@ from torch.func import functional_call
 from torch.nn.functional import log_softmax, one_hot
 
 from ._errors import InputError, require
+from ._products import padded
 
 
 class Memory:
@@ -134,15 +135,15 @@ class LearnedEnsemble(PastCopies):
             mean = torch.eye(classes).to(inputs).repeat(copies, 1) / copies
             self.layer = mean.repeat(*inputs.shape[:-2], 1, 1)
         self.layer = self.layer.to(inputs)
-        return inputs @ self.layer
+        return (inputs @ padded(self.layer))[..., :classes]
 
     @torch.no_grad()
     def learn(self, logits: Tensor, labels: Tensor, rate: float) -> None:
         """One step of the layer on a batch of the copies' logits and labels `[..., B]`."""
         inputs = _inputs(logits)
-        error = (inputs @ self.layer).softmax(-1) - one_hot(labels, logits.shape[-1])
+        error = self.join(logits).softmax(-1) - one_hot(labels, logits.shape[-1])
         size = inputs.square().sum((-1, -2), keepdim=True).clamp_min(1e-12)
-        self.layer = self.layer - rate * (inputs.mT @ error) / size
+        self.layer = self.layer - rate * (inputs.mT @ padded(error))[..., : logits.shape[-1]] / size
 
 
 class MovingAverage(Memory):

@@ -34,7 +34,7 @@ from .objectives import Batch, Fixed
 from .optimizers import FusedSGD, StackedSGD
 from .runs import Run, stream
 
-EVALUATION_BATCH = 128
+EVALUATION_BATCH = 256
 PICTURED = 0  # the seed whose runs keep pictures
 THREADS = 1  # one thread a program: the same bits on every machine of a kind, and programs side by side on its cores
 
@@ -188,12 +188,13 @@ class _Stack(Program):
             self.objective.after_epoch(self.network, self.epoch)
 
     def _make_step(self, batch: Sequence[Tensor], index: Tensor, rate: float) -> None:
-        logits = self.network(batch[0])
-        if self.objective is None:
-            gradient = gradient_from_targets(logits.detach(), batch[1], *self.constants)
-            logits.backward(gradient)
+        if self.objective is None:  # the loss's gradient in closed form, whose equality with autograd's is tested
+            gradient = self.network.backpropagate(
+                batch[0], lambda logits: gradient_from_targets(logits, batch[1], *self.constants)
+            )
             self.pulls.append(gradient[:, 0, 0])
         else:
+            logits = self.network(batch[0])
             taught = self.objective.teacher_logits(self.network, batch[0])
             total = self.objective.unchecked(Batch(logits, batch[1], taught, index)).total
             total.sum().backward()

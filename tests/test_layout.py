@@ -23,6 +23,7 @@ ORDER = [
     "_progress",
     "_files",
     "_locks",
+    "_products",
     "losses",
     "statistics",
     "metrics",

@@ -1,7 +1,7 @@
 """A fully connected network that holds the weights of S runs on a leading axis."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .._errors import require
+from .._products import first, padded
 
 
 @dataclass(frozen=True)
@@ -66,25 +67,40 @@ class StackedPerceptron(nn.Module):
         return StackedPerceptron(self.widths, generators).to(self.weights[0])
 
     def forward(self, inputs: Tensor) -> Tensor:
-        (weight, *weights), (bias, *biases) = self.weights, self.biases
-        if not self.training and inputs.stride(0) == 0:  # the same inputs for all: one product for the first layers
-            outputs = torch.addmm(bias.view(-1, 1), weight.mT.flatten(0, 1), inputs[0].T).unflatten(
-                0, (len(weight), -1)
-            )
-            for weight, bias in zip(weights, biases, strict=True):
-                outputs = torch.baddbmm(bias.mT, weight.mT, outputs.relu_())
-            return outputs.mT
-        outputs = torch.baddbmm(bias, inputs, weight)
-        for weight, bias in zip(weights, biases, strict=True):
-            outputs = torch.baddbmm(bias, outputs.relu_(), weight)
-        return outputs
+        return self._layer(-1, self.features(inputs))
 
     def features(self, inputs: Tensor) -> Tensor:
         """What the last layer reads, `[S, B, H]`."""
-        outputs = inputs
-        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
-            outputs = torch.baddbmm(bias, outputs, weight).relu_()
-        return outputs
+        return self._read(inputs)[-1]
+
+    @torch.no_grad()
+    def backpropagate(self, inputs: Tensor, gradient: Callable[[Tensor], Tensor]) -> Tensor:
+        """Set the gradients of all weights, where `gradient` gives that of the logits; returns the latter.
+
+        The chain rule written out, in two thirds of the time that automatic differentiation takes.
+        """
+        read = self._read(inputs)
+        passed = of_logits = gradient(self._layer(-1, read[-1]))
+        for layer in reversed(range(len(read))):
+            weight, bias, passed = self.weights[layer], self.biases[layer], padded(passed)
+            weight.grad = first(torch.bmm(read[layer].mT, passed), weight.shape[-1])
+            bias.grad = first(passed.sum(1, keepdim=True), weight.shape[-1])
+            if layer > 0:
+                passed = torch.ops.aten.threshold_backward(torch.bmm(passed, padded(weight).mT), read[layer], 0)
+        return of_logits
+
+    def _read(self, inputs: Tensor) -> list[Tensor]:
+        """What each layer reads, `[S, B, in]`."""
+        read = [inputs]
+        for layer in range(len(self.weights) - 1):
+            read.append(self._layer(layer, read[-1], relu=True))
+        return read
+
+    def _layer(self, layer: int, inputs: Tensor, *, relu: bool = False) -> Tensor:
+        """Outputs `[S, B, out]` of one layer."""
+        weight = self.weights[layer]
+        outputs = torch.baddbmm(padded(self.biases[layer]), inputs, padded(weight))
+        return first(outputs.relu_() if relu else outputs, weight.shape[-1])
 
 
 def _initial(shape: tuple[int, int], generator: torch.Generator) -> tuple[Tensor, Tensor]:
