@@ -19,6 +19,7 @@ from ._progress import Bar, bar
 from .checkpoints import Checkpoint, Weights, unfinished
 from .data import Mixture, dataset
 from .models import ImageNetwork
+from .precision import training_precision
 from .records import Record, Store, provenance
 from .runs import ExactPosterior, Run, TrainedTeacher
 from .sharing import Claims
@@ -161,20 +162,29 @@ def _train(
 
     start, stack = time.perf_counter(), checkpoint.runs
     if isinstance(stack[0].network, ImageNetwork):
-        threads, teacher = torch.get_num_threads(), stack[0].teacher
+        teacher = stack[0].teacher
         taught = teacher and weights.get(teacher.run.key, teacher.after)
         outcomes = image_training.train(stack, taught, keep=keep, checkpoint=checkpoint)
     else:
-        threads = training.THREADS
         outcomes = training.train(stack, teacher_logits(stack, weights), keep=keep, checkpoint=checkpoint)
     seconds = (time.perf_counter() - start) / len(stack)
-    made = {**provenance(), "threads": threads, "stack": len(stack), "resumed": checkpoint.resumed}
+    made = {**provenance(), **_conditions(stack[0]), "stack": len(stack), "resumed": checkpoint.resumed}
     for run, outcome in zip(stack, outcomes, strict=True):
         if run.key not in store:
             measured = (outcome.metrics, outcome.curves, outcome.diverged_at)
             store.put(Record(run.canonical(), *measured, round(seconds, 6), made, outcome.planes))
         claims.release(run.key)
     checkpoint.remove()
+
+
+def _conditions(run: Run) -> dict[str, str | int]:
+    """Device, precision and threads that a run is trained with."""
+    if isinstance(run.network, ImageNetwork):
+        device, shape = image_training.device(), dataset(run.data).shape
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+        precision = str(training_precision(run.network, shape, device)).removeprefix("torch.")
+        return {"device": name, "precision": precision, "threads": torch.get_num_threads()}
+    return {"device": "cpu", "precision": "float32", "threads": training.THREADS}
 
 
 def teacher_logits(runs: Sequence[Run], weights: Weights) -> Tensor | None:

@@ -18,13 +18,11 @@ from .memory import Predictions
 from .models import ImageClassifier
 from .objectives import Batch, Fixed
 from .optimizers import FusedSGD
+from .precision import training_precision
 from .runs import Run, TrainedTeacher, stream
 from .training import Averaged, Keep, Network, Outcome, Program, copied, move
 
 EVALUATION_BATCH = 500
-# On processors with AMX every network but this one trains faster in bf16 under autocast than in float32, by 1.1
-# (MobileNetV2) to 2.9 times (GoogLeNet), measured on batches of 128 in CIFAR's shape.
-SLOWER_IN_BF16 = frozenset({"shufflenetv2"})
 
 
 def device() -> torch.device:
@@ -77,7 +75,7 @@ class _Student:
     def step(self, images: Tensor, labels: Tensor, taught: Tensor | None, index: Tensor, rate: float) -> Tensor:
         """One step on a batch; returns its loss."""
         with self.autocast():
-            logits = self.network(images).float()
+            logits = self.network(images)
             own = self.objective.teacher_logits(self.network, images)
         numbers = index if self.numbers_examples else None
         batch = Batch(logits, labels, taught if own is None else own.float(), numbers)
@@ -126,7 +124,7 @@ class ImageProgram(Program):
         self.source, self.device = source, device()
         split = source.split(first.train, first.seed)
         self.data = Split(*(None if part is None else part.to(self.device) for part in split))
-        self.precise = not (_has_fast_bf16(self.device) and _is_faster_in_bf16(first, self.device))
+        self.precision = training_precision(first.network, source.shape, self.device)
         self.students = [
             _Student(run, self._network(run, stream(run.seed, run.role, "weights")), self._autocast) for run in runs
         ]
@@ -163,10 +161,10 @@ class ImageProgram(Program):
     @torch.no_grad()
     def _taught(self, images: Tensor) -> Tensor:
         with self._autocast():
-            return self.teacher(images).float()
+            return self.teacher(images)
 
     def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=not self.precise)
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision is torch.bfloat16)
 
     def _table(self) -> Tensor | None:
         """The teacher's logits on the training images as they are: once a run where nothing is augmented.
@@ -185,9 +183,8 @@ class ImageProgram(Program):
 
     @torch.no_grad()
     def _logits(self, network: nn.Module, images: Tensor) -> Tensor:
-        """Logits `[N, K]` on images as they are."""
-        with self._autocast():
-            return torch.cat([network(self._seen(piece)).float() for piece in images.split(EVALUATION_BATCH)])
+        """Logits `[N, K]` on images as they are, in float32 whatever the precision of training."""
+        return torch.cat([network(self._seen(piece)) for piece in images.split(EVALUATION_BATCH)])
 
     def _outputs(self, images: Tensor) -> Tensor:
         """Logits `[S, N, K]` of the students that are measured."""
@@ -259,11 +256,3 @@ class ImageProgram(Program):
 
 def _is_fitted(objective: Fixed) -> bool:
     return type(objective).fitted is not Fixed.fitted
-
-
-def _has_fast_bf16(where: torch.device) -> bool:
-    return torch.cuda.is_bf16_supported() if where.type == "cuda" else torch.cpu._is_amx_tile_supported()
-
-
-def _is_faster_in_bf16(run: Run, where: torch.device) -> bool:
-    return where.type == "cuda" or run.network.architecture not in SLOWER_IN_BF16

@@ -21,13 +21,13 @@ from ._errors import require
 from ._files import write_whole
 from .execution import execute
 from .experiments import Arm, Results, study
-from .records import Record, Store, provenance
+from .records import Record, Store
 from .runs import Run, run_of
 
 FOLDER = Path(__file__).parent.parent / "results"
 SIGNIFICANT = 6
 _TOLERANCE = 3.0  # standard deviations over a cell's seeds, on another kind of machine
-_SAME = ("processor", "simd", "torch", "device")  # what two machines of one kind have in common
+_SAME = ("processor", "simd", "torch", "device", "precision", "numerics")  # what runs with the same bits have in common
 _COMPARED = ("accuracy", "nll", "ece", "train_accuracy")
 
 
@@ -171,7 +171,7 @@ def recompute(preset: str, sample: int, generator: np.random.Generator) -> Itera
                 (record,) = execute([run_of(line.record.run)], Store(folder))
         finally:
             torch.set_num_threads(threads)
-        same = all(provenance()[name] == line.record.made[name] for name in _SAME)
+        same = all(record.made[name] == line.record.made[name] for name in _SAME)
         where = f"{line.chapter}.jsonl, line {line.number}"
         yield Again(key, where, exact_hash(record) == line.exact, same, _farthest(record, line, found.values()))
 

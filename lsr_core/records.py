@@ -17,7 +17,7 @@ import torch
 
 from ._errors import InputError, require
 from ._files import cache_folder, write_whole
-from .runs import key_of
+from .runs import NUMERICS, key_of
 
 _SUFFIX = ".json"
 
@@ -123,7 +123,10 @@ def default_folder() -> Path:
 
 @cache
 def provenance() -> dict[str, Any]:
-    """Hardware, versions and sources that a record was made with; the commit where the tree is clean."""
+    """Hardware, versions and sources that a record was made with; the commit where the tree is clean.
+
+    `simd` is what torch's own kernels use, `isa` what the libraries for products and convolutions find.
+    """
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -132,7 +135,8 @@ def provenance() -> dict[str, Any]:
         "machine": platform.machine(),
         "processor": _processor(),
         "simd": torch.backends.cpu.get_cpu_capability(),
-        "device": "cpu",
+        "isa": _instruction_set(),
+        "numerics": NUMERICS,
         "sources": _sources_hash(),
         "commit": _clean_commit(),
     }
@@ -159,6 +163,16 @@ def _clean_commit() -> str | None:
         return None if git("status", "--porcelain") else git("rev-parse", "HEAD")
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def _instruction_set() -> str:
+    """The widest of a processor's instruction sets that matrix products are written for."""
+    offered = {
+        "AMX": torch.cpu._is_amx_tile_supported,
+        "AVX512": torch.cpu._is_avx512_supported,
+        "AVX2": torch.cpu._is_avx2_supported,
+    }
+    return next((name for name, is_there in offered.items() if is_there()), "other")
 
 
 def _processor() -> str:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from lsr_core import notebooks
+from lsr_core import notebooks, precision
 from lsr_core.records import Store
 
 ROOT = Path(__file__).parent.parent
@@ -17,7 +17,8 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture(autouse=True)
 def own_store(tmp_path, monkeypatch):
-    """Every test has an empty store of its own, and an empty folder for data sets."""
+    """Every test has an empty store of its own, and an empty folder for data sets; nothing is timed to train images."""
+    monkeypatch.setattr(precision, "_gain", lambda *_: 1.0)
     monkeypatch.setenv("LSR_STORE", str(tmp_path / "records"))
     monkeypatch.setenv("LSR_DATA", str(tmp_path / "data"))
     return Store()

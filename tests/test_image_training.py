@@ -1,5 +1,6 @@
 """Runs on images, held against an ordinary loop: digits enlarged to 32×32 pixels."""
 
+import json
 import math
 from dataclasses import replace
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from lsr_core import METHODS, InputError, checkpoints, image_training, objective
+from lsr_core import METHODS, InputError, checkpoints, image_training, objective, precision
 from lsr_core.augmentation import Augmentation, normalised
 from lsr_core.checkpoints import Checkpoint
 from lsr_core.data import dataset
@@ -15,10 +16,11 @@ from lsr_core.execution import execute, stack_size
 from lsr_core.image_training import train
 from lsr_core.models import ImageNetwork, Perceptron
 from lsr_core.objectives import ALIASES
-from lsr_core.records import Store
+from lsr_core.records import Store, default_folder
 from lsr_core.runs import Run, TrainedTeacher, run_of, stream
 from lsr_core.schedules import Schedule
 
+MEASURED_GAIN = precision._gain  # elsewhere it is not measured
 SMALL, RESIDUAL = ImageNetwork("plain_cnn", width=4), ImageNetwork("resnet8", width=4)
 SCHEDULE = Schedule(0.05, 5e-4, epochs=2, batch_size=32)
 CROPS = Augmentation(padding=2, flip=False, rotation=0.0)
@@ -73,8 +75,7 @@ def ordinary(run):
 
 
 @pytest.mark.parametrize("method", ["cross-entropy", "lsr"])
-def test_a_run_is_what_an_ordinary_loop_makes(make, method, monkeypatch):
-    monkeypatch.setattr(image_training, "_has_fast_bf16", lambda _: False)
+def test_a_run_is_what_an_ordinary_loop_makes(make, method):
     run = make(method, epochs=1)  # four steps: rounding grows with every further one
     (outcome,), (weights,) = kept_weights([run])
     expected, accuracy = ordinary(run)
@@ -193,18 +194,41 @@ def test_teachers_on_images_are_trained_before_their_students(make, own_store):
     assert run_of(record.run) == make("kd", teacher=TrainedTeacher(teacher, 1))
 
 
-def test_training_goes_on_through_half_precision_where_it_is_faster(make, monkeypatch):
+def test_training_goes_on_through_half_precision_where_it_is_faster(make, monkeypatch, tmp_path):
     run = make(network=RESIDUAL)
-    monkeypatch.setattr(image_training, "_has_fast_bf16", lambda _: True)
-    assert not image_training.ImageProgram([run]).precise
-    (half,) = train([run])
-    monkeypatch.setattr(image_training, "_has_fast_bf16", lambda _: False)
-    assert image_training.ImageProgram([run]).precise
-    (single,) = train([run])
+    (single,) = execute([run])
+    monkeypatch.setenv("LSR_STORE", str(tmp_path / "elsewhere"))
+    monkeypatch.setattr(precision, "_gain", lambda *_: 1.2)
+    (half,) = execute([run], Store(tmp_path / "elsewhere"))
+    assert (single.made["precision"], half.made["precision"]) == ("float32", "bfloat16")
     assert half.metrics["nll"] != single.metrics["nll"]
     assert half.metrics["nll"] == pytest.approx(single.metrics["nll"], rel=0.05)
-    monkeypatch.setattr(image_training, "_has_fast_bf16", lambda _: True)
-    assert image_training.ImageProgram([make(network=ImageNetwork("shufflenetv2"))]).precise  # not for every network
+
+
+def test_precision_is_measured_once_and_kept(monkeypatch):
+    monkeypatch.setattr(precision, "_gain", MEASURED_GAIN)
+    monkeypatch.setattr(precision, "_BATCH", 2)
+    network, shape, cpu = ImageNetwork("resnet8", 2), (3, 32, 32), torch.device("cpu")
+    first = precision.training_precision(network, shape, cpu)
+    monkeypatch.setattr(precision, "_gain", None)  # would raise
+    assert precision.training_precision(network, shape, cpu) is first
+    (gain,) = json.loads((default_folder() / "precision.json").read_text()).values()
+    assert (gain >= precision.GAIN) == (first is torch.bfloat16)
+
+
+def test_logits_and_all_measuring_are_in_single_precision(make, monkeypatch):
+    """bf16 has 8 bits: of a hundred logits several would be equal."""
+    monkeypatch.setattr(precision, "_gain", lambda *_: 1.2)
+    program = image_training.ImageProgram([make()])
+    student = program.students[0]
+    with program._autocast():
+        logits = student.network(program._seen(program.data.train_inputs[:8]))
+    assert logits.dtype is torch.float32
+    assert not torch.equal(logits, logits.bfloat16().float())
+    images = program.data.test_inputs[:50]
+    with torch.no_grad():
+        measured = student.measured(program._seen(images))
+    assert torch.equal(program._logits(student.measured, images), measured)
 
 
 @pytest.mark.parametrize(

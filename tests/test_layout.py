@@ -40,6 +40,7 @@ ORDER = [
     "runs",
     "optimizers",
     "records",
+    "precision",
     "checkpoints",
     "evaluation",
     "sharing",

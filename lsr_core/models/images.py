@@ -96,7 +96,10 @@ class ImageNetwork:
 
 
 class ImageClassifier(nn.Module):
-    """A body and the linear layer that reads it: images `[B, C, H, W]` to logits `[B, K]`."""
+    """A body and the linear layer that reads it: images `[B, C, H, W]` to logits `[B, K]`.
+
+    The last layer has its weights' precision under autocast too.
+    """
 
     def __init__(self, body: nn.Module, features: int, classes: int) -> None:
         super().__init__()
@@ -108,7 +111,9 @@ class ImageClassifier(nn.Module):
         return [self.linear.weight, self.linear.bias]
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.linear(self.body(images))
+        features = self.body(images)
+        with torch.autocast(features.device.type, enabled=False):  # of logits in bf16, many would be equal
+            return self.linear(features.to(self.linear.weight.dtype))
 
     def features(self, images: Tensor) -> Tensor:
         """What the last layer reads, `[B, H]`."""
