@@ -3,7 +3,8 @@
 What no source says was chosen. LsrKD, LsrKD-TC, MrKD and MrKD-TC are reconstructions whose constants are not known: one
 set, their classes' defaults, serves all networks and data sets. A network's released constants of a method, found on
 CIFAR-100, are its constants in the paper's equation and on other data sets too. Where none were released, Tf-KD_reg has
-those of the paper on ImageNet, and GoogLeNet distils like the other large networks. The released Tf-KD_reg is the
+those of the paper on ImageNet, and GoogLeNet distils like the other large networks. Where the released code stops at a
+missing multiplier, it is 1 (`released.Configuration.readings` has the other reading). The released Tf-KD_reg is the
 function for CIFAR-100 on Tiny-ImageNet too, where its authors say that they used the paper's.
 
 Three things differ from the released code. A tenth of the training images is for validation, the rest trains. The batch

@@ -100,7 +100,8 @@ class SelfDistillation(KD):
 class SelfDistillationReleased(SelfDistillation):
     """Self-distillation as released, $(1-\\alpha) H(y,p) + \\alpha H(q_\\tau, p)$ up to the teacher's entropy.
 
-    Only the teacher is softened and there is no τ² (Zhang & Sabuncu 2020, `train_distillation.py`).
+    Only the teacher is softened and there is no τ² (Zhang & Sabuncu 2020, `train_distillation.py`). The code takes
+    $\\ln(p + 10^{-8})$, this $\\ln p$; `released.SelfDistillationOffset` is the code's.
     """
 
     name = "self-distillation-released"
@@ -214,7 +215,8 @@ class ZipfSmoothing(Objective):
     """Zipf's label smoothing, $H(y,p) + \\lambda D_{KL}(\\tilde p\\|\\hat p)$ over the wrong classes (Liang 2022).
 
     $\\tilde p_c \\propto 1/r_c$ by rank among all classes. The ranks come from `teacher_logits`: votes of a feature
-    map's positions (`teachers.dense_votes`) as in the paper, or any scores; without them, from the student itself.
+    map's positions (`teachers.dense_votes`) as in the paper, or any scores; without them, from the student itself. The
+    released code's classifiers on earlier layers are left out.
     """
 
     name = "zipf"

@@ -162,7 +162,10 @@ class BetaSmoothing(BetaSmoothingShuffled):
 
 @dataclass(frozen=True, kw_only=True)
 class BetaSmoothingReleased(BetaSmoothing):
-    """Beta smoothing as released: the average starts from random weights of its own (`train_smoothing.py`)."""
+    """Beta smoothing as released: the average starts from random weights of its own (`train_smoothing.py`).
+
+    The code takes $\\ln(p + 10^{-8})$, this $\\ln p$ (`released.offset_cross_entropy`).
+    """
 
     name = "beta-smoothing-released"
     memory: MovingAverage = field(
