@@ -1,6 +1,7 @@
 """What is measured of a stack of runs: a point of their curves, and everything at the end."""
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Iterable, Sequence
 from itertools import product
 from typing import NamedTuple
 
@@ -63,31 +64,53 @@ def final_metrics(outputs: Outputs, data: Split, groups: Tensor | None) -> dict[
     """
     train, validation, test = outputs
     few, few_labels = test[:, :CURVE_EXAMPLES], data.test_labels[:CURVE_EXAMPLES].expand(len(test), -1)
-    temperature = metrics.best_temperature(validation, one_hot(data.validation_labels, test.shape[-1]))
-    final = {
-        "train_accuracy": metrics.accuracy(train, data.train_labels),
-        "train_nll": metrics.nll(train, data.train_labels),
-        "validation_accuracy": metrics.accuracy(validation, data.validation_labels),
-        "validation_nll": metrics.nll(validation, data.validation_labels),
-        "accuracy": metrics.accuracy(test, data.test_labels),
-        "nll": metrics.nll(test, data.test_labels),
-        "nll_scaled": metrics.nll(test, data.test_labels, temperature),
-        "ece": metrics.ece(test, data.test_labels),
-        "temperature": temperature,
-        **_spreads(few, few_labels),
-        **_erased_at_equal_confidence(few, few_labels),
-        **{f"train_{name}": values for name, values in _spreads(train, data.train_labels).items()},
-    }
+
+    def scaled() -> dict[str, Tensor]:
+        temperature = metrics.best_temperature(validation, one_hot(data.validation_labels, test.shape[-1]))
+        return {"nll_scaled": metrics.nll(test, data.test_labels, temperature), "temperature": temperature}
+
+    def on_training_images() -> dict[str, Tensor]:
+        return {f"train_{name}": values for name, values in _spreads(train, data.train_labels).items()}
+
+    parts = [
+        lambda: _fit("train_", train, data.train_labels),
+        lambda: _fit("validation_", validation, data.validation_labels),
+        lambda: _fit("", test, data.test_labels),
+        lambda: {"ece": metrics.ece(test, data.test_labels)},
+        scaled,
+        lambda: _spreads(few, few_labels),
+        lambda: _erased_at_equal_confidence(few, few_labels),
+        on_training_images,
+    ]
     if groups is not None:
-        final["similar_mass"] = _mass_on_similar(test, data.test_labels, groups)
+        parts.append(lambda: {"similar_mass": _mass_on_similar(test, data.test_labels, groups)})
     if data.test_posterior is not None:
-        best = metrics.best_temperature(test[:, :CURVE_EXAMPLES], data.test_posterior[:CURVE_EXAMPLES])
-        final |= {
-            "kl_posterior": metrics.kl_to_posterior(data.test_posterior, test),
-            "kl_posterior_scaled": metrics.kl_to_posterior(data.test_posterior, test, best),
-            "kl_dark": metrics.kl_of_dark_part(data.test_posterior, test, data.test_labels),
-        }
-    return final
+        parts.append(lambda: _distance_from_truth(test, data))
+    return measured(parts)
+
+
+def measured(parts: Iterable[Callable[[], dict[str, Tensor]]]) -> dict[str, Tensor]:
+    """What the parts measure; one that fails is left out with a warning, so that a trained run is never lost."""
+    found: dict[str, Tensor] = {}
+    for part in parts:
+        try:
+            found |= part()
+        except Exception as error:  # of any kind: training took long, and everything else was measured
+            warnings.warn(f"some metrics cannot be measured and are left out ({error})", stacklevel=2)
+    return found
+
+
+def _fit(part: str, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    return {f"{part}accuracy": metrics.accuracy(logits, labels), f"{part}nll": metrics.nll(logits, labels)}
+
+
+def _distance_from_truth(test: Tensor, data: Split) -> dict[str, Tensor]:
+    best = metrics.best_temperature(test[:, :CURVE_EXAMPLES], data.test_posterior[:CURVE_EXAMPLES])
+    return {
+        "kl_posterior": metrics.kl_to_posterior(data.test_posterior, test),
+        "kl_posterior_scaled": metrics.kl_to_posterior(data.test_posterior, test, best),
+        "kl_dark": metrics.kl_of_dark_part(data.test_posterior, test, data.test_labels),
+    }
 
 
 def _spreads(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:

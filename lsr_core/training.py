@@ -24,6 +24,7 @@ from .evaluation import (
     cluster_metrics,
     curve_point,
     final_metrics,
+    measured,
     plane,
     sharpness,
     stated_epochs,
@@ -277,18 +278,23 @@ class _Stack(Program):
         final = {}
         if is_last:
             outputs = Outputs(self._logits(data.train_inputs), validation, test)
-            final = final_metrics(outputs, data, self.groups)
-            if self.groups is not None:
-                features = self._features(data.test_inputs[:, :CURVE_EXAMPLES])
-                final |= cluster_metrics(features, data.test_labels[:CURVE_EXAMPLES], self.groups)
+            final = final_metrics(outputs, data, self.groups) | measured([self._of_the_network])
             if self.followed is not None:
                 final["information"] = point["information"]
-            directions = [stream(run.seed, run.role, "directions") for run in self.runs]
-            weights = {**dict(self.network.named_parameters()), **(self.average or {})}
-            final["sharpness"] = sharpness(self.network, weights, data, directions)
             final["moved"] = torch.stack([point["moved"] for point in self.curves]).nanmean(0)
         self.measuring += time.perf_counter() - start
         return final
+
+
+    def _of_the_network(self) -> dict[str, Tensor]:
+        """What is measured of features and weights rather than of outputs."""
+        weights = {**dict(self.network.named_parameters()), **(self.average or {})}
+        directions = [stream(run.seed, run.role, "directions") for run in self.runs]
+        found = {"sharpness": sharpness(self.network, weights, self.data, directions)}
+        if self.groups is not None:
+            features = self._features(self.data.test_inputs[:, :CURVE_EXAMPLES])
+            found |= cluster_metrics(features, self.data.test_labels[:CURVE_EXAMPLES], self.groups)
+        return found
 
 
 @torch.no_grad()

@@ -27,7 +27,7 @@ class Results:
         A metric that has no chance level, or that a run does not have, is nan.
         """
         chance = _chance(arm.setting)
-        measured = [None if r.diverged_at is not None else r.metrics[metric] for r in self._records[arm]]
+        measured = [None if r.diverged_at is not None else r.metrics.get(metric, np.nan) for r in self._records[arm]]
         return np.array([chance[metric] if value is None else value for value in measured])
 
     def differences(self, arm: Arm, control: Arm, metric: str) -> np.ndarray:
