@@ -1,16 +1,22 @@
 """What is measured on a network's outputs.
 
 Logits are `[..., N, K]`, features `[..., N, D]`, labels int64 `[N]` or `[..., N]`; the result has the leading axes, one
-value a run. Entropies and divergences are in nats.
+value a run. Entropies and divergences are in nats. Inputs of less than single precision are measured in single.
+
+The prediction is the class with the largest logit, the first of equal ones; an example with a NaN is never right, and
+makes every other metric nan. A logit of −∞ is a probability of 0. What needs an example of each class is nan without.
 """
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Literal
 
+import numpy as np
 import torch
+from scipy import stats
 from torch import Tensor
-from torch.nn.functional import log_softmax, one_hot
+from torch.nn.functional import one_hot
 
 from ._errors import require, require_count, require_positive
 
@@ -21,16 +27,17 @@ _HALVINGS = 20  # to 1e-5 of the temperature
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
-    """The share of examples whose label has the largest logit, from 0 to 1; equal logits answer nothing."""
-    by_class = logits.mT.contiguous()  # with the classes in front, torch is several times faster for few classes
-    largest = by_class.amax(-2)
-    right = (_of_label(by_class, labels) == largest) & (largest > by_class.amin(-2))
+    """The share of examples whose label is predicted, from 0 to 1; of equal logits the first is the prediction.
+
+    An example with a NaN counts as wrong. Raises `InputError` for a label that is no class.
+    """
+    right = _right(logits, labels)
     return right.sum(-1).double() / right.shape[-1]
 
 
 def nll(logits: Tensor, labels: Tensor, temperature: Tensor | float = 1.0) -> Tensor:
     """Negative log-likelihood of the labels in nats, averaged over examples, after division by `temperature`."""
-    by_class = _scaled(logits, temperature).mT.contiguous()
+    by_class = _by_class(_scaled(logits, temperature))
     return (by_class.logsumexp(-2) - _of_label(by_class, labels)).mean(-1, dtype=torch.float64)
 
 
@@ -45,18 +52,20 @@ def ece(
 ) -> Tensor:
     """Expected calibration error, from 0 to 1, with bins of equal width (Guo 2017 Eq. 3) or equally many examples.
 
-    Müller 2019 has 15 bins of equal width, Zhang & Sabuncu 2020 have 20. Raises `InputError` for another spacing.
+    Müller 2019 has 15 bins of equal width, Zhang & Sabuncu 2020 have 20. Where equal confidences fall into several bins
+    of equal mass, it is the mean over their orders. Raises `InputError` for another spacing, or a label that is no
+    class.
     """
     require_count("bins", bins)
     require(spacing in ("equal-width", "equal-mass"), f"spacing is {spacing!r}; there are 'equal-width', 'equal-mass'")
-    by_class = logits.mT.contiguous()
-    largest, predicted = by_class.max(-2)
-    confidence = 1 / (by_class - largest[..., None, :]).exp().sum(-2)
-    gap = confidence.double() - (predicted == labels).double()
-    if spacing == "equal-width":
-        index = (confidence * bins).ceil().long().clamp(1, bins) - 1
-    else:
-        index = confidence.argsort(-1).argsort(-1) * bins // gap.shape[-1]
+    right = _right(logits, labels)
+    if spacing == "equal-mass":
+        runs = (values.reshape(-1, right.shape[-1]).cpu().numpy() for values in (_confidence(logits), right))
+        errors = [_error_at_equal_mass(*run, bins) for run in zip(*runs, strict=True)]
+        return torch.tensor(errors, dtype=torch.float64, device=logits.device).view(right.shape[:-1])
+    confidence = 1 / _below_largest(logits).exp().sum(-2)
+    gap = confidence.double() - right.double()
+    index = (confidence * bins).ceil().long().clamp(1, bins) - 1
     total = torch.zeros((*gap.shape[:-1], bins), dtype=gap.dtype, device=gap.device).scatter_add_(-1, index, gap)
     return total.abs().sum(-1) / gap.shape[-1]
 
@@ -64,20 +73,27 @@ def ece(
 def aurc(logits: Tensor, labels: Tensor) -> Tensor:
     """Area under the risk-coverage curve, from 0 to 1: the error among the most confident, over all coverages.
 
-    The mean over n of the error rate among the n most confident examples (Geifman 2019; PS-KD prints it × 1000).
+    The mean over n of the error rate among the n most confident examples (Geifman 2019; PS-KD prints it × 1000); of
+    equal confidences, the mean over their orders. Raises `InputError` for a label that is no class.
     """
-    confidence, predicted = logits.softmax(-1).max(-1)
-    order = confidence.argsort(dim=-1, descending=True, stable=True)
-    wrong = (predicted != labels).double().gather(-1, order)
+    confidence, order = _confidence(logits).sort(-1, descending=True)
+    wrong = (~_right(logits, labels)).double().gather(-1, order)
+    tie = torch.zeros_like(order)
+    tie[..., 1:] = (confidence.diff() != 0).cumsum(-1)
+    counts, errors = (torch.zeros_like(wrong).scatter_add(-1, tie, w) for w in (torch.ones_like(wrong), wrong))
     covered = torch.arange(1, wrong.shape[-1] + 1, device=wrong.device)
-    return (wrong.cumsum(-1) / covered).mean(-1)
+    risk = (errors / counts).gather(-1, tie).cumsum(-1) / covered
+    return risk.mean(-1).where(confidence.isfinite().all(-1), math.nan)
 
 
 def best_temperature(logits: Tensor, targets: Tensor) -> Tensor:
-    """The temperature in [1/100, 100] that minimises the cross-entropy with probabilities `[N, K]` (Guo 2017)."""
-    by_class = logits.mT.contiguous()
-    below = by_class - by_class.amax(-2, keepdim=True)
-    wanted = (below * targets.mT).sum((-1, -2), dtype=torch.float64)
+    """The temperature in [1/100, 100] that minimises the cross-entropy with probabilities `[N, K]` (Guo 2017).
+
+    nan where the cross-entropy is infinite at every temperature.
+    """
+    below = _below_largest(logits)
+    wanted = _weighted(targets.mT, below).sum((-1, -2), dtype=torch.float64)
+    below = below.clamp_min(torch.finfo(below.dtype).min)  # without odds it counts as 0, as −∞ would not
 
     def too_sharp(softened: Tensor) -> Tensor:  # the sign of the slope, which rises with 1/T
         odds = softened.exp()
@@ -88,31 +104,33 @@ def best_temperature(logits: Tensor, targets: Tensor) -> Tensor:
 
 def temperature_of_confidence(logits: Tensor, confidence: Tensor | float) -> Tensor:
     """The temperature in [1/100, 100] at which the mean largest probability is `confidence`, one value a run."""
-    by_class = logits.mT.contiguous()
-    below = by_class - by_class.amax(-2, keepdim=True)
+    below = _below_largest(logits)
     wanted = torch.as_tensor(confidence, dtype=torch.float64, device=logits.device).expand(logits.shape[:-2])
     return _halved(below, wanted, lambda softened: (1 / softened.exp().sum(-2)).double().mean(-1) > wanted)
 
 
 def kl_to_posterior(posterior: Tensor, logits: Tensor, temperature: Tensor | float = 1.0) -> Tensor:
-    """$D_{KL}$ from the true posterior `[N, K]`, or from votes `[N, K]` in any number, to the network; a mean."""
-    by_class = _scaled(logits, temperature).mT.contiguous()
-    return _kl_by_class(posterior.to(by_class).mT.contiguous(), by_class, by_class.logsumexp(-2))
+    """$D_{KL}$ from the true posterior `[N, K]`, or from votes `[N, K]` in any number, to the network.
+
+    A mean over the examples that have a vote; nan where none has.
+    """
+    by_class = _by_class(_scaled(logits, temperature))
+    return _mean_kl(posterior, by_class, by_class.logsumexp(-2))
 
 
 def kl_of_dark_part(posterior: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
-    """The same on the wrong classes alone, both sides renormalised: what is known beyond the label."""
-    by_class = logits.mT.contiguous()
-    label = labels.expand(logits.shape[:-1])[..., None, :]
-    wrong = by_class.scatter(-2, label, -math.inf).logsumexp(-2)
-    truth = posterior.to(by_class).scatter(-1, labels[..., None], 0).mT.contiguous()
-    return _kl_by_class(truth, by_class, wrong)
+    """The same on the wrong classes alone, both sides renormalised: what is known beyond the label.
+
+    A mean over the examples whose posterior has something on them; nan where none has.
+    """
+    by_class, label = _by_class(logits), one_hot(labels, logits.shape[-1]).bool()
+    wrong = by_class.masked_fill(label.mT, -math.inf).logsumexp(-2)
+    return _mean_kl(torch.where(label, 0, posterior), by_class, wrong)
 
 
 def predictive_uncertainty(logits: Tensor) -> Tensor:
     """The mean entropy of the predicted distributions (Zhang & Sabuncu 2020)."""
-    log_p = log_softmax(logits.double(), -1)
-    return -(log_p.exp() * log_p).sum(-1).mean(-1)
+    return torch.special.entr(_distribution(logits)).sum(-1).mean(-1)
 
 
 def confidence_variance(logits: Tensor, labels: Tensor) -> Tensor:
@@ -131,7 +149,7 @@ def confidence_diversity(logits: Tensor, labels: Tensor, neighbours: int = 3) ->
 
 def differential_entropy(values: Tensor, neighbours: int = 3) -> Tensor:
     """Of the density of `values` `[..., N]` in nats, from the distance to each one's k-th neighbour on the line."""
-    values = values.sort(-1).values
+    values = _precise(values).sort(-1).values
     count, k = values.shape[-1], neighbours
     require_count("neighbours", k)
     require(k < count, f"neighbours is {k}; with {count} examples it must be below {count}")
@@ -154,7 +172,7 @@ def equivalent_smoothing(logits: Tensor, labels: Tensor, temperature: float = 1.
     """
     require_positive("temperature", temperature)
     classes = logits.shape[-1]
-    return (1 - _of_true_class(logits / temperature, labels)).mean(-1) * classes / (classes - 1)
+    return (1 - _of_true_class(logits.double() / temperature, labels)).mean(-1) * classes / (classes - 1)
 
 
 def erased_information(
@@ -182,14 +200,12 @@ def erased_information(
     by_class = by_class if reading == known[0] else by_class.sqrt()
     if superclasses is None:
         return by_class.mean(-1)
-    return class_means(by_class[..., None], superclasses, int(superclasses.max()) + 1)[..., 0]
+    groups = range(int(superclasses.max()) + 1)
+    return torch.stack([by_class[..., superclasses == group].mean(-1) for group in groups], -1)
 
 
 def variance_within_classes(values: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """The mean squared distance `[..., K]` of values `[..., N, D]` from the mean of their class.
-
-    Raises `InputError` for a class without an example.
-    """
+    """The mean squared distance `[..., K]` of values `[..., N, D]` from the mean of their class; nan without any."""
     own = labels.expand(values.shape[:-1])[..., None].expand(values.shape)
     distances = (values - class_means(values, labels, classes).gather(-2, own)).square().sum(-1, keepdim=True)
     return class_means(distances, labels, classes)[..., 0]
@@ -198,13 +214,11 @@ def variance_within_classes(values: Tensor, labels: Tensor, classes: int) -> Ten
 def class_means(values: Tensor, labels: Tensor, classes: int) -> Tensor:
     """The mean over each class `[..., K, D]` of values `[..., N, D]`: what is known of a class, not of an image.
 
-    Raises `InputError` for a class without an example.
+    That of a class without an example is nan.
     """
+    values = _precise(values)
     member = one_hot(labels, classes).to(values)
-    counts = member.sum(-2)
-    missing = (counts == 0).reshape(-1, classes).any(0).nonzero()[:1, 0].tolist()
-    require(not missing, f"no example of class {', '.join(map(str, missing))}; class means need one of each")
-    return member.mT @ values / counts[..., None]
+    return member.mT @ values / member.sum(-2)[..., None]
 
 
 def cluster_distances(features: Tensor, labels: Tensor, superclasses: Tensor) -> tuple[Tensor, Tensor]:
@@ -238,15 +252,73 @@ def class_plane(features: Tensor, templates: Tensor) -> Tensor:
     Coordinates are in the orthonormal basis that QR makes of the two differences from the first template, the origin.
     """
     require(templates.shape[-2] == 3, f"templates are {templates.shape[-2]}; a plane needs those of 3 classes")
+    features, templates = _precise(features), _precise(templates)
     basis, size = torch.linalg.qr((templates[1:] - templates[0]).mT)
     return (features - templates[0]) @ (basis * size.diagonal().sign())
 
 
-def _kl_by_class(truth: Tensor, by_class: Tensor, log_total: Tensor) -> Tensor:
-    """The mean KL from `truth` `[..., K, N]`, in any scale, to the network with these logits and their log-sum-exp."""
-    truth = truth / truth.sum(-2, keepdim=True).clamp_min(1e-30)
-    entropy = torch.special.xlogy(truth, truth).sum(-2)
-    return (entropy - (truth * by_class).sum(-2) + log_total).mean(-1, dtype=torch.float64)
+def _right(logits: Tensor, labels: Tensor) -> Tensor:
+    """Whether the first of the largest logits is the label's `[..., N]`."""
+    classes = logits.shape[-1]
+    bad = labels[(labels < 0) | (labels >= classes)][:1].tolist()
+    told = f"a label is {', '.join(map(str, bad))}; with {classes} classes it must be from 0 to {classes - 1}"
+    require(not bad, told)
+    largest, predicted = logits.max(-1)
+    return (predicted == labels) & ~largest.isnan()
+
+
+def _confidence(logits: Tensor) -> Tensor:
+    """The largest probability `[..., N]` in float64, summed in an order that does not depend on that of the classes."""
+    return logits.double().sort(-1, descending=True).values.softmax(-1)[..., 0]
+
+
+def _error_at_equal_mass(confidence: np.ndarray, right: np.ndarray, bins: int) -> float:
+    """The mean, over the orders of equal confidences `[N]`, of the calibration error with bins of equal mass.
+
+    How many right ones a bin gets of those that it shares with others is hypergeometric.
+    """
+    values, tie, counts = np.unique(confidence, return_inverse=True, return_counts=True)
+    hits, ends, count = np.bincount(tie, right).astype(int), counts.cumsum(), len(confidence)
+    total = 0.0
+    for low, high in pairwise(-(-count * b // bins) for b in range(bins + 1)):
+        taken = (np.minimum(ends, high) - np.maximum(ends - counts, low)).clip(0)
+        whole, chances = taken == counts, np.ones(1)
+        for place in np.flatnonzero((taken > 0) & ~whole):
+            m = taken[place]
+            chances = np.convolve(chances, stats.hypergeom.pmf(np.arange(m + 1), counts[place], hits[place], m))
+        gap = taken @ values - hits[whole].sum()
+        total += abs(gap - np.arange(len(chances))) @ chances
+    return total / count
+
+
+def _mean_kl(truth: Tensor, by_class: Tensor, log_total: Tensor) -> Tensor:
+    """The mean KL from `truth` `[..., N, K]`, in any scale, to the network with these logits and their log-sum-exp."""
+    whole = truth.double().sum(-1, keepdim=True)
+    truth = (truth / whole).to(by_class).mT.contiguous()
+    known = whole[..., 0] > 0
+    kl = torch.special.xlogy(truth, truth).sum(-2) - _weighted(truth, by_class).sum(-2) + log_total
+    return kl.where(known, 0).sum(-1, dtype=torch.float64) / known.sum(-1)
+
+
+def _weighted(weights: Tensor, values: Tensor) -> Tensor:
+    """Their product, where a value of −∞ without weight counts as 0."""
+    return (weights * values).where(weights != 0, 0)
+
+
+def _precise(values: Tensor) -> Tensor:
+    """In single precision at least."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def _by_class(logits: Tensor) -> Tensor:
+    """Logits `[..., K, N]`, for which torch is several times faster where classes are few."""
+    return _precise(logits).mT.contiguous()
+
+
+def _below_largest(logits: Tensor) -> Tensor:
+    """How far each logit `[..., K, N]` is from the largest of its example, 0 or below."""
+    by_class = _by_class(logits)
+    return by_class - by_class.amax(-2, keepdim=True)
 
 
 def _of_label(by_class: Tensor, labels: Tensor) -> Tensor:
@@ -258,18 +330,23 @@ def _of_label(by_class: Tensor, labels: Tensor) -> Tensor:
 def _scaled(logits: Tensor, temperature: Tensor | float) -> Tensor:
     if isinstance(temperature, float) and temperature == 1:
         return logits
+    logits = _precise(logits)
     return logits / torch.as_tensor(temperature, dtype=logits.dtype)[..., None, None]
 
 
 def _halved(by_class: Tensor, like: Tensor, too_sharp: Callable[[Tensor], Tensor]) -> Tensor:
-    """The temperature at which logits `[..., K, N]` stop being too sharp, by halving the interval of log T."""
+    """The temperature at which logits `[..., K, N]` stop being too sharp, by halving the interval of log T.
+
+    nan where a logit is, or where what it shall be `like` is not finite.
+    """
     low = torch.full_like(like, -_LOG_RANGE)
     high = -low
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
         sharp = too_sharp(by_class * torch.exp(-middle)[..., None, None].to(by_class.dtype))
         low, high = torch.where(sharp, middle, low), torch.where(sharp, high, middle)
-    return torch.exp((low + high) / 2)
+    known = like.isfinite() & ~by_class.isnan().flatten(-2).any(-1)
+    return torch.exp((low + high) / 2).where(known, math.nan)
 
 
 def _distribution(logits: Tensor) -> Tensor:

@@ -193,6 +193,8 @@ class LadderClassMeans(PriorSmoothing):
 
     def fitted(self, batch: Batch) -> Self:
         q = (self._given(batch).double() / self.temperature).softmax(-1)
+        missing = sorted(set(range(q.shape[-1])) - set(batch.labels.flatten().tolist()))[:1]
+        require(not missing, f"no example of class {', '.join(map(str, missing))}; class means need one of each")
         return replace(self, prior=class_means(q, batch.labels, q.shape[-1]))
 
 
