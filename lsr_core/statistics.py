@@ -7,19 +7,21 @@ The rule is fixed in advance. For differences oriented so that positive is what 
 3. *contradicted here*: the same with the other sign;
 4. *undecided*: otherwise.
 
-Claims of *comparable* and *comparable or better* results have their own two lines in `verdict`.
+Claims of *comparable* and *comparable or better* results have their own two lines in `verdict`. Differences that are
+all equal, but for rounding, decide nothing. Numbers that are not finite are refused.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import optimize, stats
 
-from ._errors import require
+from ._errors import require, require_fraction, require_positive
 
 ALPHA = 0.05
 POWER = 0.8
@@ -27,6 +29,7 @@ MOST_DIVERGED = 0.1
 _FLIP_FROM, _FLIP_EXACT_TO, _FLIP_DRAWS = 6, 14, 100_000
 _MOST_SEEDS = 2**20
 _NEARLY_ONE = 1 - 1e-12
+_ROUNDING = 1e-9  # of the size of what is compared; differences of stored values are equal within less
 
 Kind = Literal["better", "comparable", "comparable or better"]
 REPRODUCED, CONTRADICTED, NEGLIGIBLE, UNDECIDED = "reproduced", "contradicted here", "negligible", "undecided"
@@ -60,18 +63,16 @@ class Verdict:
 
 
 def paired(differences: ArrayLike) -> Paired:
-    """Sum up differences `[n]` between paired runs, n ≥ 2. All differences zero give p = 1."""
-    d = np.asarray(differences, dtype=np.float64)
-    require(d.ndim == 1 and len(d) >= 2, f"{d.size} paired difference(s); an interval needs at least 2")
-    require(bool(np.isfinite(d).all()), "a paired difference is not finite; count diverged runs at chance level first")
-    mean, error = d.mean(), d.std(ddof=1) / np.sqrt(len(d))
-    p = float(mean == 0) if error == 0 else float(2 * stats.t.sf(abs(mean) / error, len(d) - 1))
+    """Sum up differences `[n]` between paired runs, n ≥ 2; equal ones tell nothing: no bounds, and p = 1."""
+    d = _checked(differences, least=2)
+    mean, spread = d.mean(), d.std(ddof=1)
+    error = spread / np.sqrt(len(d)) if spread > _ROUNDING * abs(d).max() else np.inf
     return Paired(
         n=len(d),
         mean=float(mean),
         interval95=_interval(mean, error, len(d), 0.95),
         interval90=_interval(mean, error, len(d), 0.90),
-        p=p,
+        p=float(2 * stats.t.sf(abs(mean) / error, len(d) - 1)),
         detectable=float(error) * _detectable(len(d)),
     )
 
@@ -80,9 +81,10 @@ def association(first: ArrayLike, second: ArrayLike, given: Sequence[ArrayLike] 
     """Partial Spearman correlation of two quantities `[n]` given others, summed up as differences are.
 
     Ranks are freed of a linear function of the given ones' ranks; intervals and p are Fisher's, with the variance
-    1.06/(n − 3 − k) of rank correlations (Fieller et al. 1957). Fewer than k + 5 values tell nothing.
+    1.06/(n − 3 − k) of rank correlations (Fieller et al. 1957), p being at least 2/n!, as among all orders. Fewer than
+    k + 5 values tell nothing.
     """
-    values = np.array([first, second, *given], dtype=np.float64)
+    values = np.stack([_checked(column) for column in (first, second, *given)])
     n, k = values.shape[1], len(given)
     if n < k + 5:
         return Paired(n, 0.0, (-1.0, 1.0), (-1.0, 1.0), p=1.0, detectable=1.0)
@@ -97,16 +99,17 @@ def association(first: ArrayLike, second: ArrayLike, given: Sequence[ArrayLike] 
         for level in (0.95, 0.90)
     ]
     found = float(np.tanh(error * (stats.norm.ppf(1 - ALPHA / 2) + stats.norm.ppf(POWER))))
-    return Paired(n, rho, *ends, p=float(2 * stats.norm.sf(abs(middle) / error)), detectable=found)
+    p = max(float(2 * stats.norm.sf(abs(middle) / error)), 2 / math.factorial(n))
+    return Paired(n, rho, *ends, p=p, detectable=found)
 
 
 def seeds_needed(differences: ArrayLike, effect: float) -> int:
-    """How many pairs would show a mean difference of this size with 80 % power, at the spread of these `[n]`.
+    """How many pairs would show a mean difference of this size with 80 % power, at the spread of these `[n]`, n ≥ 2.
 
     Raises `InputError` for an effect that is not above 0.
     """
     require(effect > 0, f"effect is {effect!r}; it must be above 0")
-    deviation = float(np.asarray(differences, dtype=np.float64).std(ddof=1))
+    deviation = float(_checked(differences, least=2).std(ddof=1))
     low, high = 2, 4
     while high < _MOST_SEEDS and deviation / np.sqrt(high) * _detectable(high) > effect:
         low, high = high, 2 * high
@@ -118,27 +121,32 @@ def seeds_needed(differences: ArrayLike, effect: float) -> int:
 
 
 def mean_interval(values: ArrayLike, level: float = 0.95) -> tuple[float, float, float]:
-    """Mean of values `[n]` and the ends of its Student-t interval."""
+    """Mean of values `[n]` and the ends of its Student-t interval; nan where a value is missing (nan)."""
+    require(0 < level < 1, f"level is {level!r}; it must be between 0 and 1")
     v = np.asarray(values, dtype=np.float64)
     require(len(v) >= 2, f"{len(v)} value(s); an interval needs at least 2")
+    require(not np.isinf(v).any(), "a value is infinite; its mean has no interval")
     return (float(v.mean()), *_interval(v.mean(), v.std(ddof=1) / np.sqrt(len(v)), len(v), level))
 
 
 def sign_flip_p(differences: ArrayLike) -> float | None:
     """Two-sided p of the mean under random signs; None below 6 pairs.
 
-    All 2ⁿ flips are counted to n = 14, 100,000 drawn ones (the same ones each time) beyond.
+    All 2ⁿ flips are counted to n = 14, 100,000 drawn ones (the same ones each time) beyond; sums that differ by
+    rounding alone are equal.
     """
-    d = np.asarray(differences, dtype=np.float64)
+    d = _checked(differences)
     if len(d) < _FLIP_FROM:
         return None
     exact = len(d) <= _FLIP_EXACT_TO
-    reached = (np.abs(_signs(len(d), exact) @ d) >= abs(d.sum()) * (1 - 1e-9)).sum()
+    reached = (np.abs(_signs(len(d), exact) @ d) >= abs(d.sum()) - _ROUNDING * abs(d).sum()).sum()
     return float(reached / 2 ** len(d) if exact else (reached + 1) / (_FLIP_DRAWS + 1))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's step-down adjustment of a family's p values, in their order (Holm 1979)."""
+    for p in p_values:
+        require_fraction("p value", float(p))
     order = np.argsort(p_values, kind="stable")
     scaled = np.asarray(p_values, dtype=np.float64)[order] * np.arange(len(p_values), 0, -1)
     adjusted = np.empty(len(p_values))
@@ -149,10 +157,19 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def verdict(
     differences: Paired, holm_p: float, margin: float, kind: Kind = "better", diverged: Sequence[float] = (0.0,)
 ) -> Verdict:
-    """The verdict on a claim from its oriented differences, adjusted p, margin δ and each arm's diverged share."""
-    require(margin > 0, f"margin is {margin!r}; it must be above 0")
+    """The verdict on a claim from its oriented differences, adjusted p, margin δ and each arm's diverged share.
+
+    Raises `InputError` for an unknown kind, a margin that is not above 0, a p or a share that is none.
+    """
+    kinds = get_args(Kind)
+    require(kind in kinds, f"kind is {kind!r}; there are {', '.join(map(repr, kinds))}")
+    require_positive("margin", margin)
+    for name, share in (("Holm p", holm_p), *(("diverged share", share) for share in diverged)):
+        require_fraction(name, share)
     if max(diverged) > MOST_DIVERGED:
         return Verdict(UNDECIDED, "diverged")
+    if not _ROUNDING * margin < differences.detectable < np.inf:
+        return Verdict(UNDECIDED, "all differences equal")
     low, high = differences.interval90
     inside = -margin < low and high < margin
     certain = holm_p <= ALPHA
@@ -168,6 +185,14 @@ def verdict(
     else:
         word = UNDECIDED
     return Verdict(word, "only the sign is certain" if word == UNDECIDED and certain else "")
+
+
+def _checked(values: ArrayLike, least: int = 0) -> np.ndarray:
+    """Values `[n]` in float64; raises `InputError` for too few of them, or one that is not finite."""
+    v = np.asarray(values, dtype=np.float64)
+    require(v.ndim == 1 and len(v) >= least, f"{v.size} difference(s); a spread needs at least {least}")
+    require(bool(np.isfinite(v).all()), "a value is not finite; count diverged runs at chance level first")
+    return v
 
 
 def _interval(mean: float, error: float, n: int, level: float) -> tuple[float, float]:

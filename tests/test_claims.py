@@ -126,11 +126,11 @@ def test_fewer_seeds_are_marked_exploratory(monkeypatch):
     assert "exploratory" in claims.board([judgement]).loc["B1-100", "preset"]
 
 
-def test_arms_that_are_one_have_no_difference(monkeypatch):
+def test_arms_that_are_one_are_not_judged(monkeypatch):
     alike = Claim("X", "nobody", "LSR is LSR", "none", ((1, DIGITS[0], "lsr"), (-1, DIGITS[0], "lsr")))
     monkeypatch.setattr(claims.judging, "CLAIMS", (alike,))
     (judgement,) = claims.judge([0, 1, 2])
-    assert (judgement.verdict.word, judgement.holm_p) == ("negligible", 1.0)
+    assert (str(judgement.verdict), judgement.holm_p) == ("undecided (all differences equal)", 1.0)
 
 
 def test_an_undecided_claim_says_what_it_would_have_seen():

@@ -38,7 +38,7 @@ def test_summary_is_scipys():
         (0.2, 2.0, "undecided"),
         (0.28, 0.5, "undecided (only the sign is certain)"),
         (0.2, 0.2, "negligible"),  # certain in sign, but no difference that matters: the first rule wins
-        (0.0, 0.0, "negligible"),
+        (0.0, 0.0, "undecided (all differences equal)"),
     ],
 )
 def test_every_word_of_a_better_claim(mean, sd, expected):

@@ -50,7 +50,7 @@ class Judgement:
             return f"{self.claim.text}: {self.verdict}, {self.effect}."
         d, measure = self.differences, MEASURES[self.claim.metric]
         tail = ""
-        if self.verdict.word == statistics.UNDECIDED:
+        if self.verdict.word == statistics.UNDECIDED and np.isfinite(d.detectable):
             tail = f"; this many seeds would have shown {d.detectable:.{measure.digits}f} with 80 % power"
         return (
             f"{self.claim.text}: {self.verdict}, {self.effect} {measure.unit}, Holm p {format_p(self.holm_p)}, "
@@ -234,8 +234,9 @@ def board(judgements: Sequence[Judgement]) -> pd.DataFrame:
 
 
 def summary(judgement: Judgement) -> dict[str, str | int | float | None]:
-    """A judgement as plain values: effects in the metric's unit, positive where the claim says so."""
+    """A judgement as plain values: effects in the metric's unit, positive where the claim says so; no bound is None."""
     d = judgement.differences
+    low, high = d.interval95 if d and np.isfinite(d.interval95).all() else (None, None)
     return {
         "id": judgement.claim.id,
         "claim": judgement.claim.text,
@@ -244,8 +245,8 @@ def summary(judgement: Judgement) -> dict[str, str | int | float | None]:
         "metric": judgement.claim.metric if d else None,
         "effect": judgement.effect,
         "mean": d.mean if d else None,
-        "low": d.interval95[0] if d else None,
-        "high": d.interval95[1] if d else None,
+        "low": low,
+        "high": high,
         "p": format_p(judgement.holm_p),
         "n": d.n if d else None,
         "preset": judgement.preset,
