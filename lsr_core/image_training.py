@@ -14,7 +14,6 @@ from .augmentation import normalised
 from .checkpoints import Checkpoint
 from .data import Split, dataset
 from .evaluation import CURVE_EXAMPLES, Outputs, curve_point, final_metrics
-from .memory import Predictions
 from .models import ImageClassifier
 from .objectives import Batch, Fixed
 from .optimizers import FusedSGD
@@ -64,11 +63,8 @@ class _Student:
     def __init__(self, run: Run, network: ImageClassifier, autocast: Callable[[], torch.autocast]) -> None:
         self.network, self.schedule, self.autocast = network, run.schedule, autocast
         self.objective = replace(run.objective)  # with a memory of its own
-        memory = self.objective.memory
-        if memory is not None:
-            memory.generators = [stream(run.seed, run.role, "draws")]
-        # other memories would only check the numbers, and wait for the device to do so
-        self.numbers_examples = memory is None or isinstance(memory, Predictions)
+        if self.objective.memory is not None:
+            self.objective.memory.generators = [stream(run.seed, run.role, "draws")]
         self.optimizer = FusedSGD(network, run)
         self.average = copied(network) if run.schedule.average is not None else None
 
@@ -77,9 +73,7 @@ class _Student:
         with self.autocast():
             logits = self.network(images)
             own = self.objective.teacher_logits(self.network, images)
-        numbers = index if self.numbers_examples else None
-        batch = Batch(logits, labels, taught if own is None else own.float(), numbers)
-        total = self.objective.unchecked(batch).total
+        total = self.objective.unchecked(Batch(logits, labels, taught if own is None else own.float(), index)).total
         total.backward()
         if self.schedule.clip is not None:
             clip_grad_norm_(self.network.parameters(), self.schedule.clip)

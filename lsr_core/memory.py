@@ -1,84 +1,107 @@
 """Memories: what a method carries from step to step on one training trajectory.
 
-A memory sees the model after every step and every epoch; one that is forgotten is noticed by the next call. Copies of
+A memory sees the model after every step and every epoch; one that is forgotten is noticed by a later call. Copies of
 a model are dictionaries of its tensors, run through the model itself, so that any network can be remembered, a stack
 of runs too.
 """
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
+from numbers import Integral
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import log_softmax, one_hot
+from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from ._errors import InputError, require
+from ._errors import require
 from ._products import padded
 
 
 class Memory:
-    """The order of calls: a loss, `after_step`, and again; `after_epoch` before an example returns."""
+    """The order of calls: a loss, `after_step`, and again; `after_epoch` at the end of every epoch.
+
+    Where one step is made of several losses, `after_loss` follows each of them. `generators` draw, of a stack one a
+    run; None is torch's own stream, which `torch.manual_seed` sets.
+    """
 
     def __init__(self) -> None:
         self.steps = 0
         self.epochs = 0
-        self.generators = [torch.Generator().manual_seed(0)]  # for methods that draw; of a stack, one a run
-        self._owed = False
+        self.generators: list[torch.Generator] | None = None
+        self._losses, self._is_owed = 0, False  # losses of the step that is not made yet; whether only it may follow
         self._last_epoch: int | None = None
-        self._seen = torch.zeros(0, dtype=torch.bool)
-        self._steps_of_epoch, self._length = 0, None
+        self._shown = torch.zeros(0, dtype=torch.int64)  # in the first epoch: the step that showed an example last
 
     def before_loss(self, index: Tensor | None) -> None:
         """Check that a loss may be asked for; raises `InputError` if a hook was forgotten since the last one."""
-        require(not self._owed, "after_step(model) was not called since the last loss; call it after every step")
-        forgotten = "after_epoch(model, epoch) was not called at the end of the epoch"
-        if index is not None:
-            if self._seen.shape[:-1] != index.shape[:-1]:  # the first batch: runs of a stack have their own order
-                self._seen = torch.zeros(*index.shape[:-1], 0, dtype=torch.bool)
-            numbers = index.to(self._seen.device)
-            self._seen = _grown(self._seen, numbers)
-            again = numbers[self._seen.gather(-1, numbers)]
-            if len(again):
-                raise InputError(f"example {int(again[0])} returns: {forgotten}")
-        longer = self._length is not None and self._steps_of_epoch >= self._length
-        require(not longer, f"step {self._steps_of_epoch + 1} of an epoch of {self._length}: {forgotten}")
+        missing = "after_step(model) was not called since the last loss; call it after every step of the optimizer"
+        require(not self._is_owed, f"{missing}, and after_loss() after each loss of a step that has several")
+        if index is not None and self._last_epoch is None:  # later, a forgotten epoch shows in the epochs' numbers
+            numbers = index.reshape(-1, index.shape[-1])[0].cpu()  # the runs of a stack are in the same epoch
+            self._shown = _grown(self._shown, numbers)
+            shown = self._shown[numbers]
+            again = bool(((shown > 0) & (shown <= self.steps)).all())
+            missing = "after_epoch(model, epoch) was not called yet; call it at the end of every epoch"
+            require(not again, f"every example of this batch returns, but {missing}")
+            self._shown[numbers] = self.steps + 1
 
-    def after_loss(self, index: Tensor | None) -> None:
+    def count_loss(self) -> None:
         """Note that a loss was given, and a step is to follow."""
-        if index is not None:
-            self._seen.scatter_(-1, index.to(self._seen.device), True)
-        self._owed = True
+        self._losses, self._is_owed = self._losses + 1, True
+
+    def after_loss(self) -> None:
+        """Note that the step may have more losses; raises `InputError` if there was none before."""
+        require(self._is_owed, "after_loss() was called twice, or without a loss before it")
+        self._is_owed = False
 
     def after_step(self, model: nn.Module) -> None:
         """Note that the optimizer has made its step; raises `InputError` if there was no loss before it."""
-        require(self._owed, "after_step(model) was called twice, or without a loss before it")
-        self._owed = False
+        require(self._losses > 0, "after_step(model) was called twice, or without a loss before it")
+        self._losses, self._is_owed = 0, False
         self.steps += 1
-        self._steps_of_epoch += 1
 
     def after_epoch(self, model: nn.Module, epoch: int) -> None:
         """Note that epoch number `epoch` has ended (counted from 0 or 1); raises `InputError` if it is out of turn."""
-        whole = isinstance(epoch, int) and not isinstance(epoch, bool) and epoch >= 0
+        whole = isinstance(epoch, Integral) and not isinstance(epoch, bool) and epoch >= 0
         require(whole, f"epoch is {epoch!r}; it must be a whole number, 0 or above")
         expected = epoch if self._last_epoch is None else self._last_epoch + 1
         require(epoch == expected, f"epoch is {epoch}; {expected} comes after {self._last_epoch}")
-        require(not self._owed, "after_step(model) was not called since the last loss; call it before after_epoch")
-        self._last_epoch = epoch
+        missing = "after_step(model) was not called since the last loss"
+        require(self._losses == 0, f"{missing}; make the step and call it before after_epoch")
+        self._last_epoch = int(epoch)
         self.epochs += 1
-        self._seen.zero_()
-        self._length, self._steps_of_epoch = self._steps_of_epoch or None, 0
+        self._shown = self._shown[:0]
 
     def teach(self, model: nn.Module, inputs: Tensor) -> Tensor | None:
         """The teacher's logits on this batch, or None where the memory holds no teacher."""
         return None
 
+    @property
+    def streams(self) -> list[torch.Generator]:
+        """The generators that draw."""
+        return [torch.default_generator] if self.generators is None else self.generators
+
+    @contextmanager
+    def drawing(self, *, keep: bool) -> Iterator[None]:
+        """Put the generators back at the end, unless they are to `keep` what they drew and nothing was raised."""
+        before, done = [generator.get_state() for generator in self.streams], False
+        try:
+            yield
+            done = True
+        finally:
+            if not (keep and done):
+                for generator, state in zip(self.streams, before, strict=True):
+                    generator.set_state(state)
+
     def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on, as tensors and plain values, cloned."""
-        drawn = {"generators": [generator.get_state() for generator in self.generators]}
-        return deepcopy({**vars(self), **drawn})
+        """Everything needed to go on, as tensors and plain values, cloned; torch's own stream is not part of it."""
+        drawn = self.generators and [generator.get_state() for generator in self.generators]
+        return deepcopy({**vars(self), "generators": drawn})
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a `state_dict`; raises `InputError` if it is not one of this method's."""
@@ -86,7 +109,7 @@ class Memory:
         require(not missing, f"state is of another method: {', '.join(missing)} differ")
         for name, value in deepcopy(state).items():
             if name == "generators":
-                value = [torch.Generator().set_state(state) for state in value]
+                value = value and [torch.Generator().set_state(state) for state in value]
             setattr(self, name, value)
 
 
@@ -99,28 +122,31 @@ class PastCopies(Memory):
 
     def store(self, model: nn.Module, keep: int) -> None:
         """Add a copy, and let the oldest go where there are more than `keep`."""
-        self.copies = [*self.copies, _tensors(model)][-keep:]
+        copy = {name: tensor.detach().clone() for name, tensor in _named(_bare(model)).items()}
+        self.copies = [*self.copies, copy][-keep:]
 
     @torch.no_grad()
     def teach(self, model: nn.Module, inputs: Tensor) -> Tensor | None:
         """The copies' logits `[n, ..., B, K]`, oldest first, in evaluation mode; None before the first copy."""
         if not self.copies:
             return None
+        model = _bare(model)
         self.copies = [_beside(model, copy) for copy in self.copies]
         with _mode(model, training=False):
-            return torch.stack([functional_call(model, copy, (inputs,)) for copy in self.copies])
+            return torch.stack([_run(model, copy, inputs) for copy in self.copies])
 
 
 class LearnedEnsemble(PastCopies):
     """Past copies and a fully connected layer that joins their logits (MrKD, Sensors 2021; reconstructed).
 
-    The layer starts as the mean of the copies whenever one arrives, and learns from every training batch by one step
-    of normalised gradient descent on its cross-entropy with the labels.
+    The layer starts as the mean of the copies whenever one arrives, and learns from the `batches` of every training
+    step, logits and labels, by one step of normalised gradient descent on its cross-entropy with the labels.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.layer: Tensor | None = None
+        self.batches: list[tuple[Tensor, Tensor]] = []
 
     def store(self, model: nn.Module, keep: int) -> None:
         super().store(model, keep)
@@ -135,22 +161,29 @@ class LearnedEnsemble(PastCopies):
             mean = torch.eye(classes).to(inputs).repeat(copies, 1) / copies
             self.layer = mean.repeat(*inputs.shape[:-2], 1, 1)
         self.layer = self.layer.to(inputs)
-        return (inputs @ padded(self.layer))[..., :classes]
+        with torch.autocast(inputs.device.type, enabled=False):
+            return (inputs @ padded(self.layer))[..., :classes]
 
     @torch.no_grad()
-    def learn(self, logits: Tensor, labels: Tensor, rate: float) -> None:
-        """One step of the layer on a batch of the copies' logits and labels `[..., B]`."""
-        inputs = _inputs(logits)
-        error = self.join(logits).softmax(-1) - one_hot(labels, logits.shape[-1])
-        size = inputs.square().sum((-1, -2), keepdim=True).clamp_min(1e-12)
-        self.layer = self.layer - rate * (inputs.mT @ padded(error))[..., : logits.shape[-1]] / size
+    def learn(self, rate: float) -> None:
+        """One step of the layer on the batches since the last one, the copies' logits and the labels `[..., B]`."""
+        if not self.batches:
+            return
+        logits, labels = (torch.cat(parts, axis) for parts, axis in zip(zip(*self.batches, strict=True), (-2, -1), strict=True))
+        inputs, classes = _inputs(logits), self.layer.shape[-1]
+        error = self.join(logits).softmax(-1) - one_hot(labels, classes)
+        with torch.autocast(inputs.device.type, enabled=False):
+            size = inputs.square().sum((-1, -2), keepdim=True).clamp_min(1e-12)
+            self.layer = self.layer - rate * (inputs.mT @ padded(error))[..., :classes] / size
+        self.batches = []
 
 
 class MovingAverage(Memory):
     """An exponential moving average of the weights with $\\lambda_s = \\min(1 - \\frac1{s+1}, \\lambda)$ at step s.
 
-    It starts from the student, or from random weights of its own; it runs in training mode (BatchNorm uses the batch)
-    and its buffers are not averaged (Zhang & Sabuncu 2020, `train_smoothing.py`).
+    It starts from the student, or from random weights of its own; it is kept in single precision at least; it runs in
+    training mode (BatchNorm uses the batch) and its buffers are not averaged (Zhang & Sabuncu 2020,
+    `train_smoothing.py`).
     """
 
     def __init__(self, *, random_start: bool = False) -> None:
@@ -158,58 +191,90 @@ class MovingAverage(Memory):
         self.random_start = random_start
         self.average: dict[str, Tensor] | None = None
 
+    @torch.inference_mode(False)  # it is changed in place later, outside of it
+    @torch.no_grad()
+    def start(self, model: nn.Module) -> None:
+        """Take over the weights of `model`, a network like the student."""
+        model = _bare(model)
+        weights = {name: weight.to(_single(weight)) for name, weight in model.named_parameters()}
+        self.average = {name: tensor.detach().clone() for name, tensor in {**_named(model), **weights}.items()}
+
     @torch.no_grad()
     def update(self, model: nn.Module, decay: float) -> None:
         """Move the average towards the model's weights; to be called once a step, after `after_step`."""
-        self._start(model)
+        model = self._started(model)
         factor = min(1 - 1 / (self.steps + 1), decay)
         for name, weight in model.named_parameters():
-            self.average[name].lerp_(weight, 1 - factor)
+            average = self.average[name]
+            average.lerp_(weight.to(average.dtype), 1 - factor)
 
     @torch.no_grad()
     def teach(self, model: nn.Module, inputs: Tensor) -> Tensor:
         """The average's logits `[..., B, K]`."""
-        self._start(model)
+        model = self._started(model)
         with _mode(model, training=True):
-            return functional_call(model, self.average, (inputs,))
+            return _run(model, self.average, inputs)
 
-    def _start(self, model: nn.Module) -> None:
+    def _started(self, model: nn.Module) -> nn.Module:
+        """The bare model, once the average is there."""
+        model = _bare(model)
         if self.average is None:
-            self.average = _tensors(_with_new_weights(model, self.generators) if self.random_start else model)
+            self.start(_with_new_weights(model, self.streams) if self.random_start else model)
         self.average = _beside(model, self.average)
+        return model
 
 
 class Predictions(Memory):
-    """The model's predictions of the last epoch for every training example (PS-KD, Kim 2021)."""
+    """The model's last prediction of every training example (PS-KD, Kim 2021).
+
+    What the losses of a step predict is taken over when the step is made; of two predictions of one example, the first.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.table: Tensor | None = None  # log-probabilities [..., N, K]
         self.known = torch.zeros(0, dtype=torch.bool)
+        self._predicted: list[tuple[Tensor, Tensor]] = []
+        self._count = 0  # how many were known when the last epoch ended
 
     @torch.no_grad()
     def recall(self, logits: Tensor, labels: Tensor, index: Tensor) -> Tensor:
-        """Log-probabilities `[..., B, K]` of the last epoch, of the label where there are none."""
+        """The log-probabilities `[..., B, K]` last predicted, of the label where there are none."""
         index, rows = self._places(logits, labels, index)
         known = self.known.gather(-1, index)[..., None]
         return torch.where(known, self.table.gather(-2, rows), one_hot(labels, logits.shape[-1]).to(self.table).log())
 
     @torch.no_grad()
     def keep(self, logits: Tensor, labels: Tensor, index: Tensor) -> None:
-        """Remember this epoch's predictions for the next one."""
-        index, rows = self._places(logits, labels, index)
-        self.table.scatter_(-2, rows, log_softmax(logits, -1).to(self.table))
-        self.known.scatter_(-1, index, True)
+        """Hold these predictions until the step is made."""
+        index, _ = self._places(logits, labels, index)
+        self._predicted.append((index, log_softmax(logits.to(self.table.dtype), -1)))
+
+    @torch.no_grad()
+    def after_step(self, model: nn.Module) -> None:
+        super().after_step(model)
+        for index, predicted in reversed(self._predicted):
+            self.table.scatter_(-2, index[..., None].expand(predicted.shape), predicted)
+            self.known.scatter_(-1, index, True)
+        self._predicted = []
+
+    def after_epoch(self, model: nn.Module, epoch: int) -> None:
+        """Warns where an epoch after the first showed examples that had no prediction yet."""
+        super().after_epoch(model, epoch)
+        before, self._count = self._count, int(self.known.sum())
+        if before and self._count > before:
+            new = f"epoch {epoch} showed {self._count - before} examples for the first time"
+            warnings.warn(f"{new}; having no prediction of them, PS-KD taught them their bare labels", stacklevel=3)
 
     def _places(self, logits: Tensor, labels: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         """Where the examples stand; the table grows to hold them."""
         index = index.expand(labels.shape)
-        if self.table is None:
-            single = torch.promote_types(logits.dtype, torch.float32)
-            self.table = logits.new_zeros((*logits.shape[:-2], 0, logits.shape[-1]), dtype=single)
-            self.known = torch.zeros(*labels.shape[:-1], 0, dtype=torch.bool, device=logits.device)
-        self.table = _grown(self.table.to(logits.device), index, -2)
-        self.known = _grown(self.known.to(logits.device), index)
+        with torch.inference_mode(False), torch.no_grad():
+            if self.table is None:
+                self.table = logits.new_zeros((*logits.shape[:-2], 0, logits.shape[-1]), dtype=_single(logits))
+                self.known = torch.zeros(*labels.shape[:-1], 0, dtype=torch.bool, device=logits.device)
+            self.table = _grown(self.table.to(logits.device), index, -2)
+            self.known = _grown(self.known.to(logits.device), index)
         return index, index[..., None].expand(logits.shape)
 
 
@@ -225,18 +290,39 @@ def _grown(table: Tensor, index: Tensor, dim: int = -1) -> Tensor:
 
 def _inputs(logits: Tensor) -> Tensor:
     """Logits `[n, ..., B, K]` of n networks as one row an example, `[..., B, nK]`."""
-    return torch.cat(list(logits), -1).to(torch.promote_types(logits.dtype, torch.float32))
+    return torch.cat(list(logits), -1).to(_single(logits))
 
 
+def _single(values: Tensor) -> torch.dtype:
+    """The type of the values, in single precision at least."""
+    return torch.promote_types(values.dtype, torch.float32)
+
+
+def _bare(model: nn.Module) -> nn.Module:
+    """The model without a wrapper that spreads it over devices."""
+    return model.module if isinstance(model, DataParallel | DistributedDataParallel) else model
+
+
+def _named(model: nn.Module) -> dict[str, Tensor]:
+    """A model's parameters and buffers, each once: under the first name of those that share it."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+@torch.inference_mode(False)
 def _beside(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors on the model's device, where a checkpoint may not have left them."""
-    device = next(model.parameters()).device
-    return {name: tensor.to(device) for name, tensor in tensors.items()}
+    """The tensors on the devices of the model's own, where a checkpoint may not have left them."""
+    own = _named(model)
+    return {name: tensor.to(own[name].device) for name, tensor in tensors.items()}
 
 
-def _tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Clones of a model's parameters and buffers by name."""
-    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+def _run(model: nn.Module, tensors: dict[str, Tensor], inputs: Tensor) -> Tensor:
+    """The logits of the model with these tensors instead of its own, in its own precision."""
+    names = {id(tensor): name for name, tensor in _named(model).items()}
+    given, every = {}, {"recurse": False, "remove_duplicate": False}
+    for path, module in model.named_modules():  # a shared module once: swapped twice, it would not get its own back
+        for name, own in [*module.named_parameters(path, **every), *module.named_buffers(path, **every)]:
+            given[name] = tensors[names[id(own)]].to(own.dtype)
+    return functional_call(model, given, (inputs,), tie_weights=False)
 
 
 def _with_new_weights(model: nn.Module, generators: Sequence[torch.Generator]) -> nn.Module:
@@ -249,11 +335,15 @@ def _with_new_weights(model: nn.Module, generators: Sequence[torch.Generator]) -
         for name, module in other.named_modules():
             draws = hasattr(module, "reset_parameters")
             require(
-                draws or not module._parameters,
-                f"module {name or 'model'!r} ({type(module).__name__}) has no reset_parameters to start it at random",
+                draws or hasattr(module, "_reset_parameters") or not module._parameters,
+                f"module {name or 'model'!r} ({type(module).__name__}) has no reset_parameters to start it at random; "
+                "give the average its start yourself: objective.memory.start(network), a new one like the model",
             )
             if draws:
                 module.reset_parameters()
+        for module in reversed(list(other.modules())):  # torch's attention sets weights of its parts, which come first
+            if hasattr(module, "_reset_parameters"):
+                module._reset_parameters()
     return other
 
 

@@ -1,7 +1,6 @@
 """What all objectives share: constants that are checked, a call that is checked, hooks."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -68,7 +67,7 @@ class Objective:
 
     def remember(self, batch: Batch) -> None:
         """Take in a training batch whose loss was given."""
-        self.memory.after_loss(batch.index)
+        self.memory.count_loss()
 
     def __call__(
         self, logits: Tensor, labels: Tensor, teacher_logits: Tensor | None = None, index: Tensor | None = None
@@ -82,29 +81,34 @@ class Objective:
         """
         batch = Batch(logits, labels, teacher_logits, index)
         _check(batch, self.several_teachers)
-        with self._remembering(batch):
-            loss = self._loss(batch)
-            if not bool(loss.total.isfinite().all()):
-                for name, values in (("logits", logits), ("teacher_logits", teacher_logits)):
-                    if values is not None and not bool(values.isfinite().all()):
-                        what = "NaN" if bool(values.isnan().any()) else "infinite values"
-                        require(False, f"{name} hold {what}; they must be finite numbers (has the network diverged?)")
+        if self.memory is None:
+            return self._finite_loss(batch)
+        if batch.trains:
+            self.memory.before_loss(index)
+        with self.memory.drawing(keep=batch.trains):
+            loss = self._finite_loss(batch)
+        if batch.trains:
+            self.remember(batch)
         return loss
 
     def unchecked(self, batch: Batch) -> Loss:
-        """The same for a batch known to be sound; a run that is not finite leaves its mates in the stack alone."""
-        with self._remembering(batch):
-            return self._loss(batch)
+        """The same for a training batch known to be sound, with no word on the order of calls.
 
-    @contextmanager
-    def _remembering(self, batch: Batch) -> Iterator[None]:
-        """Tell the memory of a loss before and after; one that is refused leaves nothing behind."""
-        remembers = self.memory is not None and batch.trains
-        if remembers:
-            self.memory.before_loss(batch.index)
-        yield
-        if remembers:
+        A run that is not finite leaves its mates in the stack alone.
+        """
+        loss = self._loss(batch)
+        if self.memory is not None and batch.trains:
             self.remember(batch)
+        return loss
+
+    def _finite_loss(self, batch: Batch) -> Loss:
+        loss = self._loss(batch)
+        if not bool(loss.total.isfinite().all()):
+            for name, values in (("logits", batch.logits), ("teacher_logits", batch.teacher_logits)):
+                if values is not None and not bool(values.isfinite().all()):
+                    what = "NaN" if bool(values.isnan().any()) else "infinite values"
+                    require(False, f"{name} hold {what}; they must be finite numbers (has the network diverged?)")
+        return loss
 
     def _loss(self, batch: Batch) -> Loss:
         classes, soft = batch.logits.shape[-1], self.soft(batch)
@@ -115,6 +119,11 @@ class Objective:
     def teacher_logits(self, model: nn.Module, inputs: Tensor) -> Tensor | None:
         """The logits that a method's own memory teaches with on this batch; None where it has no teacher."""
         return None if self.memory is None else self.memory.teach(model, inputs)
+
+    def after_loss(self) -> None:
+        """To be called after every loss of a step that has several; does nothing for a method without memory."""
+        if self.memory is not None:
+            self.memory.after_loss()
 
     def after_step(self, model: nn.Module) -> None:
         """To be called after every step of the optimizer; does nothing for a method without memory."""

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, log_softmax, nn
 
 from ..losses import divergence
@@ -64,7 +65,7 @@ class MrKDTC(MrKD):
 class MrKDEnsemble(MrKD):
     """MrKD whose copies are joined by a learned, fully connected layer (Sensors 2021; reconstructed).
 
-    `rate` is the size of the layer's normalised steps (`memory.LearnedEnsemble`).
+    `rate` is the size of the layer's normalised steps, one a step of the model (`memory.LearnedEnsemble`).
     """
 
     name = "mrkd-fcn"
@@ -77,7 +78,11 @@ class MrKDEnsemble(MrKD):
     def remember(self, batch: Batch) -> None:
         super().remember(batch)
         if batch.teacher_logits is not None:
-            self.memory.learn(self._copies(batch), batch.labels, self.rate)
+            self.memory.batches.append((self._copies(batch).detach(), batch.labels))
+
+    def after_step(self, model: nn.Module) -> None:
+        super().after_step(model)
+        self.memory.learn(self.rate)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,8 +102,9 @@ class MrKDEnsembleKA(MrKDEnsemble):
 class PSKD(Objective):
     """PS-KD, $H((1-\\alpha_t) y + \\alpha_t p^{(t-1)}, p)$ up to a constant, $\\alpha_t = \\alpha\\,t/T$ (Kim 2021).
 
-    The teacher is the model's own prediction of the last epoch, kept in a table by `index`; in the first epoch it is
-    the label. `epochs` is T.
+    The teacher is the model's own prediction when it last trained on the example, in the last epoch as a rule, kept in
+    a table by `index`; before the first it is the label, and an epoch after the first that shows new examples warns.
+    `epochs` is T.
     """
 
     name = "ps-kd"
@@ -122,7 +128,8 @@ class PSKD(Objective):
 class BetaSmoothingShuffled(Objective):
     """Beta smoothing's control: every example has a share $b$ of its own, drawn from Beta(a, 1), whoever it is.
 
-    $(1-\\alpha) H(y,p) + \\alpha H(q,p)$ up to a constant, $q_y = b$ (this study). `memory.generators` draw.
+    $(1-\\alpha) H(y,p) + \\alpha H(q,p)$ up to a constant, $q_y = b$ (this study). A training loss draws anew, from
+    torch's own stream or from `memory.generators`, a list of one generator of yours.
     """
 
     name = "beta-smoothing-shuffled"
@@ -135,7 +142,7 @@ class BetaSmoothingShuffled(Objective):
         return draws
 
     def soft(self, batch: Batch) -> Tensor:
-        draws = beta_draws(batch.labels.shape, self.a, self.memory.generators).to(batch.logits.device)
+        draws = beta_draws(batch.labels.shape, self.a, self.memory.streams).to(batch.logits.device)
         return divergence(share_scores(self.shares(draws, batch), batch.labels, batch.logits.shape[-1]), batch.logits)
 
 
@@ -156,8 +163,8 @@ class BetaSmoothing(BetaSmoothingShuffled):
         self.memory.update(model, self.decay)
 
     def shares(self, draws: Tensor, batch: Batch) -> Tensor:
-        log_q = log_softmax(self._given(batch).float(), -1)
-        return matched_by_rank(draws, log_q.gather(-1, batch.labels[..., None])[..., 0])
+        log_q = log_softmax(self._given(batch).float(), -1).gather(-1, batch.labels[..., None])[..., 0]
+        return matched_by_rank(draws, log_q).where(log_q.isfinite(), torch.nan)  # a rank would hide what is no number
 
 
 @dataclass(frozen=True, kw_only=True)
