@@ -33,6 +33,7 @@ PAGES = [
     "teach",
     "rerun",
     "records",
+    "training_loops",
     "library",
     "status",
     "bibliography",
