@@ -30,6 +30,7 @@ from .evaluation import (
     stated_epochs,
 )
 from .losses import gradient_from_targets, gradient_targets
+from .memory import PastCopies
 from .models import Convnet, Perceptron
 from .objectives import Batch, Fixed
 from .optimizers import FusedSGD, StackedSGD
@@ -153,7 +154,7 @@ class _Stack(Program):
         alone = runs[0].network.stack_size == 1 and len(runs) == 1
         self.optimizer = FusedSGD(self.network, runs[0]) if alone else StackedSGD(self.network, runs)
         self.average = copied(self.network) if self.schedule.average is not None else None
-        self.constants, self.objective = None, None
+        self.constants, self.objective, self.answers = None, None, None
         if isinstance(runs[0].objective, Fixed):
             self.constants, self.targets = _fixed(runs, self.data.train_labels, teacher_logits, source.classes, dtype)
         else:
@@ -173,6 +174,8 @@ class _Stack(Program):
         if self.order is None:
             self.order = torch.stack([torch.randperm(count, generator=generator) for generator in self.orders])
         tables = [self.data.train_inputs, self.data.train_labels if self.objective is not None else self.targets]
+        answers = self._answers_of_copies()
+        tables += [] if answers is None else [answers]
         rows = (self.order + count * torch.arange(len(self.runs))[:, None]).flatten()
         shuffled = [
             table.flatten(0, 1).index_select(0, rows).unflatten(0, self.order.shape).split(batch, 1) for table in tables
@@ -188,6 +191,14 @@ class _Stack(Program):
         if self.objective is not None:
             self.objective.after_epoch(self.network, self.epoch)
 
+    def _answers_of_copies(self) -> Tensor | None:
+        """Logits `[S, N, n, K]` of each network's past copies on its training examples, computed when a copy is new."""
+        memory = self.objective and self.objective.memory
+        if isinstance(memory, PastCopies) and (self.answers is None or memory.epochs % self.objective.every == 0):
+            logits = self.objective.teacher_logits(self.network, self.data.train_inputs)
+            self.answers = None if logits is None else logits.movedim(0, -2).contiguous()
+        return self.answers
+
     def _make_step(self, batch: Sequence[Tensor], index: Tensor, rate: float) -> None:
         if self.objective is None:  # the loss's gradient in closed form, whose equality with autograd's is tested
             gradient = self.network.backpropagate(
@@ -196,8 +207,8 @@ class _Stack(Program):
             self.pulls.append(gradient[:, 0, 0])
         else:
             logits = self.network(batch[0])
-            taught = self.objective.teacher_logits(self.network, batch[0])
-            total = self.objective.unchecked(Batch(logits, batch[1], taught, index)).total
+            own = self.objective.teacher_logits(self.network, batch[0]) if len(batch) == 2 else batch[2].movedim(-2, 0)
+            total = self.objective.unchecked(Batch(logits, batch[1], own, index)).total
             total.sum().backward()
             self.pulls.append(total.detach())
         if self.schedule.clip is not None:
