@@ -64,7 +64,7 @@ def arms_of(chapter: str) -> list[Arm]:
 
 
 def collect(arms: Sequence[Arm], seeds: Sequence[int]) -> Results:
-    """Results of arms: for all seeds where a claim of the study rests on them, for the first 20 where none does."""
+    """Results of arms: for all seeds where a claim of the study rests on them, for the first 10 where none does."""
     judged = {arm for claim in CLAIMS for arm in claim.arms}
     full, others = ([arm for arm in arms if (arm in judged) == is_judged] for is_judged in (True, False))
     return experiments.collect(full, seeds, others)

@@ -14,7 +14,7 @@ from ..runs import ExactPosterior, Run, TrainedTeacher
 from ..schedules import Schedule
 
 TUNING_SEEDS = range(1000, 1030)  # never used for verdicts
-SWEEP_SEEDS = 20  # of an arm on which no claim rests: it shows a shape and decides nothing
+SWEEP_SEEDS = 10  # of an arm on which no claim rests: it shows a shape and decides nothing
 
 Network = Perceptron | Convnet | ImageNetwork
 

@@ -61,7 +61,7 @@ def collect(
     store: Store | None = None,
     workers: int = 1,
 ) -> Results:
-    """Results of arms for all seeds and of `sweeps` for the first 20, trained where missing, by so many processes."""
+    """Results of arms for all seeds and of `sweeps` for the first 10, trained where missing, by so many processes."""
     wanted = {**dict.fromkeys(sweeps, seeds[:SWEEP_SEEDS]), **dict.fromkeys(arms, seeds)}
     records = iter(execute([run for arm, own in wanted.items() for run in arm.runs(own)], store, workers))
     return Results({arm: [next(records) for _ in own] for arm, own in wanted.items()})
