@@ -1,5 +1,7 @@
 """The one exception for mistakes that a sentence explains."""
 
+from typing import Any
+
 
 class InputError(ValueError):
     """A value, file or folder that cannot be used; the message names it and says what would be right."""
@@ -21,6 +23,12 @@ def require_positive(name: str, value: float) -> None:
     require(_is_number(value) and 0 < value < float("inf"), f"{name} is {value!r}; it must be a finite number above 0")
 
 
+def require_temperature(name: str, value: float) -> None:
+    """Raise `InputError` unless the value is a temperature at which every loss keeps its digits, 0.001 to 1e9."""
+    require_positive(name, value)
+    require(1e-3 <= value <= 1e9, f"{name} is {value!r}; losses keep their digits from 0.001 to 1e9")
+
+
 def require_not_negative(name: str, value: float) -> None:
     """Raise `InputError` unless the value is a finite number, 0 or above."""
     fits = _is_number(value) and 0 <= value < float("inf")
@@ -37,6 +45,11 @@ def require_classes(classes: int) -> None:
     """Raise `InputError` unless there are at least two classes."""
     whole = isinstance(classes, int) and not isinstance(classes, bool)
     require(whole and classes >= 2, f"classes is {classes!r}; it must be a whole number, 2 or above")
+
+
+def plain(value: Any) -> Any:
+    """A scalar of numpy or a tensor without axes as Python's number; anything else as it is."""
+    return value.item() if getattr(value, "shape", None) == () else value
 
 
 def _is_number(value: object) -> bool:

@@ -41,11 +41,11 @@ class Identity:
 _CLASSES, _DRAWS = 10, 64
 
 
-def _draw() -> tuple[Tensor, Tensor, Tensor]:
-    """Student logits and teacher logits `[64, 10]`, and labels."""
+def _draw(classes: int = _CLASSES) -> tuple[Tensor, Tensor, Tensor]:
+    """Student logits and teacher logits `[64, K]`, and labels."""
     generator = torch.Generator().manual_seed(0)
-    student, teacher = (torch.randn(_DRAWS, _CLASSES, generator=generator, dtype=torch.float64) * 3 for _ in range(2))
-    labels = torch.randint(_CLASSES, (_DRAWS,), generator=generator)
+    student, teacher = (torch.randn(_DRAWS, classes, generator=generator, dtype=torch.float64) * 3 for _ in range(2))
+    labels = torch.randint(classes, (_DRAWS,), generator=generator)
     return student.requires_grad_(), teacher, labels
 
 
@@ -168,11 +168,12 @@ def _scale_is_rate_and_decay() -> float:
 
 def _released_is_smoothing() -> float:
     """Every released configuration of Tf-KD_reg against label smoothing with its own ε and loss scale."""
-    logits, _, labels = _draw()
+    classes = 100  # of CIFAR-100
+    logits, _, labels = _draw(classes)
     errors = []
     for alpha, tau, multiplier in ((0.1, 20.0, 100.0), (0.95, 40.0, 1.0), (0.95, 10.0, 1.0), (0.5, 40.0, 1.0)):
         released = objective("tf-kd-reg-released", alpha=alpha, temperature=tau, multiplier=multiplier)
-        epsilon, scale = as_label_smoothing(released, _CLASSES)
+        epsilon, scale = as_label_smoothing(released, classes)
         smoothed = scale * _by_row(objective("lsr", epsilon=epsilon), logits, labels)
         errors.append(compare(_by_row(released, logits, labels), smoothed, logits))
     return max(errors)

@@ -6,7 +6,8 @@ $$\\mathcal L = h\\,H(y, p) + s\\,D_{KL}(q\\,\\|\\,p_\\tau), \\qquad p_\\tau = \
 
 Shapes: logits `[..., B, K]`, labels int64 `[..., B]`; leading axes hold a stack of runs. Divergences are summed
 over the K classes and, where a function says so, averaged over the batch B. Weights, temperatures and shares
-are numbers or tensors with the leading axes' shape, one value a run.
+are numbers or tensors with the leading axes' shape, one value a run. Everything is computed in float32 at least. A
+logit of −∞ is a class that is not there: it has probability zero, and a loss is finite where no teacher wants it.
 """
 
 import math
@@ -17,7 +18,7 @@ from scipy import optimize, special
 from torch import Tensor
 from torch.nn.functional import log_softmax, one_hot
 
-from ._errors import require, require_classes, require_fraction, require_positive
+from ._errors import plain, require, require_classes, require_fraction, require_positive, require_temperature
 
 Convention = Literal["K", "K-1"]
 
@@ -45,7 +46,7 @@ def smoothed_labels(
     `epsilon` in [0, 1] is the smoothing mass. Convention `"K"` puts ε/K on every class, `"K-1"` puts ε/(K−1) on
     each wrong one. Raises `InputError` for another mass or convention.
     """
-    require_fraction("epsilon", epsilon)
+    require_fraction("epsilon", plain(epsilon))
     require_classes(classes)
     require(convention in ("K", "K-1"), f"unknown convention {convention!r}; there are 'K' and 'K-1'")
     mass = epsilon if convention == "K" else epsilon_from_wrong_classes(epsilon, classes)
@@ -59,12 +60,13 @@ def epsilon_from_wrong_classes(epsilon: float, classes: int) -> float:
 
 def cross_entropy(targets: Tensor, logits: Tensor) -> Tensor:
     """$H(q, p) = -\\sum_k q_k \\log p_k$ of soft targets `[..., B, K]`; returns `[..., B]`."""
-    return -(targets * log_softmax(logits, -1)).sum(-1)
+    log_p = log_softmax(_at_least_single(logits), -1)
+    return -(targets * log_p.masked_fill(targets == 0, 0)).sum(-1)
 
 
 def kl_divergence(teacher: Tensor, logits: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
     """$D_{KL}(q \\| p_\\tau)$, summed over classes, of probabilities `[..., B, K]`; returns `[..., B]`."""
-    return divergence(teacher.log(), logits, temperature)
+    return divergence(_at_least_single(teacher).log(), logits, temperature)
 
 
 def divergence(
@@ -76,13 +78,12 @@ def divergence(
     """$D_{KL}(\\mathrm{softmax}(v/\\tau_t) \\| p_\\tau)$ of a teacher's `scores` $v$ `[..., B, K]`; returns `[..., B]`.
 
     Scores are the teacher's logits, or the logarithm of its probabilities, −∞ where they are zero. They keep their
-    digits where a softened teacher is so flat that its probabilities would not. The gradient is a closed form and does
-    not reach the teacher. Half-precision logits are computed in float32. Raises `InputError` for a temperature that is
-    not above 0.
+    digits where a softened teacher is so flat that its probabilities would not. Value and gradient are closed forms,
+    exact to rounding; the gradient can be differentiated again and does not reach the teacher. Raises `InputError` for
+    a temperature outside 0.001 to 1e9.
     """
-    for name, value in (("temperature", temperature), ("teacher_temperature", teacher_temperature)):
-        if not isinstance(value, Tensor):
-            require_positive(name, value)
+    _require_temperature("temperature", temperature)
+    _require_temperature("teacher_temperature", teacher_temperature)
     logits = _at_least_single(logits)
     taus = (_per_row(tau, logits).to(logits)[..., None] for tau in (temperature, teacher_temperature))
     return _Divergence.apply(logits, scores.detach().to(logits), *taus)
@@ -91,6 +92,7 @@ def divergence(
 def reverse_divergence(logits: Tensor) -> Tensor:
     """$D_{KL}(p \\| u) = \\ln K - H(p)$ of logits `[..., B, K]`: the confidence penalty (Pereyra 2017); `[..., B]`."""
     log_p = log_softmax(_at_least_single(logits), -1)
+    log_p = log_p.clamp_min(torch.finfo(log_p.dtype).min)  # a class that is not there: 0 · ln 0 = 0
     return (log_p.exp() * (log_p + math.log(logits.shape[-1]))).sum(-1)
 
 
@@ -122,11 +124,17 @@ def distillation_loss(
 def weighted(
     logits: Tensor, labels: Tensor, soft: Tensor, hard_weight: float | Tensor, soft_weight: float | Tensor
 ) -> Loss:
-    """$h\\,H(y,p) + s\\,D$ averaged over the batch, of a divergence $D$ `[..., B]` that is there already."""
+    """$h\\,H(y,p) + s\\,D$ averaged over the batch, of a divergence $D$ `[..., B]` that is there already.
+
+    Labels may be distributions `[..., B, K]`.
+    """
     logits = _at_least_single(logits)
-    rows = -log_softmax(logits, -1).gather(-1, labels[..., None])[..., 0]
-    hard = (_per_row(hard_weight, logits).to(logits) * rows).mean(-1)
-    soft = (_per_row(soft_weight, logits).to(logits) * soft).mean(-1)
+    if labels.is_floating_point():
+        rows = cross_entropy(labels, logits)
+    else:
+        rows = -log_softmax(logits, -1).gather(-1, labels[..., None])[..., 0]
+    hard = _times(_per_row(hard_weight, logits).to(logits), rows).mean(-1)
+    soft = _times(_per_row(soft_weight, logits).to(logits), soft).mean(-1)
     return Loss(hard + soft, hard.detach(), soft.detach())
 
 
@@ -143,13 +151,12 @@ def smoothing_loss(
 
     A share of 1/K is the uniform teacher of LSR and LsrKD, a larger one is teacher correction (Wang 2020;
     reconstructed from the abstract). Value and gradient are closed forms that keep their digits as τ grows, where
-    log-sum-exp minus mean minus ln K would lose them all. Half-precision logits are computed in float32. Raises
-    `InputError` for a temperature that is not above 0 or a share outside [0, 1].
+    log-sum-exp minus mean minus ln K would lose them all, and can be differentiated again. Raises `InputError` for a
+    temperature outside 0.001 to 1e9 or a share outside [0, 1].
     """
-    if not isinstance(temperature, Tensor):
-        require_positive("temperature", temperature)
+    _require_temperature("temperature", temperature)
     if not isinstance(share, Tensor):
-        require_fraction("share", share)
+        require_fraction("share", plain(share))
     constants = hard_weight, soft_weight, temperature, share
     if any(isinstance(value, Tensor) for value in constants):
         constants = tuple(_per_row(value, logits) for value in constants)
@@ -172,9 +179,10 @@ def distillation_gradient(
     $p_\\tau - 1/K$ is computed as one, exact to rounding also where it is nearly zero. Written for few classes, where
     elementwise passes are faster than softmax kernels.
     """
+    logits = _at_least_single(logits)
     hard_weight, soft_weight, tau = (_per_row(value, logits) for value in (hard_weight, soft_weight, temperature))
     constants = [value[..., None].to(logits) for value in (hard_weight, soft_weight / tau, tau)]
-    return gradient_from_targets(logits, gradient_targets(labels, offsets, *constants[:2]), *constants)
+    return gradient_from_targets(logits, gradient_targets(labels, offsets.to(logits), *constants[:2]), *constants)
 
 
 def gradient_targets(labels: Tensor, offsets: Tensor, hard_weight: Tensor, pull: Tensor) -> Tensor:
@@ -193,6 +201,7 @@ def gradient_from_targets(
 
     Constants broadcast against the logits.
     """
+    logits = _at_least_single(logits)
     odds = logits - logits.amax(-1, keepdim=True)
     soft_odds = (odds / temperature).expm1_()
     mean = soft_odds.mean(-1, keepdim=True)
@@ -232,7 +241,7 @@ def optimum_gap(
 class _SmoothingLoss(torch.autograd.Function):
     """Value and closed-form gradient of `smoothing_loss`; the constants are numbers, or all `[..., 1]` float64.
 
-    The gradient is made with the value and handed out once; a second backward pass makes it anew.
+    The gradient is made with the value and handed out once; another backward pass makes it anew.
     """
 
     @staticmethod
@@ -244,12 +253,17 @@ class _SmoothingLoss(torch.autograd.Function):
         return hard + soft, hard, soft
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx, total, hard, soft):  # noqa: ANN001, ANN205, ARG004
         gradient, ctx.gradient = ctx.gradient, None
         if gradient is None:
-            gradient, _, _ = _smoothed(*ctx.saved_tensors, *ctx.constants)
-        if total.device.type != "cpu" or not bool((total == 1).all()):
+            with torch.no_grad():
+                gradient, _, _ = _smoothed(*ctx.saved_tensors, *ctx.constants)
+        if torch.is_grad_enabled():  # another derivative is to follow
+            logits, _ = ctx.saved_tensors
+            h, s, tau = (_per_row(value, logits).to(logits)[..., None] for value in ctx.constants[:3])
+            slope = (h * logits.softmax(-1) + s / tau * (logits / tau).softmax(-1)) / logits.shape[-2]
+            gradient = total[..., None, None] * _with_derivative(gradient, slope)
+        elif total.device.type != "cpu" or not bool((total == 1).all()):
             gradient.mul_(total[..., None, None])
         return gradient, None, None, None, None, None
 
@@ -288,11 +302,11 @@ def _smoothed(
         tensors = (rows[piece], gradient[piece], scratch, index[piece], on_label[piece])
         own = [c[piece] if isinstance(c, Tensor) else c for c in constants]
         parts.append(_smoothed_rows(*tensors, *own, fast=fast))
-    right, divergence, mean_log = (torch.cat(part).view(shape) for part in zip(*parts, strict=True))
+    right, divergence, lead = (torch.cat(part).view(shape) for part in zip(*parts, strict=True))
     constant = _divergence_from_uniform(share, classes)
     constant = constant.to(logits) if isinstance(constant, Tensor) else constant
-    hard = (hard_weight * (math.log(classes) - right)).mean(-1)
-    soft = (soft_weight * (divergence - excess * (right / tau - mean_log) + constant)).mean(-1)
+    hard = _times(hard_weight, math.log(classes) - right).mean(-1)
+    soft = _times(soft_weight, divergence - excess * lead + constant).mean(-1)
     return gradient.view(logits.shape), hard, soft
 
 
@@ -312,30 +326,44 @@ def _smoothed_rows(
     *,
     fast: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """For R rows: $\\ln(p_y/u)$, the divergence from uniform, and the mean of $\\ln(p/u)/\\tau$, each `[R, 1]`.
+    """For R rows: $\\ln(p_y/u)$, $D_{KL}(u\\|p_\\tau)$, and what $z_y/\\tau$ has beyond the mean class, each `[R, 1]`.
 
     `p` becomes the gradient $h\\,(p - e_y) + \\frac{s}{\\tau}(p_\\tau - q)$; `rate` is 1/τ, `k` is s/(τK), `e` the
     teacher's excess on the right class, `on_label` what that class gets beside.
     """
     odds = torch.sub(logits, logits.amax(-1, keepdim=True), out=scratch[: len(logits)])
     total = torch.exp(odds, out=p).sum(-1, keepdim=True)
-    odds -= (total / logits.shape[-1]).log_()  # ln(p/u): small where p is near uniform
-    right = odds.gather(-1, index)
+    log_total = (total / logits.shape[-1]).log_()
+    right = odds.gather(-1, index) - log_total
+    odds -= log_total * (rate <= 1)  # ln(p/u): small where p is near uniform; below τ = 1 it would outgrow e^x
     odds *= rate
     mean_log = odds.mean(-1, keepdim=True)
+    lead = odds.gather(-1, index) - mean_log
+    flat = None if fast else _flat_divergence(odds, mean_log)
     # Up to τ = 8 the logarithms are large enough for e^x to keep the digits of e^x - 1, at a third of expm1's time.
     odds = odds.exp_() if fast else odds.expm1_()
     mean = odds.mean(-1, keepdim=True)
     whole = mean if fast else 1 + mean
     odds -= mean - e * whole
     p.mul_(h / total).addcmul_(odds, k / whole).scatter_add_(-1, index, on_label)
-    return right, (mean.log() if fast else mean.log1p()) - mean_log, mean_log
+    divergence = (mean.log() if fast else mean.log1p()) - mean_log
+    return right, divergence if fast else torch.where(flat.isnan(), divergence, flat), lead
+
+
+def _flat_divergence(odds: Tensor, mean_log: Tensor) -> Tensor:
+    """The divergence from uniform `[R, 1]` of rows so flat that $\\ln E[e^d] - E[d]$ would cancel; NaN for others."""
+    low, high = odds.aminmax(dim=-1, keepdim=True)
+    flat = high - low < _SMALL
+    if flat.device.type == "cpu" and not bool(flat.any()):
+        return torch.full_like(mean_log, math.nan)
+    return torch.where(flat, _small_rest(odds - mean_log).mean(-1, keepdim=True).log1p(), math.nan)
 
 
 class _Divergence(torch.autograd.Function):
     """$D_{KL}(q\\|p)$ from scores, as $\\ln \\mathbb E_q[e^d]$ with $d = \\ln(p/q)$ up to a constant, centred under q.
 
     Every term of $\\mathbb E_q[e^d - 1 - d]$ is positive, so nothing cancels, and $p - q = q\\,(e^{\\ln(p/q)} - 1)$.
+    Where $e^d$ would overflow, the textbook's form has all its digits.
     """
 
     @staticmethod
@@ -343,28 +371,58 @@ class _Divergence(torch.autograd.Function):
         teacher = ((scores - scores.amax(-1, keepdim=True)) / teacher_tau).clamp_min(-_FLOOR)
         log_q = log_softmax(teacher, -1)
         q = log_q.exp()
-        d = (logits - logits.amax(-1, keepdim=True)) / tau - teacher
+        student = (logits - logits.amax(-1, keepdim=True)) / tau
+        absent = scores == -math.inf
+        student = torch.where(absent, student.clamp_min(-1e15), student)  # no −∞ − (−∞) where neither has the class
+        d = student - teacher
         d -= (q * d).sum(-1, keepdim=True)
         near = torch.log1p((q * _exp_rest(d.clamp_max(_FLOOR))).sum(-1, keepdim=True))
-        divergence = torch.where(d.amax(-1, keepdim=True) < _FLOOR, near, (log_q + d).logsumexp(-1, keepdim=True))
-        ratio = d - divergence
+        close, sure = d.amax(-1, keepdim=True) < _FLOOR, log_softmax(student, -1) - log_q
+        divergence = torch.where(close, near, -(q * sure).sum(-1, keepdim=True))
+        ratio = torch.where(close, d - divergence, sure)
         difference = torch.where(ratio < 1, q * torch.expm1(ratio.clamp_max(1)), (log_q + ratio).exp() - q)
-        ctx.save_for_backward(difference / tau)
+        ctx.save_for_backward(difference / tau, logits, tau)
         return divergence[..., 0]
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx, rows):  # noqa: ANN001, ANN205
-        return rows[..., None] * ctx.saved_tensors[0], None, None, None
+        gradient, logits, tau = ctx.saved_tensors
+        if torch.is_grad_enabled():  # another derivative is to follow
+            gradient = _with_derivative(gradient, (logits / tau).softmax(-1) / tau)
+        return rows[..., None] * gradient, None, None, None
 
 
 _FLOOR = 85.0  # e^85 is the largest that float32 holds with room; a probability below e^-85 is none
+_SMALL = 0.1
+
+
+def _with_derivative(gradient: Tensor, slope: Tensor) -> Tensor:
+    """The gradient, exact, with the derivative of a `slope` that has fewer digits and may differ by a constant."""
+    return gradient + (slope - slope.detach())
 
 
 def _exp_rest(d: Tensor) -> Tensor:
     """$e^d - 1 - d$, exact to rounding also for small $d$."""
-    series = d**2 / 2 * (1 + d / 3 * (1 + d / 4 * (1 + d / 5 * (1 + d / 6))))
-    return torch.where(d.abs() < 0.1, series, torch.expm1(d) - d)
+    return torch.where(d.abs() < _SMALL, _small_rest(d), torch.expm1(d) - d)
+
+
+def _small_rest(d: Tensor) -> Tensor:
+    """$e^d - 1 - d$ where $|d| < 0.1$, by as many terms of its series as the precision has digits for."""
+    terms = 11 if d.dtype == torch.float64 else 6
+    rest, part = 1 + d / terms, torch.empty_like(d)
+    for n in range(terms - 1, 2, -1):
+        rest.mul_(torch.div(d, n, out=part)).add_(1)
+    return rest.mul_(torch.mul(d, d, out=part).div_(2))
+
+
+def _times(weight: float | Tensor, rows: Tensor) -> Tensor:
+    """What a weight of 0 multiplies does not count, infinite or not."""
+    return torch.where(torch.as_tensor(weight == 0, device=rows.device), 0.0, weight * rows)
+
+
+def _require_temperature(name: str, value: float | Tensor) -> None:
+    for bound in value.aminmax() if isinstance(value, Tensor) else [value]:
+        require_temperature(name, plain(bound))
 
 
 def _at_least_single(logits: Tensor) -> Tensor:
@@ -384,6 +442,6 @@ def _per_row(value: float | Tensor, logits: Tensor) -> Tensor:
 
 def _divergence_from_uniform(share: float | Tensor, classes: int) -> float | Tensor:
     """$D_{KL}(q\\|u)$ of the hand-made teacher."""
-    xlogy = torch.special.xlogy if isinstance(share, Tensor) else special.xlogy
-    wrong = (1 - share) / (classes - 1)
-    return xlogy(share, classes * share) + (classes - 1) * xlogy(wrong, classes * wrong)
+    xlog1py = torch.special.xlog1py if isinstance(share, Tensor) else special.xlog1py
+    excess = _excess(share, classes)
+    return xlog1py(share, (classes - 1) * excess) + xlog1py(1 - share, -excess)

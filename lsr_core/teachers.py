@@ -8,14 +8,16 @@ Any other teacher is given by its *scores* `[..., B, K]`, the logarithm of its d
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax
 
-from ._errors import require, require_fraction, require_positive
-from .losses import corrected_share
+from ._errors import plain, require, require_fraction, require_not_negative, require_positive
+from .losses import _at_least_single, corrected_share
+
+Reading = Literal["power", "logits"]
 
 
 class Teacher(Protocol):
@@ -40,6 +42,7 @@ class Share:
     constant: float
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "constant", plain(self.constant))
         require_fraction("share", self.constant)
 
     def share(self, classes: int, temperature: float) -> float:
@@ -55,8 +58,8 @@ class CorrectedUniform(Share):
     """
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_positive("share", self.constant)
-        require(self.constant <= 1, f"share is {self.constant!r}; it must be at most 1")
 
     def share(self, classes: int, temperature: float) -> float:
         lowest = 1 / classes
@@ -78,7 +81,8 @@ class TargetGap:
     gap: float
 
     def __post_init__(self) -> None:
-        require(0 <= self.gap < float("inf"), f"gap is {self.gap!r}; it must be a finite number, 0 or above")
+        object.__setattr__(self, "gap", plain(self.gap))
+        require_not_negative("gap", self.gap)
 
     def share(self, classes: int, temperature: float) -> float:
         return corrected_share(self.gap, temperature, classes)
@@ -94,9 +98,12 @@ class VirtualTeacher:
     """
 
     correct: float = 0.99
-    reading: Literal["power", "logits"] = "power"
+    reading: Reading = "power"
 
     def __post_init__(self) -> None:
+        known = ", ".join(get_args(Reading))
+        require(self.reading in get_args(Reading), f"unknown reading {self.reading!r}; there are {known}")
+        object.__setattr__(self, "correct", plain(self.correct))
         between = isinstance(self.correct, float) and 0 < self.correct < 1
         require(between, f"correct is {self.correct!r}; it must be a number between 0 and 1")
 
@@ -117,11 +124,21 @@ def probabilities(
 
 def share_scores(shares: Tensor, labels: Tensor, classes: int) -> Tensor:
     """Scores of hand-made teachers with a share of their own for every example, `shares` `[..., B]`."""
+    shares = _at_least_single(shares)
     wrong = ((1 - shares) / (classes - 1)).log()[..., None].expand(*shares.shape, classes)
     return wrong.scatter(-1, labels[..., None], shares.log()[..., None])
 
 
 # Ensembles and corrections of learned teachers.
+
+
+def softened(logits: Tensor, temperature: float) -> Tensor:
+    """Scores $v/\\tau$ of a teacher by its logits `[..., B, K]`, in float32 at least.
+
+    Below τ = 1 the largest is 0: a shift keeps the distribution, and the quotients of the others keep their digits.
+    """
+    logits = _at_least_single(logits)
+    return (logits - logits.amax(-1, keepdim=True) if temperature < 1 else logits) / temperature
 
 
 def mean_scores(logits: Tensor, temperature: float, labels: Tensor | None = None, share: float | None = None) -> Tensor:
@@ -164,7 +181,7 @@ def similarity_prior(similarity: Tensor, temperature: float = 1.0) -> Tensor:
     """Rows of a prior `[K, K]` from a matrix of class similarities: $\\mathrm{softmax}(S_y/T)$ (Camporese 2020)."""
     require_positive("temperature", temperature)
     require(similarity.ndim == 2 and similarity.shape[0] == similarity.shape[1], "similarity must be a square matrix")
-    return (similarity / temperature).softmax(-1)
+    return softened(similarity, temperature).softmax(-1)
 
 
 # Teachers of Zipf's label smoothing.
@@ -177,13 +194,13 @@ def zipf_scores(votes: Tensor) -> Tensor:
     """
     ordered = votes.detach().sort(-1).values
     above = votes.shape[-1] - torch.searchsorted(ordered, votes.detach().contiguous(), right=True)
-    return -(above + 1).to(votes).log()
+    return -(above + 1).to(torch.promote_types(votes.dtype, torch.float32)).log()
 
 
 @torch.no_grad()
 def dense_votes(features: Tensor, classifier: nn.Module) -> Tensor:
     """Votes `[B, K]` of the positions of a feature map `[B, C, H, W]`: the classifier's answer at each (Liang 2022)."""
-    answers = classifier(features.flatten(2).mT)
+    answers = _at_least_single(classifier(features.flatten(2).mT))  # half precision counts to 256 only
     winners = answers.argmax(-1)
     return torch.zeros_like(answers[:, 0]).scatter_add_(-1, winners, torch.ones_like(winners, dtype=answers.dtype))
 

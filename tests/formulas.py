@@ -48,6 +48,12 @@ def corrected(v, y, tau, share):
     return torch.where(right, q(v, tau), made(y, share))
 
 
+def exchanged(v, y):
+    """The predicted class and the label exchange their logits."""
+    top = one_hot(v.argmax(-1), v.shape[-1]).double()
+    return v + ((v * top).sum(-1, keepdim=True) - (v * y).sum(-1, keepdim=True)) * (y - top)
+
+
 # name: (h, s, divergence) from constants c, logits z, one-hot labels y, teacher logits v.
 FORMULAS = {
     "cross-entropy": lambda c, z, y, v: (1, 0, kl(y, z)),
@@ -106,6 +112,11 @@ FORMULAS = {
         1 - c.alpha,
         c.alpha * c.temperature**2,
         kl(corrected(v, y, c.temperature, c.share), z, c.temperature),
+    ),
+    "mrkd-fcn-ka": lambda c, z, y, v: (  # with one copy, before the layer has learned
+        1 - c.alpha,
+        c.alpha * c.temperature**2,
+        kl(q(exchanged(v, y), c.temperature), z, c.temperature),
     ),
     "ps-kd": lambda c, z, y, v: (1, 0, kl(y, z)),  # the first epoch: the table holds the labels
 }

@@ -15,8 +15,12 @@ from lsr_core.metrics import class_means
 from lsr_core.objectives import ALIASES, as_label_smoothing, describe, ladder
 
 K = 10
+MASKABLE = {
+    *("cross-entropy", "kd", "kd-unscaled", "kd-weighted", "soft-only", "self-distillation"),
+    *("self-distillation-released", "ladder-teacher", "mrkd", "ps-kd"),
+}  # whose loss is that of the other classes; kd-released divides by K, and the confidence penalty knows ln K
 RANDOM = {"beta-smoothing", "beta-smoothing-released", "beta-smoothing-shuffled"}  # have draws
-ORDERED = {*RANDOM, "ladder-permuted", "mrkd-fcn-ka"}  # and a rule on single classes: no formula of one line
+ORDERED = {*RANDOM, "ladder-permuted"}  # and an order of their own: no formula of one line
 SHIFTED = sorted(set(METHODS) - RANDOM)
 
 
@@ -62,6 +66,57 @@ def test_value_and_gradient_are_the_formulas(method, batch, teacher):
     torch.testing.assert_close(loss.total, expected, rtol=1e-10, atol=1e-12)
     gradients = [torch.autograd.grad(total.sum(), logits)[0] for total in (loss.total, expected)]
     torch.testing.assert_close(*gradients, rtol=1e-8, atol=1e-12)
+
+
+@st.composite
+def hard_cases(draw):
+    """Float32 logits, labels, a teacher in any precision, and τ: with ties, masked classes, and up to 1,000 classes."""
+    classes, size = draw(st.sampled_from([3, 10, 1000])), draw(st.integers(1, 4))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+    values = [draw(st.floats(0.1, 10)) * torch.randn(size, classes, generator=generator) for _ in range(2)]
+    if draw(st.booleans()):
+        values = [v.round() for v in values]  # ties
+    labels = torch.randint(1, classes, (size,), generator=generator)
+    masked = torch.arange(classes) < draw(st.sampled_from([0, 0, 1]))
+    dtype = draw(st.sampled_from([torch.float32, torch.float16, torch.bfloat16]))
+    return values[0], labels, values[1].to(dtype), masked, 10.0 ** draw(st.floats(-3, 6))
+
+
+def first_and_second(total, logits, direction):
+    """A loss, its gradient, and its Hessian along a direction, in float64."""
+    (gradient,) = torch.autograd.grad(total, logits, create_graph=True)
+    (second,) = torch.autograd.grad((gradient * direction.to(gradient)).sum(), logits)
+    return total.detach().double(), gradient.detach().double(), second.double()
+
+
+@settings(max_examples=100, deadline=None)
+@given(hard_cases(), st.sampled_from(sorted(FORMULAS)))
+def test_hard_cases_are_the_formulas_in_float64(case, method):
+    logits, labels, teacher, masked, tau = case
+    constants = {"temperature": tau} if hasattr(METHODS[method], "temperature") else {}
+    if method == "lsrkd-tc-share":
+        constants["share"] = 0.5
+    z, v = (values.masked_fill(masked, -math.inf) for values in (logits, teacher))
+    z.requires_grad_()
+    loss = objective(method, **constants)
+    index = torch.arange(len(labels))
+    if masked.any() and method not in MASKABLE:
+        with pytest.raises(InputError, match=r"masked|infinite values"):
+            loss(z, labels, v, index)
+        return
+    direction = torch.sin(torch.arange(z.numel())).view_as(z)
+    ours = first_and_second(loss(z, labels, v, index).total, z, direction)
+    exact = z.detach().double().requires_grad_()
+    kept = exact[:, ~masked]  # with the masked classes left out
+    expected = first_and_second(
+        formula(loss, kept, labels - int(masked.sum()), v.double()[:, ~masked]), exact, direction
+    )
+    hard_weight, soft_weight = loss.weights(logits.shape[-1])
+    tau = loss.student_temperature
+    sizes = [min(1, 100 / tau**2), min(1, 10 / tau) / tau, 1 / tau**2]  # of the divergence and its derivatives
+    for found, right, size in zip(ours, expected, sizes, strict=True):
+        noise = 1e-6 * hard_weight + soft_weight * (1e-6 * size + 1e-14)  # of single precision, and of the formula
+        assert (found - right).norm() <= 1e-5 * right.norm() + noise
 
 
 @pytest.mark.parametrize("method", METHODS)

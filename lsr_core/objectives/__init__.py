@@ -80,6 +80,14 @@ METHODS: dict[str, type[Objective]] = {
     )
 }
 ALIASES = {"lsr-os": "lsrkd", "lsr-os-tc": "lsrkd-tc", "re-kd": "kd", "de-kd": "kd", "tf-kd-self": "kd"}
+_ELSEWHERE = {  # what others call them; only suggested, for a name that is not here says nothing of its constants
+    **dict.fromkeys(("label-smoothing", "ls"), "lsr"),
+    **dict.fromkeys(("ce", "nll", "one-hot"), "cross-entropy"),
+    **dict.fromkeys(("distillation", "knowledge-distillation", "hinton"), "kd"),
+    **dict.fromkeys(("born-again", "ban"), "self-distillation"),
+    **dict.fromkeys(("tf-kd", "teacher-free"), "tf-kd-reg"),
+    **dict.fromkeys(("entropy-penalty", "entropy-regularization"), "confidence-penalty"),
+}
 
 
 def objective(method: str, **constants: Any) -> Objective:
@@ -88,9 +96,11 @@ def objective(method: str, **constants: Any) -> Objective:
     Raises `InputError` for an unknown method or constant, or a constant out of range.
     """
     known = {**METHODS, **{alias: METHODS[name] for alias, name in ALIASES.items()}}
-    near = " or ".join(repr(name) for name in get_close_matches(str(method), known, 3))
+    asked = str(method).lower().replace("_", "-").replace(" ", "-")
+    close = [asked] if asked in {*known, *_ELSEWHERE} else get_close_matches(asked, [*known, *_ELSEWHERE], 3)
+    near = " or ".join(dict.fromkeys(repr(_ELSEWHERE.get(name, name)) for name in close))
     hint = f"; did you mean {near}?" if near else "; there are " + ", ".join(known)
-    require(method in known, f"unknown method {method!r}{hint}")
+    require(isinstance(method, str) and method in known, f"unknown method {method!r}{hint}")
     accepted = constants_of(known[method])
     for name in constants:
         takes = ", ".join(accepted) or "no constants"

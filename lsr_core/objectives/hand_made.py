@@ -1,9 +1,11 @@
 """Methods whose teacher is made by hand: a share for the right class, the rest spread evenly."""
 
+import warnings
 from dataclasses import dataclass, replace
 from typing import Self
 
 from .._errors import require_classes
+from ..losses import Loss
 from ..teachers import CorrectedUniform, Share, TargetGap, Teacher, VirtualTeacher
 from ._base import Batch, HandMade
 
@@ -120,7 +122,8 @@ class TfKDRegReleased(TfKDRegLogits):
     """Tf-KD_reg as released: $(1-\\alpha) H(y,p) + \\frac{\\alpha m}{K} D_{KL}(\\mathrm{softmax}(p^d/\\tau)\\|p)$.
 
     The student is not softened and the divergence is averaged over classes too (Yuan 2020, `my_loss_function.py`). It
-    is label smoothing with its own ε and loss scale (`as_label_smoothing`). The defaults are those of ResNet-18.
+    is label smoothing with its own ε and loss scale (`as_label_smoothing`). The defaults are those of ResNet-18 on 100
+    classes; with another number of classes a multiplier of 100 is warned of.
     """
 
     name = "tf-kd-reg-released"
@@ -136,6 +139,14 @@ class TfKDRegReleased(TfKDRegLogits):
 
     def weights(self, classes: int) -> tuple[float, float]:
         return 1 - self.alpha, self.alpha * self.multiplier / classes
+
+    def _loss(self, batch: Batch) -> Loss:
+        classes = batch.logits.shape[-1]
+        if self.multiplier == 100 != classes:
+            soft_weight = self.weights(classes)[1]
+            now = f"multiplier is 100, released for 100 classes; with {classes} the divergence weighs {soft_weight:g}"
+            warnings.warn(f"{now}, with multiplier={classes} the released {self.alpha:g}", stacklevel=3)
+        return super()._loss(batch)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from torch import Tensor
 from .._errors import require
 from ..losses import divergence, reverse_divergence, without_label
 from ..metrics import class_means
-from ..teachers import keep_confidence, permute_wrong, zipf_scores
+from ..teachers import keep_confidence, permute_wrong, softened, zipf_scores
 from ._base import Batch, Fixed, Objective
 
 
@@ -18,7 +18,7 @@ class KDWeighted(Fixed):
     """Distillation with every weight and temperature free, $h\\,H(y,p) + s\\,D_{KL}(q_{\\tau_t}\\|p_\\tau)$."""
 
     name = "kd-weighted"
-    takes_teacher = needs_teacher = True
+    takes_teacher = needs_teacher = takes_mixtures = True
     hard_weight: float = 1.0
     soft_weight: float = 1.0
     temperature: float = 1.0
@@ -28,7 +28,7 @@ class KDWeighted(Fixed):
         return self.hard_weight, self.soft_weight
 
     def scores(self, batch: Batch) -> Tensor:
-        return self._given(batch) / self.teacher_temperature
+        return softened(self._given(batch), self.teacher_temperature)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,12 +40,12 @@ class KD(Fixed):
     """
 
     name = "kd"
-    takes_teacher = needs_teacher = True
+    takes_teacher = needs_teacher = takes_mixtures = True
     alpha: float = 0.95
     temperature: float = 20.0
 
     def scores(self, batch: Batch) -> Tensor:
-        return self._given(batch) / self.temperature
+        return softened(self._given(batch), self.temperature)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +125,7 @@ class LadderConfidence(LadderTeacher):
     """Rung 2 of the ladder: the teacher's softened confidence in the label, the rest uniform (this study)."""
 
     name = "ladder-confidence"
+    takes_mixtures = False
 
     def scores(self, batch: Batch) -> Tensor:
         return keep_confidence(self._given(batch), batch.labels, self.temperature)
@@ -138,9 +139,10 @@ class LadderPermuted(LadderTeacher):
     """
 
     name = "ladder-permuted"
+    takes_mixtures = False
 
     def scores(self, batch: Batch) -> Tensor:
-        return permute_wrong(self._given(batch), batch.labels, self._numbered(batch)) / self.temperature
+        return permute_wrong(softened(self._given(batch), self.temperature), batch.labels, self._numbered(batch))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,6 +205,7 @@ class ConfidencePenalty(Objective):
     """$H(y,p) - \\beta H(p)$, which is $H(y,p) + \\beta D_{KL}(p\\|u)$ up to a constant (Pereyra 2017; Zhang 2020)."""
 
     name = "confidence-penalty"
+    takes_mixtures = True
     beta: float = 0.1
 
     def weights(self, classes: int) -> tuple[float, float]:

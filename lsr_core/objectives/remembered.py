@@ -7,7 +7,7 @@ from torch import Tensor, log_softmax, nn
 
 from ..losses import divergence
 from ..memory import LearnedEnsemble, Memory, MovingAverage, PastCopies, Predictions
-from ..teachers import beta_draws, matched_by_rank, mean_scores, share_scores, shift_wrong
+from ..teachers import beta_draws, matched_by_rank, mean_scores, share_scores, shift_wrong, softened
 from ._base import Batch, Objective
 
 
@@ -73,7 +73,7 @@ class MrKDEnsemble(MrKD):
     memory: LearnedEnsemble = field(default_factory=LearnedEnsemble, init=False, repr=False, compare=False)
 
     def scores(self, copies: Tensor, batch: Batch) -> Tensor:
-        return self.memory.join(copies) / self.temperature
+        return softened(self.memory.join(copies), self.temperature)
 
     def remember(self, batch: Batch) -> None:
         super().remember(batch)
