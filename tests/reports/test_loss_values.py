@@ -25,7 +25,7 @@ def drawn(generator, rows=3, classes=4, dtype=torch.float64):
 # A custom loss whose backward pass is not differentiable: Hessians are zero and gradient penalties too small.
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_second_derivatives_are_the_formulas(method, generator):
-    logits, labels, teacher = drawn(generator)
+    logits, labels, teacher = drawn(generator, 1)
     ours = hessian(lambda z: called(method, z, labels, teacher).total, logits)
     if method in FORMULAS:
         expected = hessian(lambda z: formula(objective(method), z, labels, teacher), logits)
@@ -64,7 +64,7 @@ def test_a_gradient_penalty_and_a_third_derivative_are_exact(generator):
 
 
 def test_second_derivatives_against_finite_differences(generator):
-    logits, labels, teacher = drawn(generator)
+    logits, labels, teacher = drawn(generator, 1)
     logits.requires_grad_()
     constants = {"hard_weight": torch.tensor(0.7), "soft_weight": 1.2, "temperature": 4.0, "share": 0.4}
     assert torch.autograd.gradgradcheck(lambda z: losses.smoothing_loss(z, labels, **constants).total, logits)
@@ -72,8 +72,8 @@ def test_second_derivatives_against_finite_differences(generator):
 
 
 # A softened loss overflows at a low temperature: e^(ln K/τ) is infinite in single precision.
-@pytest.mark.parametrize("temperature", [1e-3, 0.02, 0.3, 1.0])
-@pytest.mark.parametrize("method", ["lsrkd", "lsrkd-tc", "lsrkd-tc-share", "tf-kd-reg", "kd", "mrkd", "soft-only"])
+@pytest.mark.parametrize("temperature", [1e-3, 0.02, 0.3])
+@pytest.mark.parametrize("method", ["lsrkd", "lsrkd-tc", "tf-kd-reg", "kd", "soft-only"])
 @pytest.mark.parametrize("classes", [10, 1000])
 def test_low_temperatures_are_finite_and_exact(method, temperature, classes, generator):
     logits, labels, teacher = drawn(generator, 16, classes, torch.float32)
