@@ -1,5 +1,8 @@
 """The one exception for mistakes that a sentence explains."""
 
+from collections.abc import Callable, Iterable
+from dataclasses import fields
+from math import inf
 from typing import Any
 
 
@@ -15,42 +18,68 @@ def require(condition: bool, sentence: str) -> None:
 
 def require_fraction(name: str, value: float) -> None:
     """Raise `InputError` unless the value is a number in [0, 1]."""
-    require(_is_number(value) and 0 <= value <= 1, f"{name} is {value!r}; it must be a number from 0 to 1")
+    require_number(name, value, float, lambda v: 0 <= v <= 1, "it must be a number from 0 to 1")
 
 
 def require_positive(name: str, value: float) -> None:
     """Raise `InputError` unless the value is a finite number above 0."""
-    require(_is_number(value) and 0 < value < float("inf"), f"{name} is {value!r}; it must be a finite number above 0")
+    require_number(name, value, float, lambda v: 0 < v < inf, "it must be a finite number above 0")
 
 
 def require_temperature(name: str, value: float) -> None:
     """Raise `InputError` unless the value is a temperature at which every loss keeps its digits, 0.001 to 1e9."""
     require_positive(name, value)
-    require(1e-3 <= value <= 1e9, f"{name} is {value!r}; losses keep their digits from 0.001 to 1e9")
+    require_number(name, value, float, lambda v: 1e-3 <= v <= 1e9, "losses keep their digits from 0.001 to 1e9")
 
 
 def require_not_negative(name: str, value: float) -> None:
     """Raise `InputError` unless the value is a finite number, 0 or above."""
-    fits = _is_number(value) and 0 <= value < float("inf")
-    require(fits, f"{name} is {value!r}; it must be a finite number, 0 or above")
+    require_number(name, value, float, lambda v: 0 <= v < inf, "it must be a finite number, 0 or above")
 
 
 def require_count(name: str, value: int) -> None:
     """Raise `InputError` unless the value is a whole number above 0."""
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    require(whole and value > 0, f"{name} is {value!r}; it must be a whole number above 0")
+    require_number(name, value, int, lambda v: v > 0, "it must be a whole number above 0")
+
+
+def require_seed(seed: int) -> None:
+    """Raise `InputError` unless the seed is a whole number, 0 or above."""
+    require_number("seed", seed, int, lambda v: v >= 0, "it must be a whole number, 0 or above")
 
 
 def require_classes(classes: int) -> None:
     """Raise `InputError` unless there are at least two classes."""
-    whole = isinstance(classes, int) and not isinstance(classes, bool)
-    require(whole and classes >= 2, f"classes is {classes!r}; it must be a whole number, 2 or above")
+    require_number("classes", classes, int, lambda v: v >= 2, "it must be a whole number, 2 or above")
+
+
+def require_number(name: str, value: Any, kind: type, fits: Callable[[Any], bool], right: str) -> None:
+    """Raise `InputError` that says what is `right` unless the value is a number of this kind that fits.
+
+    The kind is int or float. NumPy's scalars, and arrays and tensors without axes, are numbers; truth values are not.
+    """
+    number = plain(value)
+    of_kind = isinstance(number, (int, kind)) and not isinstance(number, bool)
+    told = "" if isinstance(number, (int, float)) else f", of type {type(number).__name__}"
+    require(of_kind and fits(number), f"{name} is {' '.join(repr(number).split())}{told}; {right}")
+
+
+def counts(name: str, values: Iterable[int]) -> tuple[int, ...]:
+    """The values as a tuple; raises `InputError` unless they are whole numbers above 0."""
+    values = plain(values)
+    several = isinstance(values, Iterable) and not isinstance(values, (str, bytes))
+    require(several, f"{name} is {values!r}; it must be a list of whole numbers above 0")
+    values = tuple(plain(value) for value in values)
+    for value in values:
+        require_count(name, value)
+    return values
 
 
 def plain(value: Any) -> Any:
-    """A scalar of numpy or a tensor without axes as Python's number; anything else as it is."""
-    return value.item() if getattr(value, "shape", None) == () else value
+    """The number in a NumPy scalar, or in an array or a tensor without axes; anything else as it is."""
+    return value.item() if getattr(value, "ndim", None) == 0 else value
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+def hold_plain(instance: Any) -> None:
+    """Let a frozen dataclass hold Python's own numbers: equal values are one description, and can be written."""
+    for field in fields(instance):
+        object.__setattr__(instance, field.name, plain(getattr(instance, field.name)))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ._errors import require
+from ._errors import hold_plain, require, require_number
 
 
 @dataclass(frozen=True)
@@ -24,12 +24,11 @@ class Augmentation:
     rotation: float = 15.0
 
     def __post_init__(self) -> None:
-        whole = isinstance(self.padding, int) and not isinstance(self.padding, bool)
-        fits = whole and self.padding >= 0
-        require(fits, f"padding is {self.padding!r}; it must be a whole number of pixels, 0 or above")
+        hold_plain(self)
+        pixels = "it must be a whole number of pixels, 0 or above"
+        require_number("padding", self.padding, int, lambda n: n >= 0, pixels)
         require(isinstance(self.flip, bool), f"flip is {self.flip!r}; it must be True or False")
-        fits = isinstance(self.rotation, (int, float)) and 0 <= self.rotation <= 180
-        require(fits, f"rotation is {self.rotation!r}; it must be 0 to 180 degrees")
+        require_number("rotation", self.rotation, float, lambda r: 0 <= r <= 180, "it must be 0 to 180 degrees")
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Augmented images uint8 `[B, C, H, W]` of such images.

@@ -169,7 +169,8 @@ class LearnedEnsemble(PastCopies):
         """One step of the layer on the batches since the last one, the copies' logits and the labels `[..., B]`."""
         if not self.batches:
             return
-        logits, labels = (torch.cat(parts, axis) for parts, axis in zip(zip(*self.batches, strict=True), (-2, -1), strict=True))
+        logits, labels = zip(*self.batches, strict=True)
+        logits, labels = torch.cat(logits, -2), torch.cat(labels, -1)
         inputs, classes = _inputs(logits), self.layer.shape[-1]
         error = self.join(logits).softmax(-1) - one_hot(labels, classes)
         with torch.autocast(inputs.device.type, enabled=False):

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from ._errors import require, require_count
+from ._errors import hold_plain, require, require_count, require_seed
 from .augmentation import Augmentation
-from .data import Mixture, dataset
+from .data import Mixture, dataset, size
 from .models import Convnet, ImageNetwork, Perceptron
 from .objectives import Fixed, Objective, describe, objective
 from .schedules import Schedule
@@ -27,6 +27,7 @@ class TrainedTeacher:
     epoch: int | None = None
 
     def __post_init__(self) -> None:
+        hold_plain(self)
         last = self.run.schedule.last
         if self.epoch is not None:
             require_count("epoch", self.epoch)
@@ -84,12 +85,10 @@ class Run:
     augmentation: Augmentation | None = None
 
     def __post_init__(self) -> None:
+        hold_plain(self)
         source, method = dataset(self.data), self.objective
-        require(
-            isinstance(self.train, int) and 0 < self.train <= source.largest,
-            f"train is {self.train!r}; {self.data} has 1 to {source.largest} training examples",
-        )
-        require(isinstance(self.seed, int) and self.seed >= 0, f"seed is {self.seed!r}; it must be a whole number")
+        size(source, self.train)
+        require_seed(self.seed)
         has_images = getattr(source, "shape", None) is not None
         takes_images = isinstance(self.network, ImageNetwork)
         kind, right = ("images", "an ImageNetwork") if has_images else ("vectors", "a Perceptron or Convnet")
@@ -176,5 +175,6 @@ def key_of(canonical: dict[str, Any]) -> str:
 
 def stream(seed: int, role: str, purpose: str) -> torch.Generator:
     """The random stream of a seed for one purpose of one role, independent of all others."""
+    require_seed(seed)
     digest = hashlib.sha256(f"{seed}/{role}/{purpose}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)

@@ -4,7 +4,16 @@ from dataclasses import dataclass
 from math import cos, pi
 from typing import Any, Literal, get_args
 
-from ._errors import require, require_count, require_fraction, require_not_negative, require_positive
+from ._errors import (
+    counts,
+    hold_plain,
+    require,
+    require_count,
+    require_fraction,
+    require_not_negative,
+    require_number,
+    require_positive,
+)
 
 Shape = Literal["cosine", "constant", "step", "one-cycle"]
 _RISE, _START, _END = 0.3, 1 / 25, 1 / 25e4  # one cycle: share of the epochs that rises, first and last rate
@@ -39,6 +48,7 @@ class Schedule:
     stop: int | None = None
 
     def __post_init__(self) -> None:
+        hold_plain(self)
         require_positive("learning_rate", self.learning_rate)
         for name in ("weight_decay", "head_decay"):
             if getattr(self, name) is not None:
@@ -49,15 +59,13 @@ class Schedule:
             require_fraction(name, getattr(self, name))
         require(isinstance(self.nesterov, bool), f"nesterov is {self.nesterov!r}; it must be True or False")
         require(self.shape in get_args(Shape), f"unknown shape {self.shape!r}; there are {', '.join(get_args(Shape))}")
-        object.__setattr__(self, "milestones", tuple(self.milestones))
-        for epoch in self.milestones:
-            require_count("milestones", epoch)
+        object.__setattr__(self, "milestones", counts("milestones", self.milestones))
         if self.clip is not None:
             require_positive("clip", self.clip)
         if self.average is not None:
             require_fraction("average", self.average)
-        whole = isinstance(self.warmup, int) and 0 <= self.warmup < self.epochs
-        require(whole, f"warmup is {self.warmup!r}; it must be a whole number of epochs below {self.epochs}")
+        right = f"it must be a whole number of epochs below {self.epochs}"
+        require_number("warmup", self.warmup, int, lambda n: 0 <= n < self.epochs, right)
         if self.stop is not None:
             require_count("stop", self.stop)
             require(self.stop <= self.epochs, f"stop is {self.stop}; the schedule has {self.epochs} epochs")

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax
 
-from ._errors import plain, require, require_fraction, require_not_negative, require_positive
+from ._errors import hold_plain, require, require_fraction, require_not_negative, require_positive
 from .losses import _at_least_single, corrected_share
 
 Reading = Literal["power", "logits"]
@@ -42,7 +42,7 @@ class Share:
     constant: float
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "constant", plain(self.constant))
+        hold_plain(self)
         require_fraction("share", self.constant)
 
     def share(self, classes: int, temperature: float) -> float:
@@ -81,7 +81,7 @@ class TargetGap:
     gap: float
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "gap", plain(self.gap))
+        hold_plain(self)
         require_not_negative("gap", self.gap)
 
     def share(self, classes: int, temperature: float) -> float:
@@ -103,7 +103,7 @@ class VirtualTeacher:
     def __post_init__(self) -> None:
         known = ", ".join(get_args(Reading))
         require(self.reading in get_args(Reading), f"unknown reading {self.reading!r}; there are {known}")
-        object.__setattr__(self, "correct", plain(self.correct))
+        hold_plain(self)
         between = isinstance(self.correct, float) and 0 < self.correct < 1
         require(between, f"correct is {self.correct!r}; it must be a number between 0 and 1")
 

@@ -99,7 +99,7 @@ def test_the_tables_hold_the_printed_numbers():
         ((0.9, "4", 100), "temperatures is '4'"),
         ((0.9, [0], 100), "temperature is 0"),
         ((1.5, [4], 100), "alpha is 1.5"),
-        ((0.9, [4], "ten"), "classes is 'ten'; it must be a whole number, 2 or above"),
+        ((0.9, [4], "ten"), "classes is 'ten', of type str; it must be a whole number, 2 or above"),
     ],
 )
 def test_a_table_that_cannot_be_is_refused(arguments, message):

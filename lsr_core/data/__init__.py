@@ -1,6 +1,6 @@
 """Named data sets: training and validation examples drawn by seed, one fixed test set."""
 
-from ._split import Split, split_generator
+from ._split import Split, size, split_generator
 from .digits import Digits
 from .gtzan import Gtzan
 from .images import Images
@@ -8,4 +8,4 @@ from .mixture import Mixture
 from .registry import DATASETS, dataset
 from .subset import Subset
 
-__all__ = ["DATASETS", "Digits", "Gtzan", "Images", "Mixture", "Split", "Subset", "dataset", "split_generator"]
+__all__ = ["DATASETS", "Digits", "Gtzan", "Images", "Mixture", "Split", "Subset", "dataset", "size", "split_generator"]

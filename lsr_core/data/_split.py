@@ -1,10 +1,12 @@
 """What a data set hands to a run."""
 
 import hashlib
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from torch import Tensor
+
+from .._errors import plain, require_number, require_seed
 
 VALIDATION = 300
 
@@ -24,8 +26,23 @@ class Split(NamedTuple):
     test_posterior: Tensor | None = None
 
 
+class Named(Protocol):
+    """A data set: its name, and how many training examples it has at most."""
+
+    name: str
+    largest: int
+
+
+def size(source: Named, train: int) -> int:
+    """How many training examples are asked for; raises `InputError` where the data set has no such number."""
+    right = f"{source.name} has 1 to {source.largest} training examples"
+    require_number("train", train, int, lambda n: 0 < n <= source.largest, right)
+    return plain(train)
+
+
 def split_generator(seed: int) -> np.random.Generator:
     """The generator that draws the training and validation examples of every run with this seed."""
+    require_seed(seed)
     digest = hashlib.sha256(f"{seed}/split".encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:8], "big"))
 

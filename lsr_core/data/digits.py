@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from .._errors import require
-from ._split import VALIDATION, Split, fingerprint, split_generator
+from ._split import VALIDATION, Split, fingerprint, size, split_generator
 
 _TEST_FROM = 1000  # rows 1000 to 1796 were mostly written by other people than the rest
 
@@ -38,7 +38,7 @@ class Digits:
 
     def split(self, train: int, seed: int) -> Split:
         """`train` training images and 300 validation images of this seed."""
-        images, labels = self._rows
+        images, labels, train = *self._rows, size(self, train)
         order = self._order(seed)
         validation, chosen = order[:VALIDATION], order[VALIDATION : VALIDATION + train]
         test = (part[_TEST_FROM:] for part in self._rows)

@@ -12,7 +12,7 @@ from scipy.spatial.distance import pdist, squareform
 
 from .._errors import require
 from .._files import cache_folder
-from ._split import Split, fingerprint, split_generator, stratified_order
+from ._split import Split, fingerprint, size, split_generator, stratified_order
 from ._uniform import read_arrays
 
 FOLDS = 5
@@ -61,7 +61,7 @@ class Gtzan:
 
     def split(self, train: int, seed: int) -> Split:
         """`train` training tracks and 80 validation tracks of this seed, standardised float32 `[N, 57]`."""
-        generator, test = split_generator(seed), self._folds == self.fold
+        train, generator, test = size(self, train), split_generator(seed), self._folds == self.fold
         features, labels = self._arrays["features"], self._arrays["labels"]
         pool = np.flatnonzero(~test)
         room = np.outer([self.validation, self.largest], np.full(self.classes, 1 / self.classes)).round().astype(int)

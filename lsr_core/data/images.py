@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .._errors import require
 from .._files import cache_folder
-from ._split import Split, split_generator, stratified_order
+from ._split import Split, size, split_generator, stratified_order
 from ._uniform import ImageRows, read_images
 from .archives import ARCHIVES, fetch
 
@@ -106,7 +106,7 @@ class Images:
 
     def split(self, train: int, seed: int) -> Split:
         """`train` training images and the validation images of this seed; the votes' shares as test posterior."""
-        rows, order = self._rows, self._order(seed)
+        train, rows, order = size(self, train), self._rows, self._order(seed)
         validation, chosen = order[: self.validation], order[self.validation : self.validation + train]
         votes = rows.votes
         return Split(

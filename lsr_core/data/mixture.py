@@ -12,7 +12,7 @@ import torch
 from scipy.special import log_softmax
 
 from .._errors import require
-from ._split import VALIDATION, Split, fingerprint, split_generator
+from ._split import VALIDATION, Split, fingerprint, size, split_generator
 
 _TEST = 5000
 _WITHIN = 0.5  # standard deviation of class means around their superclass mean
@@ -79,7 +79,7 @@ class Mixture:
 
     def split(self, train: int, seed: int) -> Split:
         """`train` training and 300 validation points of this seed, and the test points with their posterior."""
-        inputs, labels = _tensors(*self.sample(train + VALIDATION, split_generator(seed)))
+        inputs, labels = _tensors(*self.sample(size(self, train) + VALIDATION, split_generator(seed)))
         return Split(inputs[VALIDATION:], labels[VALIDATION:], inputs[:VALIDATION], labels[:VALIDATION], *self._test)
 
     def examples(self, seed: int, each: int, classes: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .._errors import require
-from ._split import VALIDATION, Split
+from ._split import VALIDATION, Split, size
 from .digits import Digits
 from .gtzan import Gtzan
 from .images import Images
@@ -77,6 +77,7 @@ class Subset:
 
     def split(self, train: int, seed: int) -> Split:
         """`train` training examples in these proportions, the same number of each class for validation."""
+        train = size(self, train)
         counts = None if self.imbalance is None else self._counts(train)
         require(counts is None or counts.min() > 0, f"train is {train}; {self.name} needs one example of each class")
         each = (train if counts is None else int(counts.max())) + self._validation_each

@@ -6,7 +6,7 @@ An arm is an objective with a schedule in a setting (data set and training-set s
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from .._errors import require
+from .._errors import plain, require
 from ..augmentation import Augmentation
 from ..models import Convnet, ImageNetwork, Perceptron
 from ..objectives import Objective
@@ -80,7 +80,7 @@ class ArmTeacher:
 
 def preset(name: str) -> Preset:
     """The live preset of this name; raises `InputError` for another one, whose results are published with the book."""
-    require(name in PRESETS, f"unknown preset {name!r}; there are {', '.join(PRESETS)}")
+    require(name in tuple(PRESETS), f"unknown preset {name!r}; there are {', '.join(PRESETS)}")
     live = [other for other, made in PRESETS.items() if made.live]
     told = f"preset {name!r} is read from published records, and every page shows it; what pages run is"
     require(PRESETS[name].live, f"{told} {', '.join(live)}")
@@ -89,15 +89,20 @@ def preset(name: str) -> Preset:
 
 def paired_seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
     """The seeds 0 … n−1 of a number, or the seeds of a list; at least two, distinct, below the tuning seeds."""
+    seeds = seeds.tolist() if hasattr(seeds, "tolist") else seeds  # of NumPy or torch
     if isinstance(seeds, int) and not isinstance(seeds, bool):
         seeds = range(min(seeds, TUNING_SEEDS.start + 1))
-    require(isinstance(seeds, Sequence) and not isinstance(seeds, str), f"seeds is {seeds!r}; give a number or a list")
+    require(
+        isinstance(seeds, Sequence) and not isinstance(seeds, (str, bytes)),
+        f"seeds is {seeds!r}; give a number or a list",
+    )
+    seeds = [plain(seed) for seed in seeds]
     for seed in seeds:
         allowed = isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed < TUNING_SEEDS.start
         last = TUNING_SEEDS.start - 1
         require(allowed, f"seed {seed!r} is not a whole number from 0 to {last} (the rest is for tuning)")
     require(len(seeds) >= 2, f"seeds names {len(seeds)} seed(s); paired differences need at least 2")
-    require(len(set(seeds)) == len(seeds), f"seeds is {list(seeds)}; no seed may be repeated")
+    require(len(set(seeds)) == len(seeds), f"seeds is {seeds}; no seed may be repeated")
     return tuple(seeds)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import batch_norm, conv2d
 
-from .._errors import require, require_count
+from .._errors import counts, require
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,8 @@ class Convnet:
     channels: tuple[int, ...] = (8, 16)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "channels", counts("channels", self.channels))
         require(len(self.channels) > 0, "channels is empty; a convnet needs one convolution or more")
-        for width in self.channels:
-            require_count("channels", width)
 
     @property
     def stack_size(self) -> int:

@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from .._errors import require, require_classes, require_count
+from .._errors import hold_plain, require, require_classes, require_count
 from .adapted import densenet121, googlenet, mobilenetv2, resnet18, resnet50, shufflenetv2
 from .plain import plain_cnn
 from .residual import cifar_resnet, resnext29, wide_resnet
@@ -48,6 +48,7 @@ class ImageNetwork:
     depth: int | None = None
 
     def __post_init__(self) -> None:
+        hold_plain(self)
         known = self.architecture in ARCHITECTURES
         require(known, f"unknown architecture {self.architecture!r}; there are {', '.join(ARCHITECTURES)}")
         defaults = _FAMILIES[self.architecture][1]

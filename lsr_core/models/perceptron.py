@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from .._errors import require
+from .._errors import counts
 from .._products import first, padded
 
 
@@ -19,10 +19,7 @@ class Perceptron:
     hidden: tuple[int, ...] = (64, 64)
 
     def __post_init__(self) -> None:
-        require(
-            all(isinstance(width, int) and width > 0 for width in self.hidden),
-            f"hidden is {self.hidden!r}; it must be whole numbers above 0",
-        )
+        object.__setattr__(self, "hidden", counts("hidden", self.hidden))
 
     @property
     def stack_size(self) -> int:

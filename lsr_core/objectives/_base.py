@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .._errors import (
     InputError,
-    plain,
+    hold_plain,
     require,
     require_classes,
     require_count,
@@ -62,8 +62,8 @@ class Objective:
     takes_mixtures: ClassVar[bool] = False  # whether labels may be distributions: the teacher does not depend on them
 
     def __post_init__(self) -> None:
+        hold_plain(self)
         for field in fields(self):
-            object.__setattr__(self, field.name, plain(getattr(self, field.name)))
             if field.name in _RULES:
                 _RULES[field.name](field.name, getattr(self, field.name))
 
