@@ -18,7 +18,7 @@ from torch import Tensor
 from ._errors import InputError
 from ._files import remove_with_parts, write_whole
 from .records import Store, provenance
-from .runs import Run, run_of
+from .runs import Run, require_key, run_of
 
 SECONDS = 20.0  # between two states of a stack; the clock decides when one is written, never what is trained
 
@@ -31,7 +31,7 @@ class Weights:
 
     def path(self, key: str, epoch: int) -> Path:
         """The file of a run's weights after an epoch."""
-        return self._store.folder / "weights" / key[:2] / f"{key}-{epoch}.safetensors"
+        return self._store.folder / "weights" / require_key(key)[:2] / f"{key}-{epoch}.safetensors"
 
     def put(self, key: str, epoch: int, tensors: dict[str, Tensor]) -> None:
         """Keep the weights; raises `InputError` where the folder cannot be written."""

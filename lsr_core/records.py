@@ -17,7 +17,7 @@ import torch
 
 from ._errors import InputError, require
 from ._files import cache_folder, write_whole
-from .runs import NUMERICS, key_of
+from .runs import NUMERICS, is_key, key_of, require_key
 
 _SUFFIX = ".json"
 
@@ -50,11 +50,12 @@ class Store:
         self.folder = Path(folder) if folder is not None else default_folder()
 
     def __contains__(self, key: str) -> bool:
-        return self._path(key).exists()
+        return is_key(key) and self._path(key).exists()
 
     def keys(self) -> list[str]:
         """The keys of all records, sorted."""
-        return sorted(path.stem for path in self.folder.glob(f"??/*{_SUFFIX}"))
+        found = self.folder.glob(f"??/*{_SUFFIX}")
+        return sorted(path.stem for path in found if is_key(path.stem) and path == self._path(path.stem))
 
     def get(self, key: str) -> Record:
         """The record of a key; raises `InputError` where there is none, or a damaged one."""
@@ -98,7 +99,7 @@ class Store:
 
     def matching(self, prefix: str) -> list[str]:
         """The keys that begin with `prefix`; raises `InputError` where none does."""
-        found = [key for key in self.keys() if key.startswith(prefix)]
+        found = [key for key in self.keys() if prefix and key.startswith(prefix)]
         require(bool(found), f"no record's key begins with {prefix!r} in {self.folder}; `lsr runs list` shows the keys")
         return found
 
@@ -113,7 +114,7 @@ class Store:
         )
 
     def _path(self, key: str) -> Path:
-        return self.folder / key[:2] / (key + _SUFFIX)
+        return self.folder / require_key(key)[:2] / (key + _SUFFIX)
 
 
 def default_folder() -> Path:

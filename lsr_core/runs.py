@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
@@ -95,6 +96,11 @@ class Run:
         require(has_images == takes_images, f"{self.data} holds {kind}, which {self.network} cannot take; give {right}")
         require(has_images or self.augmentation is None, f"augmentation is of images; {self.data} holds vectors")
         self.network.check(source.features)
+        left = self.train % self.schedule.batch_size
+        alone = (left or self.schedule.batch_size) == 1 and not self.network.takes_one(source.features)
+        told = f"train is {self.train}: in batches of {self.schedule.batch_size} the last one has 1 example"
+        right = "take a train or a batch_size that leaves 0 for it, or 2 and more"
+        require(not alone, f"{told}, over which BatchNorm cannot average; {right}")
         if self.teacher is None:
             require(not method.needs_teacher, f"teacher is None; method {method.name!r} needs one")
         else:
@@ -166,6 +172,17 @@ def run_of(canonical: dict[str, Any]) -> Run:
     same = run is not None and run.key == key_of(canonical)
     require(same, f"run {key_of(canonical)} was described by another version of the study; it cannot be made again")
     return run
+
+
+def is_key(text: object) -> bool:
+    """Whether this can be a run's key: 20 hexadecimal digits, and no path."""
+    return isinstance(text, str) and re.fullmatch("[0-9a-f]{20}", text) is not None
+
+
+def require_key(key: str) -> str:
+    """The key; raises `InputError` where it can be none."""
+    require(is_key(key), f"{key!r} is no run's key; a key is 20 hexadecimal digits")
+    return key
 
 
 def key_of(canonical: dict[str, Any]) -> str:

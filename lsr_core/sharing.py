@@ -5,6 +5,7 @@ from typing import Self
 
 from ._locks import FileLock, Timeout
 from .records import Store
+from .runs import require_key
 
 
 class Claims:
@@ -33,7 +34,7 @@ class Claims:
         self._locks.pop(key).release()
 
     def _path(self, key: str) -> Path:
-        return self._store.folder / "claims" / f"{key}.lock"
+        return self._store.folder / "claims" / f"{require_key(key)}.lock"
 
     def __enter__(self) -> Self:
         return self

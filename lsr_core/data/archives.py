@@ -127,7 +127,7 @@ def _archive(archive: Archive, folder: Path) -> Path:
     by_hand, path = folder.parent / archive.file_name, folder / archive.file_name
     if by_hand.exists():
         with by_hand.open("rb") as file:
-            _check_md5(by_hand, hashlib.file_digest(file, "md5").hexdigest(), archive.md5)
+            _check_md5(by_hand, hashlib.file_digest(file, "md5").hexdigest(), archive.md5)  # and leave it alone
         return by_hand
     download(archive.url, path, archive.md5)
     return path
@@ -135,9 +135,9 @@ def _archive(archive: Archive, folder: Path) -> Path:
 
 def _cifar(name: str, folder: Path) -> dict[str, Any]:
     loader = getattr(_torchvision_datasets(), name.upper())
-    by_hand = folder.parent / loader.filename
-    if by_hand.exists():
-        (folder / loader.filename).symlink_to(by_hand.absolute())
+    path = _archive(Archive(loader.url, loader.tgz_md5), folder)  # torchvision would write over one that is damaged
+    if path.parent != folder:
+        (folder / loader.filename).symlink_to(path.absolute())
     arrays = _from_torchvision(loader, folder)
     if name == "cifar10":
         votes = np.load(_archive(_VOTES, folder), allow_pickle=False)  # their fingerprint is checked with the set's

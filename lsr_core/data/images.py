@@ -154,10 +154,13 @@ class Images:
 
 
 def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel of uint8 images `[N, C, H, W]`, in units of the full range."""
+    """Mean and standard deviation of each channel of uint8 images `[N, C, H, W]`, in units of the full range.
+
+    A channel that is the same everywhere, to the four digits that are kept, has deviation 1: it becomes 0, not NaN.
+    """
     values = torch.arange(256, dtype=torch.float64) / 255
     shares = torch.stack([channel.flatten().bincount(minlength=256) for channel in images.transpose(0, 1)]).double()
     shares /= shares.sum(-1, keepdim=True)
     mean = shares @ values
     std = (shares * (values - mean[:, None]) ** 2).sum(-1).sqrt()
-    return tuple(mean.numpy().round(4).tolist()), tuple(std.numpy().round(4).tolist())
+    return tuple(mean.numpy().round(4).tolist()), tuple(spread or 1.0 for spread in std.numpy().round(4).tolist())

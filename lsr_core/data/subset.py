@@ -91,6 +91,8 @@ class Subset:
         chosen = torch.cat(rest).sort().values[:train]
         whole = self.source.split(1, seed)
         test = whole.test_labels < self.classes
+        told = f"the test part of {self.source.name} has none of the first {self.classes} classes"
+        require(bool(test.any()), f"{told}; keep more of them")
         return Split(
             inputs[chosen],
             labels[chosen],

@@ -38,6 +38,10 @@ class Convnet:
         """Raise `InputError` unless this many inputs make a square image."""
         require(math.isqrt(features) ** 2 == features, f"{features} inputs make no square image; a convnet needs one")
 
+    def takes_one(self, features: int) -> bool:
+        """Whether it can train on a batch of one image: not where BatchNorm would see one number of a channel."""
+        return math.isqrt(features) > 2 ** (len(self.channels) - 1)
+
     def stack(self, features: int, classes: int, generators: Sequence[torch.Generator]) -> "StackedConvnet":
         """Networks from `features` pixels to `classes` logits, one a generator, each initialised from its own."""
         self.check(features)

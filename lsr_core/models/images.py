@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 import torch
 from torch import Tensor, nn
@@ -77,6 +77,16 @@ class ImageNetwork:
         fits = any(features == math.prod(shape) for shape in _SHAPES)
         require(fits, f"{features} inputs make no image for {self.architecture}; it takes {_IMAGES}")
 
+    @cache  # noqa: B019 (a handful of descriptions)
+    def takes_one(self, features: int) -> bool:
+        """Whether it can train on a batch of one image: not where BatchNorm would see one number of a channel."""
+        shape = next(shape for shape in _SHAPES if math.prod(shape) == features)
+        try:
+            self.skeleton(shape, 2)(torch.empty(1, *shape, device="meta"))
+        except ValueError:  # torch's BatchNorm, which alone looks at the size of a batch
+            return False
+        return True
+
     def build(self, shape: tuple[int, int, int], classes: int, generator: torch.Generator) -> "ImageClassifier":
         """The network for images of this shape (C, H, W), on the generator's device, with weights drawn from it alone.
 
@@ -90,6 +100,7 @@ class ImageNetwork:
     def skeleton(self, shape: tuple[int, int, int], classes: int) -> "ImageClassifier":
         """The network on the meta device: its layers and their shapes, without weights."""
         require(shape in _SHAPES, f"shape is {shape!r}; {self.architecture} takes (C, H, W) of {_IMAGES}")
+        shape = _SHAPES[_SHAPES.index(shape)]  # whole numbers, whatever equal ones were given
         require_classes(classes)
         body, defaults = _FAMILIES[self.architecture]
         with torch.device("meta"):

@@ -34,6 +34,10 @@ class Perceptron:
     def check(self, features: int) -> None:
         """Raise `InputError` unless it can take this many inputs; a perceptron takes any number."""
 
+    def takes_one(self, features: int) -> bool:  # noqa: ARG002
+        """Whether it can train on a batch of one example."""
+        return True
+
     def stack(self, features: int, classes: int, generators: Sequence[torch.Generator]) -> "StackedPerceptron":
         """Networks from `features` inputs to `classes` logits, one a generator, each initialised from its own."""
         return StackedPerceptron((features, *self.hidden, classes), generators)
