@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from . import image_training, training
+from ._parent import end_with_parent
 from ._progress import Bar, bar
 from .checkpoints import Checkpoint, Weights, unfinished
 from .data import Mixture, dataset
@@ -233,7 +234,7 @@ def stack_size(run: Run) -> int:
 
 @contextmanager
 def _helpers(runs: Sequence[Run], store: Store, workers: int) -> Iterator[None]:
-    """Other processes at the same runs; they end with this one's work."""
+    """Other processes at the same runs; they end with this one's work, and where it is killed, with it."""
     command = [sys.executable, "-c", "from lsr_core.execution import _help; _help()"]
     threads = torch.get_num_threads()
     torch.set_num_threads(max(1, threads // workers))  # two programs on one core's threads wait for each other
@@ -245,16 +246,19 @@ def _helpers(runs: Sequence[Run], store: Store, workers: int) -> Iterator[None]:
         for helper in helpers:
             with suppress(BrokenPipeError):
                 pickle.dump((list(runs), store), helper.stdin)
-                helper.stdin.close()
+                helper.stdin.flush()
         yield
     finally:
         torch.set_num_threads(threads)
         for helper in helpers:
             helper.terminate()
             helper.wait()
+            with suppress(BrokenPipeError):
+                helper.stdin.close()
 
 
 def _help() -> None:
     with suppress(KeyboardInterrupt):  # the process that asked for help says it
         runs, store = pickle.load(sys.stdin.buffer)
+        end_with_parent()
         execute(runs, store)

@@ -3,10 +3,11 @@
 Unknown parameters are refused, two notebooks run at a time, and a failure is reported with its cell.
 """
 
+import ast
 import importlib.metadata
 import json
+import math
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -64,11 +65,13 @@ def run(chosen: Sequence[str], given: Mapping[str, Any], out: Path, time_limit: 
     """Execute notebooks into the folder `out`; none chosen means all, each with the parameters it knows.
 
     Raises `InputError` before anything runs: for an unknown notebook, for a parameter that a chosen notebook (or,
-    where none is chosen, every notebook) does not know, for a folder that cannot be written.
+    where none is chosen, every notebook) does not know, for a value of another kind than the default's, for a folder
+    that cannot be written.
     """
     plan = _plan(chosen, given)
     try:
         out.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out).close()
     except OSError as error:
         raise InputError(f"folder {out} cannot be written ({error.strerror}); name another with --out") from None
     outcomes = []
@@ -106,9 +109,15 @@ class _Child:
         self._said, self._noise = (tempfile.TemporaryFile("w+") for _ in range(2))  # noqa: SIM115
         command = [sys.executable, str(_EXECUTE), str(FOLDER / f"{name}.ipynb"), str(out), json.dumps(dict(given))]
         environment = {**os.environ, "TQDM_DISABLE": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
-        # A session of its own, so that Ctrl-C reaches this process first, which then ends the others.
+        # A session of its own, so that Ctrl-C reaches this process first, which then ends the others; a pipe that
+        # closes with this process, so that the others end where it cannot end them.
         self._process = subprocess.Popen(
-            command, env=environment, stdout=self._said, stderr=self._noise, start_new_session=True
+            command,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=self._said,
+            stderr=self._noise,
+            start_new_session=True,
         )
 
     @property
@@ -120,8 +129,7 @@ class _Child:
 
     def outcome(self, time_limit: float) -> Outcome:
         seconds, code = self._seconds, self._process.poll()
-        if code is None:
-            self.end()
+        self.end()
         said, noise = _content(self._said), _content(self._noise)
         report = said or noise  # a kernel's warnings matter only where nothing else was said
         if code is None:
@@ -131,13 +139,14 @@ class _Child:
         return Outcome(self.name, result, seconds, ended, "" if result == "done" else report)
 
     def end(self) -> None:
-        """Interrupt the process, which shuts its kernel down; insist where it does not."""
-        self._process.send_signal(signal.SIGINT)
+        """End the process, which shuts its kernel down and keeps its notebook; insist where it does not."""
+        self._process.terminate()
         try:
             self._process.wait(_GRACE)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        self._process.stdin.close()
 
 
 def _plan(chosen: Sequence[str], given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -153,7 +162,26 @@ def _plan(chosen: Sequence[str], given: Mapping[str, Any]) -> dict[str, dict[str
         everything = ", ".join(sorted(set().union(*known.values())))
         known_somewhere = any(parameter in takes for takes in known.values())
         require(known_somewhere, f"no notebook has a parameter {parameter!r}; there are {everything}")
+        for name, takes in known.items():
+            if parameter in takes:
+                value, default = given[parameter], takes[parameter]
+                told = f"{parameter} is {value!r}; notebook {name!r} takes what is like its default, {default}"
+                require(_is_like(value, ast.literal_eval(default), parameter), told)
     return {name: {p: value for p, value in given.items() if p in takes} for name, takes in known.items()}
+
+
+def _is_like(value: Any, default: Any, parameter: str = "") -> bool:
+    """Whether a value is of the default's kind: a text, a number, a list of what is like its elements.
+
+    Seeds are a number of them, or a list.
+    """
+    if isinstance(default, (list, tuple)) or (parameter == "seeds" and isinstance(value, (list, tuple))):
+        kinds = default if isinstance(default, (list, tuple)) else [default]
+        several = isinstance(value, (list, tuple)) and (len(value) > 0 or not kinds)
+        return several and all(not kinds or _is_like(element, kinds[0]) for element in value)
+    if isinstance(default, (int, float)) and not isinstance(default, bool):
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return type(value) is type(default)
 
 
 def status_page(outcomes: Sequence[Outcome]) -> str:

@@ -24,6 +24,7 @@ ORDER = [
     "_files",
     "_locks",
     "_products",
+    "_parent",
     "losses",
     "statistics",
     "metrics",
