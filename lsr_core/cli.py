@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import click
 
 from . import __version__, experiments
-from ._errors import InputError
+from ._errors import InputError, require, require_positive
 from .records import Record, Store
 
 
@@ -22,6 +23,11 @@ class _Group(click.Group):
         except InputError as error:
             click.echo(f"lsr: {error}", err=True)
             sys.exit(2)
+        except OSError as error:
+            if error.filename is None:
+                raise  # not a path that the user gave
+            click.echo(f"lsr: {error.filename} cannot be used ({error.strerror})", err=True)
+            sys.exit(2)
         except KeyboardInterrupt:
             click.echo(
                 "lsr: interrupted; finished runs are kept, and the same command trains what is missing", err=True
@@ -33,6 +39,18 @@ class _Group(click.Group):
 @click.version_option(__version__)
 def main() -> None:
     """Label smoothing and knowledge distillation: run the study's notebooks and look at its records."""
+
+
+def _to_write(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:  # noqa: ARG001
+    """Refuse, before any work is done, a file that cannot be written at its end."""
+    if path is not None:
+        place = path if path.exists() else path.absolute().parent
+        fits = os.access(place, os.W_OK) and (path.exists() or place.is_dir())
+        require(fits, f"{path} cannot be written; name a file in a folder that is there and yours")
+    return path
+
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 @main.group()
@@ -56,15 +74,16 @@ def list_notebooks() -> None:
 @click.option(
     "--out", type=Path, default=Path("executed"), show_default=True, help="Folder for the executed notebooks."
 )
-@click.option("--status", type=Path, help="Write a page with times and versions here.")
-@click.option("--time-limit", type=click.FloatRange(min=0, min_open=True), default=1800, help="Seconds a notebook.")
+@click.option("--status", type=_FILE, callback=_to_write, help="Write a page with times and versions here.")
+@click.option("--time-limit", type=float, default=1800, show_default=True, help="Seconds a notebook.")
 def run_notebooks(
     names: tuple[str, ...], given: tuple[tuple[str, str], ...], out: Path, status: Path | None, time_limit: float
 ) -> None:
     """Execute notebooks (all, where none is named), two at a time, each in its own process."""
     from . import notebooks as runner
 
-    values = {name: _literal(value) for name, value in given}
+    require_positive("time-limit", time_limit)
+    values = {name: _literal(name, value) for name, value in given}
     if "preset" in values:
         experiments.preset(values["preset"])
     outcomes = runner.run(names, values, out.absolute(), time_limit)
@@ -98,7 +117,9 @@ def list_runs(as_json: bool) -> None:
         else:
             summary = _summary(record)
             constants = _numbers(record.run["objective"])
-            accuracy = "diverged" if summary["diverged_at"] else f"{100 * summary['accuracy']:.2f} %"
+            known = summary["accuracy"] is not None and summary["diverged_at"] is None
+            lacking = "no value" if summary["diverged_at"] is None else "diverged"
+            accuracy = f"{100 * summary['accuracy']:.2f} %" if known else lacking
             click.echo(
                 f"{record.key}  {summary['data']:13} n={summary['train']:<4} seed={summary['seed']:<4} "
                 f"{accuracy:>9}  {summary['method']} {constants}"
@@ -150,7 +171,7 @@ def results() -> None:
 
 @results.command("grid")
 @click.argument("preset")
-@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("file", type=_FILE, callback=_to_write)
 def write_grid(preset: str, file: Path) -> None:
     """Write a preset's runs to a grid file, for `python -m lsr_core.sweep`."""
     from . import sweep
@@ -180,7 +201,7 @@ def verify_results(presets: tuple[str, ...]) -> None:
     from . import claims as judging
     from . import published
 
-    for preset in presets or [folder.name for folder in sorted(published.FOLDER.iterdir()) if folder.is_dir()]:
+    for preset in presets or [folder.name for folder in sorted(published.FOLDER.glob("*/"))]:
         runs = published.verify(preset)
         verdicts = judging.verify_verdicts(preset) if preset in judging.PUBLISHED else 0
         click.echo(f"{preset}: {runs} runs and {verdicts} verdicts are what they say")
@@ -189,7 +210,7 @@ def verify_results(presets: tuple[str, ...]) -> None:
 @results.command("recompute")
 @click.argument("preset", default="desktop")
 @click.option("--sample", type=click.IntRange(min=1), default=3, show_default=True, help="How many runs.")
-@click.option("--seed", type=int, help="Choose the same runs again.")
+@click.option("--seed", type=click.IntRange(min=0), help="Choose the same runs again.")
 def recompute_results(preset: str, sample: int, seed: int | None) -> None:
     """Train a random few of the published runs again: to the same bits on the same kind of machine and threads.
 
@@ -268,15 +289,16 @@ def claims(preset: str, paper: str | None, as_json: bool) -> None:
 
 @main.command()
 @click.option("--shape", default="3,32,32", show_default=True, help="Channels, height and width of the images.")
-@click.option("--classes", type=int, default=100, show_default=True, help="Classes to tell apart.")
+@click.option("--classes", type=click.IntRange(max=10**6), default=100, show_default=True, help="How many there are.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def models(shape: str, classes: int, as_json: bool) -> None:
     """Networks for images: parameters, and multiply-adds of one image's forward pass."""
     from . import models as networks
 
+    sizes_given = tuple(int(size) if size.strip().isdecimal() else size for size in shape.split(","))
     for name in networks.ARCHITECTURES:
         network = networks.ImageNetwork(name)
-        cost = networks.cost(network, _literal(shape), classes)
+        cost = networks.cost(network, sizes_given, classes)
         sizes = {size: getattr(network, size) for size in ("width", "depth")}
         if as_json:
             click.echo(json.dumps({"architecture": name, **sizes, **vars(cost)}))
@@ -308,7 +330,7 @@ def tune(method: str, preset: str, write: bool, workers: int) -> None:
 
 
 @main.command()
-@click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Write the rows here.")
+@click.option("--json", "file", type=_FILE, callback=_to_write, help="Write the rows here.")
 def bench(file: Path | None) -> None:
     """Compare our programs and losses with the ordinary way, in one call; images where CIFAR-100 is at hand."""
     from . import bench as benchmark
@@ -368,9 +390,22 @@ def _summary(record: Record) -> dict[str, Any]:
     }
 
 
-def _literal(text: str) -> Any:
-    """A number, list or truth value where the text is one in Python's or YAML's writing, else the text."""
+def _literal(name: str, text: str) -> Any:
+    """A number, list or truth value where the text is one in Python's or YAML's writing, else the text.
+
+    Raises `InputError` for what Python can write and a notebook's parameter cannot be.
+    """
     try:
-        return ast.literal_eval({"true": "True", "false": "False", "null": "None"}.get(text, text))
+        value = ast.literal_eval({"true": "True", "false": "False", "null": "None"}.get(text, text))
     except (ValueError, SyntaxError):
         return text
+    except (TypeError, MemoryError, RecursionError):  # a list as a key; brackets in thousands of brackets
+        value = ...
+    shown = text if len(text) <= 40 else text[:40] + " ..."
+    require(_is_plain(value), f"{name} is {shown}; give a number, a text, true or false, or a list of these")
+    return value
+
+
+def _is_plain(value: Any) -> bool:
+    several = isinstance(value, (list, tuple))
+    return all(map(_is_plain, value)) if several else value is None or isinstance(value, (bool, int, float, str))

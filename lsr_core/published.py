@@ -66,7 +66,11 @@ def publish(preset: str, store: Store) -> dict[str, int]:
 
 
 def lines(preset: str) -> dict[str, Line]:
-    """Every published run of a preset by its key; raises `InputError` for a line that is none, or a run given twice."""
+    """Every published run of a preset by its key.
+
+    Raises `InputError` for an unknown preset, a line that is no run, or one that stands there twice.
+    """
+    study(preset)  # raises it for a preset that is none
     return dict(_read(preset, FOLDER))
 
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
-from ._errors import InputError, require
+from ._errors import InputError, require, require_positive
 from ._files import write_whole
 from .checkpoints import OutOfTime
 from .execution import execute
@@ -43,7 +43,7 @@ def read_grid(path: Path) -> list[Run]:
 
 def sweep(runs: Sequence[Run], seconds: float, store: Store | None = None) -> int:
     """Make the runs that have no record, in their order, for at most so many seconds; returns how many are left."""
-    require(seconds > 0, f"budget-seconds is {seconds:g}; it must be above 0")
+    require_positive("budget-seconds", seconds)
     store = store or Store()
     start = time.monotonic()
     deadline = start + seconds - min(_MARGIN * seconds, _LONGEST_MARGIN)

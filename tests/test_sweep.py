@@ -81,7 +81,7 @@ def test_what_is_no_grid_is_refused(tmp_path, content, message, capsys):
 
 
 def test_a_budget_is_above_nothing():
-    with pytest.raises(InputError, match="budget-seconds is 0; it must be above 0"):
+    with pytest.raises(InputError, match="budget-seconds is 0; it must be a finite number above 0"):
         sweep.sweep(RUNS, 0)
 
 

@@ -1,5 +1,6 @@
 """Names of data sets: the study's own, any mixture, a user's images, and parts of them."""
 
+import math
 import re
 from functools import cache
 
@@ -85,5 +86,5 @@ def _any_mixture(name: str) -> Mixture:
     classes, superclasses, features = map(int, found.groups()[:3])
     noise = float(found[4])
     require(2 <= superclasses <= classes, f"{name!r} has {superclasses} superclasses of {classes} classes; 2 or more")
-    require(noise > 0, f"{name!r} has noise {noise:g}; it must be above 0")
+    require(noise > 0 and 1 / noise < math.inf, f"{name!r} has noise {noise:g}; it must be above 0")
     return Mixture(name, classes, superclasses, features, 1 / noise)

@@ -65,7 +65,7 @@ def test_what_is_no_seed_is_refused_everywhere(seed):
         lambda: dataset("digits").split(50, seed),
         lambda: stream(seed, "student", "weights"),
     ):
-        with pytest.raises(InputError, match="seed is .*; it must be a whole number, 0 or above"):
+        with pytest.raises(InputError, match=r"seed is .*; it must be a whole number, 0 or above"):
             use()
     with pytest.raises(InputError, match=r"seed .* is not a whole number from 0 to 999|give a number or a list"):
         paired_seeds([seed, 2])
@@ -73,9 +73,9 @@ def test_what_is_no_seed_is_refused_everywhere(seed):
 
 @pytest.mark.parametrize("train", [True, "50", 50.0, None, [50], 0, 701, np.int64(-1)])
 def test_what_is_no_size_is_refused(train):
-    with pytest.raises(InputError, match="train is .*; digits has 1 to 700 training examples"):
+    with pytest.raises(InputError, match=r"train is .*; digits has 1 to 700 training examples"):
         replace(RUN, train=train)
-    with pytest.raises(InputError, match="train is .*; digits/first-5 has 1 to 3.. training examples"):
+    with pytest.raises(InputError, match=r"train is .*; digits/first-5 has 1 to 3.. training examples"):
         dataset("digits/first-5").split(train, 0)
 
 
