@@ -76,17 +76,26 @@ def list_notebooks() -> None:
 )
 @click.option("--status", type=_FILE, callback=_to_write, help="Write a page with times and versions here.")
 @click.option("--time-limit", type=float, default=1800, show_default=True, help="Seconds a notebook.")
+@click.option("--changed", is_flag=True, help="Leave alone what would come out as it lies in the folder.")
 def run_notebooks(
-    names: tuple[str, ...], given: tuple[tuple[str, str], ...], out: Path, status: Path | None, time_limit: float
+    names: tuple[str, ...],
+    given: tuple[tuple[str, str], ...],
+    out: Path,
+    status: Path | None,
+    time_limit: float,
+    changed: bool,
 ) -> None:
     """Execute notebooks (all, where none is named), two at a time, each in its own process."""
+    from . import _pages
     from . import notebooks as runner
 
     require_positive("time-limit", time_limit)
     values = {name: _literal(name, value) for name, value in given}
     if "preset" in values:
         experiments.preset(values["preset"])
-    outcomes = runner.run(names, values, out.absolute(), time_limit)
+    if not names and not given:
+        click.echo(_pages.forecast(runner.AT_A_TIME))
+    outcomes = runner.run(names, values, out.absolute(), time_limit, only_changed=changed)
     if status:
         status.write_text(runner.status_page(outcomes))
     for outcome in outcomes:

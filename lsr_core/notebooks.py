@@ -12,8 +12,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -22,6 +22,7 @@ import papermill
 from tqdm import tqdm
 
 from ._errors import InputError, require
+from ._pages import Pages
 from ._progress import bar
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
@@ -61,9 +62,17 @@ def parameters(name: str) -> dict[str, str]:
     return {parameter: about["default"] for parameter, about in inferred.items()}
 
 
-def run(chosen: Sequence[str], given: Mapping[str, Any], out: Path, time_limit: float = TIME_LIMIT) -> list[Outcome]:
+def run(
+    chosen: Sequence[str],
+    given: Mapping[str, Any],
+    out: Path,
+    time_limit: float = TIME_LIMIT,
+    *,
+    only_changed: bool = False,
+) -> list[Outcome]:
     """Execute notebooks into the folder `out`; none chosen means all, each with the parameters it knows.
 
+    With `only_changed`, those that would come out as they lie there are left alone (`_pages.Pages`).
     Raises `InputError` before anything runs: for an unknown notebook, for a parameter that a chosen notebook (or,
     where none is chosen, every notebook) does not know, for a value of another kind than the default's, for a folder
     that cannot be written.
@@ -74,16 +83,22 @@ def run(chosen: Sequence[str], given: Mapping[str, Any], out: Path, time_limit: 
         tempfile.TemporaryFile(dir=out).close()
     except OSError as error:
         raise InputError(f"folder {out} cannot be written ({error.strerror}); name another with --out") from None
-    outcomes = []
+    pages = Pages(out)
+    known = {name: pages.unchanged(FOLDER / f"{name}.ipynb", plan[name]) for name in plan} if only_changed else {}
+    outcomes = [Outcome(**outcome) for outcome in known.values() if outcome]
+    plan = {name: given for name, given in plan.items() if not known.get(name)}
     with bar(total=len(plan), unit="notebook") as progress:
         for wave in ([n for n in plan if n not in SUMMARIES], [n for n in plan if n in SUMMARIES]):
-            outcomes += _run_wave({name: plan[name] for name in wave}, out, time_limit, progress)
+            for outcome in _run_wave({name: plan[name] for name in wave}, out, time_limit, progress):
+                made = asdict(outcome) if outcome.result == "done" else None
+                pages.keep(FOLDER / f"{outcome.name}.ipynb", plan[outcome.name], made)
+                outcomes.append(outcome)
     return outcomes
 
 
-def _run_wave(plan: Mapping[str, Mapping[str, Any]], out: Path, time_limit: float, progress: tqdm) -> list[Outcome]:
+def _run_wave(plan: Mapping[str, Mapping[str, Any]], out: Path, time_limit: float, progress: tqdm) -> Iterator[Outcome]:
     """Run notebooks side by side; when this is left early, their processes are ended."""
-    waiting, running, outcomes = list(plan), list[_Child](), []
+    waiting, running = list(plan), list[_Child]()
     try:
         while waiting or running:
             while waiting and len(running) < AT_A_TIME:
@@ -93,12 +108,11 @@ def _run_wave(plan: Mapping[str, Mapping[str, Any]], out: Path, time_limit: floa
             progress.refresh()
             for child in [child for child in running if child.is_over(time_limit)]:
                 running.remove(child)
-                outcomes.append(child.outcome(time_limit))
+                yield child.outcome(time_limit)
                 progress.update()
     finally:
         for child in running:
             child.end()
-    return outcomes
 
 
 class _Child:

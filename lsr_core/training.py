@@ -296,7 +296,6 @@ class _Stack(Program):
         self.measuring += time.perf_counter() - start
         return final
 
-
     def _of_the_network(self) -> dict[str, Tensor]:
         """What is measured of features and weights rather than of outputs."""
         weights = {**dict(self.network.named_parameters()), **(self.average or {})}

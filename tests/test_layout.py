@@ -54,6 +54,7 @@ ORDER = [
     "claims",
     "figures",
     "_execute",
+    "_pages",
     "notebooks",
     "image_bench",
     "bench",

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache, partial
 
@@ -123,8 +124,11 @@ class ImageClassifier(nn.Module):
         return [self.linear.weight, self.linear.bias]
 
     def forward(self, images: Tensor) -> Tensor:
-        features = self.body(images)
-        with torch.autocast(features.device.type, enabled=False):  # of logits in bf16, many would be equal
+        features, where = self.body(images), images.device.type
+        is_cast = torch.amp.is_autocast_available(where) and torch.is_autocast_enabled(where)
+        with (
+            torch.autocast(where, enabled=False) if is_cast else nullcontext()
+        ):  # of logits in bf16, many would be equal
             return self.linear(features.to(self.linear.weight.dtype))
 
     def features(self, images: Tensor) -> Tensor:
