@@ -235,7 +235,9 @@ def test_inputs_that_make_no_image_are_refused(features):
 
 
 def test_runs_on_images_are_described_and_made_again(monkeypatch):
-    images = types.SimpleNamespace(classes=10, features=3072, shape=(3, 32, 32), largest=100, fingerprint="0")
+    images = types.SimpleNamespace(
+        name="images", classes=10, features=3072, shape=(3, 32, 32), largest=100, fingerprint="0"
+    )
     monkeypatch.setattr("lsr_core.runs.dataset", lambda name: {"images": images}[name])
     networks = [ImageNetwork("resnet20"), ImageNetwork("resnet20", 8), ImageNetwork("wide_resnet", 2, 16)]
     runs = [Run("images", 50, objective("lsr"), Schedule(0.1), 0, network) for network in networks]

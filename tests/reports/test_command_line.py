@@ -92,7 +92,7 @@ def test_shapes_that_cannot_be_are_refused(shape):
     assert "takes (C, H, W) of square images" in refused("models", "--shape", shape)
 
 
-FILES = ["/dev/null/file", "/nowhere/file", "."]
+FILES = ["/dev/null/file", "/proc/nowhere/file", "."]
 NONSENSE = [
     *(("models", "--classes", text) for text in ("0", "-1", "2.5", "nan", "9" * 40)),
     *(("results", command, name) for command in ("publish", "verify", "recompute") for name in ("", "..", "x")),

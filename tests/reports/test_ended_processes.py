@@ -31,14 +31,22 @@ def started(code, mark):
     return process, int(mark.read_text())
 
 
-def is_gone(pid, seconds=15):
+def lives(pid):
+    """Whether a process is there and at work, rather than one that nobody has asked for its end."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def is_gone(pid, seconds=60):
     deadline = time.monotonic() + seconds
-    while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
+    while lives(pid) and time.monotonic() < deadline:
         time.sleep(0.05)
-    gone = not Path(f"/proc/{pid}").exists()
-    if not gone:
+    if lives(pid):
         os.kill(pid, signal.SIGKILL)
-    return gone
+        return False
+    return True
 
 
 # A cluster's time limit, or `kill`, ended `lsr notebooks run`, and its kernels went on for hours.
