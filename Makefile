@@ -1,44 +1,59 @@
 # make book: install, run every notebook, build the book. make help lists the rest.
 PYTHON ?= python3
 TORCH_INDEX ?=
-BIN := .venv/bin
-STAMP := .venv/.installed
-PYTEST = $(BIN)/python -m pytest -n 2 --dist loadgroup
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PYTEST = $(BIN)/python -m pytest -n 2
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
-.PHONY: help env book test test-all coverage bench figure lint clean
+.PHONY: help env book dist test test-all test-machines bench figure lint clean
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 	@echo
-	@echo "PYTHON=...       the interpreter for .venv (default: python3; 3.11 or newer)"
+	@echo "PYTHON=...       the interpreter for $(VENV) (default: python3; 3.11 or newer)"
+	@echo "VENV=...         another folder for the environment, so that several interpreters can be tried"
 	@echo "TORCH_INDEX=...  an extra package index for PyTorch, such as its CPU index"
 	@echo "LSR_STORE=...    where the records of finished runs are kept (default: the user's cache)"
 
 env: $(STAMP) ## create .venv and install everything into it
 
+# The environment is whole or begun again: without its stamp it was interrupted.
 $(STAMP): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null \
+		|| { echo "there is no $(PYTHON); install Python 3.11 or newer, or name one with PYTHON="; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "$(PYTHON) is older than Python 3.11; choose another with PYTHON="; exit 1; }
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) \
-		-c constraints.txt -e ".[book,test]"
+	@test -w . || { echo "$(CURDIR) cannot be written; copy the project to a folder of yours"; exit 1; }
+	@$(PYTHON) -c 'import shutil, sys; sys.exit(shutil.disk_usage(".").free < 3e9)' \
+		|| { echo "the disk of $(CURDIR) has less than 3 GB left, which the environment needs"; exit 1; }
+	@test -e $(STAMP) || rm -rf $(VENV)
+	@$(PYTHON) -m venv $(VENV) \
+		|| { echo "$(PYTHON) cannot make $(VENV); on Debian and Ubuntu, install python3-venv"; exit 1; }
+	@echo "installing into $(VENV): a few minutes"
+	@$(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) \
+		-c constraints.txt -e ".[book,test]" \
+		|| { echo "the installation did not finish; the same command begins it again"; exit 1; }
 	@touch $@
 
-book: env ## execute every notebook and build the book as HTML
-	$(BIN)/lsr notebooks run --out book --status book/status.md
+book: env ## execute every notebook that would change and build the book as HTML
+	$(BIN)/lsr notebooks run --changed --out book --status book/status.md
 	$(BIN)/jupyter-book build -q -W -n --keep-going book
 	@echo "the book: $(CURDIR)/book/_build/html/index.html"
 
-test: env ## the tests, a few minutes
+dist: book ## the built book as one file, to download, unpack and open
+	@$(BIN)/python -c "import shutil; shutil.make_archive('dist/lsr-book-$(VERSION)', 'zip', 'book/_build', 'html')"
+	@echo "the book as one file, whose html/index.html opens it: dist/lsr-book-$(VERSION).zip"
+
+test: env ## the tests of a commit, about four minutes
 	$(PYTEST)
 
-test-all: test ## the tests, then the slow ones with what they print
-	$(BIN)/python -m pytest -m slow -s
+test-all: env ## every test and the coverage of the exact parts, at least 95 %; the book in a browser
+	$(PYTEST) -m "" --cov
 
-EXACT = losses teachers memory objectives metrics statistics
-
-coverage: env ## branch coverage of the exact parts, at least 95 %
-	$(PYTEST) -q $(EXACT:%=tests/test_%.py) --cov
+test-machines: env ## the numerical tests with fewer instructions and other threads; the rest from elsewhere
+	tests/machines.sh $(BIN)/python
 
 bench: env ## programs and losses against the ordinary way; the table of the book's status page
 	$(BIN)/lsr bench --json results/bench.json
@@ -56,4 +71,4 @@ lint: env ## style and formatting
 	$(BIN)/ruff format --check .
 
 clean: ## remove what was built; records of finished runs stay
-	rm -rf .venv book/_build book/*.ipynb book/status.md executed build *.egg-info
+	rm -rf $(VENV) book/_build book/*.ipynb book/status.md book/.pages.json executed build dist *.egg-info

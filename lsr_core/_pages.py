@@ -1,4 +1,4 @@
-"""What is known of the book's pages before they are run: which would come out as they lie there, and what is to train."""
+"""What is known of the book's pages before they are run: which would stay as they are, and what is to train."""
 
 import hashlib
 import importlib.metadata

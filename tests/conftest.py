@@ -1,12 +1,16 @@
+import json
 import os
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from sklearn.datasets import load_digits
 
 from lsr_core import notebooks, precision
@@ -71,28 +75,53 @@ def generator():
 
 
 @pytest.fixture(scope="session")
-def tiny_book(tmp_path_factory):
-    """The book's folder with every notebook executed at a tiny size; `outcomes` tells how they ended."""
-    folder = tmp_path_factory.mktemp("tiny") / "book"
-    (folder.parent / "lsr_core").symlink_to(ROOT / "lsr_core")  # the library page reads its docstrings
-    shutil.copytree(ROOT / "book", folder, ignore=shutil.ignore_patterns("_build", "*.ipynb", "status.md"))
-    before = os.environ.get("LSR_STORE")
-    os.environ["LSR_STORE"] = str(folder.parent / "records")
-    try:
-        outcomes = notebooks.run([], {"seeds": 2}, folder)
-    finally:
-        os.environ.pop("LSR_STORE")
-        if before is not None:
-            os.environ["LSR_STORE"] = before
-    (folder / "status.md").write_text(notebooks.status_page(outcomes))
-    return folder, outcomes
+def common(tmp_path_factory):
+    """A folder that all processes of this test run share, and a lock of it."""
+    own = tmp_path_factory.getbasetemp()
+    folder = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    return folder, FileLock(folder / "common.lock")
 
 
 @pytest.fixture(scope="session")
-def built_book(tiny_book):
-    """The HTML of the tiny book, built as `make book` builds it."""
-    folder, _ = tiny_book
-    command = [Path(sys.executable).with_name("jupyter-book"), "build", "-q", "-W", "-n", "--keep-going", folder]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+def tiny_book(common):
+    """The book's folder with every notebook executed at a tiny size, once; `outcomes` tells how they ended."""
+    folder, lock = common[0] / "tiny" / "book", common[1]
+    told = folder.parent / "outcomes.json"
+    with lock:
+        if not told.exists():
+            folder.parent.mkdir()
+            told.write_text(json.dumps([asdict(outcome) for outcome in executed_book(folder)]))
+    return folder, [notebooks.Outcome(**outcome) for outcome in json.loads(told.read_text())]
+
+
+def executed_book(folder):
+    """Execute every notebook for two seeds into a copy of the book's folder."""
+    (folder.parent / "lsr_core").symlink_to(ROOT / "lsr_core")  # the library page reads its docstrings
+    shutil.copytree(
+        ROOT / "book", folder, ignore=shutil.ignore_patterns("_build", "*.ipynb", "status.md", ".pages.json")
+    )
+    with mock.patch.dict(os.environ, LSR_STORE=str(folder.parent / "records")):
+        outcomes = notebooks.run([], {"seeds": 2}, folder)
+    (folder / "status.md").write_text(notebooks.status_page(outcomes))
+    return outcomes
+
+
+@pytest.fixture(scope="session")
+def built_book(tiny_book, common):
+    """The HTML of the tiny book, built once as `make book` builds it."""
+    folder, told = tiny_book[0], tiny_book[0].parent / "built.txt"
+    with common[1]:
+        if not told.exists():
+            command = [
+                Path(sys.executable).with_name("jupyter-book"),
+                "build",
+                "-q",
+                "-W",
+                "-n",
+                "--keep-going",
+                folder,
+            ]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            told.write_text("" if done.returncode == 0 else done.stdout + done.stderr)
+    assert told.read_text() == ""
     return folder / "_build" / "html"

@@ -2,7 +2,7 @@
 # The tests as other machines run them: fewer instruction sets, one and two threads; a folder with a difficult name, no
 # git, no browser, no superuser. Usage: tests/machines.sh PYTHON, from the project's folder.
 set -euo pipefail
-python=$1
+case $1 in /*) python=$1 ;; *) python=$PWD/$1 ;; esac
 numerical=(tests/test_{losses,teachers,memory,objectives,metrics,statistics,training,evaluation,published,augmentation}.py tests/models/test_perceptron.py)
 pytest=("$python" -m pytest -q -p no:cacheprovider)
 

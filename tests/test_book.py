@@ -15,7 +15,7 @@ from scipy import stats
 from lsr_core import experiments, notebooks
 from lsr_core.records import Store
 
-pytestmark = pytest.mark.xdist_group("book")
+pytestmark = pytest.mark.slow
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 QUIET = [
@@ -97,9 +97,16 @@ def test_the_list_of_pages_is_the_books(built_book):
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_a_page_opens_without_an_error_or_a_request_to_the_outside(visit, name):
-    _, wrong = visit(name)
+def test_a_page_opens_whole_and_fits_a_phone(visit, name):
+    """No error and no request to the outside; every image is there and has a text; nothing to scroll sideways."""
+    page, wrong = visit(name)
     assert not wrong
+    images = page.evaluate(
+        "[...document.images].map(i => [i.alt, i.complete && i.naturalWidth > 0, i.src.slice(0, 80)])"
+    )
+    assert all(alt and there for alt, there, _ in images), images
+    page.set_viewport_size({"width": 390, "height": 900})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
 @pytest.mark.parametrize("name", ["label_smoothing", "lsr_is_kd", "many_losses", "lsrkd", "library"])
@@ -113,21 +120,6 @@ def test_every_formula_is_typeset(visit, name):
     text = page.locator("article").inner_text()
     assert "\\(" not in text
     assert "$$" not in text
-
-
-@pytest.mark.parametrize("name", PAGES)
-def test_every_image_has_a_text_and_is_there(visit, name):
-    page, _ = visit(name)
-    images = page.evaluate(
-        "[...document.images].map(i => [i.alt, i.complete && i.naturalWidth > 0, i.src.slice(0, 80)])"
-    )
-    assert all(alt and there for alt, there, _ in images), images
-
-
-@pytest.mark.parametrize("name", PAGES)
-def test_a_phone_need_not_scroll_sideways(visit, name):
-    page, _ = visit(name, width=390)
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
 @pytest.mark.parametrize("name", ["index", "label_smoothing"])

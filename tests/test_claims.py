@@ -75,6 +75,7 @@ def test_identities_are_judged_by_chapter():
     assert chapters == {"many_losses"}
 
 
+@pytest.mark.slow
 def test_lsr_against_cross_entropy_at_60_seeds_is_what_scipy_makes_of_the_records():
     """The interval and Holm p that the book prints, recomputed from the files in the store."""
     seeds = experiments.paired_seeds(60)

@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 import time
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import nbformat
@@ -173,23 +174,16 @@ def test_a_damaged_record_is_one_sentence_and_nothing_is_lost(records, own_store
     assert call("runs", "list").exit_code == 0
 
 
-@pytest.mark.parametrize(
-    ("parameter", "value", "message"),
-    [
-        ("seeds", "0", "seeds names 0 seed(s); paired differences need at least 2"),
-        ("seeds", "[1, 1]", "no seed may be repeated"),
-        ("epsilons", "[1.5]", "epsilon is 1.5; it must be a number from 0 to 1"),
-        ("sizes", "[10000]", "train is 10000; digits has 1 to 700"),
-    ],
-)
-def test_bad_values_in_a_notebook_are_one_sentence_and_exit_code_two(parameter, value, message, tmp_path):
-    result = call("notebooks", "run", "label_smoothing", "-p", parameter, value, "--out", str(tmp_path))
+def test_a_bad_value_in_a_notebook_is_one_sentence_and_exit_code_two(tmp_path):
+    """One stands for all: what raises is tested where it does."""
+    result = call("notebooks", "run", "label_smoothing", "-p", "epsilons", "[1.5]", "--out", str(tmp_path))
     assert result.exit_code == 2
-    assert message in result.stderr
+    assert "epsilon is 1.5; it must be a number from 0 to 1" in result.stderr
     assert "Traceback" not in result.stderr
     assert "refused" in result.stdout
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_finished_runs_and_the_same_command_goes_on(own_store):
     """A real process, interrupted by a real signal while it trains."""
     code = f"""
@@ -218,6 +212,7 @@ main(["tune", "cross-entropy"])
     assert {key: own_store._path(key).read_bytes() for key in kept} == kept
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_notebooks_and_their_kernels(tmp_path):
     source, mark = tmp_path / "notebooks", tmp_path / "pid"
     source.mkdir()
@@ -246,8 +241,8 @@ cli.main(["notebooks", "run", "--out", {str(tmp_path / "out")!r}])
     assert not Path(f"/proc/{mark.read_text()}").exists()
 
 
-@pytest.mark.parametrize("store", ["/proc/nowhere", "/dev/null/records"])
-def test_a_store_that_cannot_be_written_is_one_sentence(store, tmp_path, monkeypatch):
+def test_a_store_that_cannot_be_written_is_one_sentence(tmp_path, monkeypatch):
+    store = "/dev/null/records"
     monkeypatch.setenv("LSR_STORE", store)
     result = call("notebooks", "run", "label_smoothing", "-p", "seeds", "2", "--out", str(tmp_path))
     assert result.exit_code == 2
@@ -257,8 +252,9 @@ def test_a_store_that_cannot_be_written_is_one_sentence(store, tmp_path, monkeyp
 
 def test_help_names_every_command():
     assert all(word in call("--help").stdout for word in ("notebooks", "runs", "data", "tune", "bench"))
-    done = subprocess.run([Path(sys.executable).with_name("lsr"), "--version"], capture_output=True, check=False)
-    assert done.returncode == 0
+    assert call("--version").exit_code == 0
+    (command,) = entry_points(group="console_scripts", name="lsr")
+    assert command.load() is main
 
 
 def test_claims_are_printed_with_verdict_effect_and_p(monkeypatch):

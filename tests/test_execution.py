@@ -162,19 +162,24 @@ def answered(monkeypatch):
 
 
 def test_a_teacher_of_several_students_is_trained_once_and_answers_once(trained, answered, monkeypatch):
-    forwards, real = [], StackedPerceptron.forward
+    forwards, real, learnt = [], StackedPerceptron.forward, StackedPerceptron.backpropagate
 
     def forward(self, inputs):
         forwards.append((self.widths, tuple(inputs.shape), self.training))
         return real(self, inputs)
 
+    def backpropagate(self, inputs, gradient):
+        steps.append(tuple(inputs.shape))
+        return learnt(self, inputs, gradient)
+
+    steps = []
     monkeypatch.setattr(StackedPerceptron, "forward", forward)
+    monkeypatch.setattr(StackedPerceptron, "backpropagate", backpropagate)
     students = [*kd([0, 1, 2]), *kd([0, 1, 2], alpha=0.9)]
     execute(students)
     assert len(trained) == len(set(trained)) == 3 + 6
     assert answered == [3]  # three teachers, once, for six students
-    in_training = [shape for widths, shape, training in forwards if training and widths == (64, 64, 64, 10)]
-    assert in_training == [(6, 25, 64)] * 4  # two epochs of two steps of the students
+    assert steps[-4:] == [(6, 25, 64)] * 4  # two epochs of two steps of the students
     teachers = [shape for widths, shape, training in forwards if not training and widths == (64, 8, 10)]
     # On the training set: at the end of their own training, plain and for sharpness (1 + 4), and once to teach.
     assert teachers.count((3, 50, 64)) == 1 + 5 + 1

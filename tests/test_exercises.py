@@ -1,36 +1,13 @@
-"""The exercises of every chapter: graded, answered, and their solutions' code run after the chapter's own cells."""
+"""The exercises of every chapter: graded and answered; that their solutions run is tested with the pages."""
 
 import ast
 import re
-import shutil
 
-import nbformat
 import pytest
-from cells import Page, run_page
+from cells import Page
+from exercises import CHAPTERS, GRADED, blocks, exercises
 
-from lsr_core import experiments, notebooks
-
-CHAPTERS = [name for name in notebooks.names() if name not in ("index", "published")]
-GRADED = re.compile(r"^\d+\. \*\((reading|doing|research)(?:, referee the paper)?\)\*", re.MULTILINE)
-DROPDOWN = re.compile(r"^(`{3,})\{dropdown\} Solutions\n(.*?)^\1$", re.MULTILINE | re.DOTALL)
-BLOCK = re.compile(r"^ *```python\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
-
-
-def exercises(name):
-    """A chapter's exercises and its solutions, item by item."""
-    cells = nbformat.read(notebooks.FOLDER / f"{name}.ipynb", as_version=4).cells
-    (cell,) = (cell.source for cell in cells if "## Exercises" in cell.source)
-    _, solutions = DROPDOWN.search(cell).groups()
-    return _items(DROPDOWN.sub("", cell).partition("## Exercises")[2]), _items(solutions)
-
-
-def _items(text):
-    return [item.strip() for item in re.split(r"^(?=\d+\. )", text, flags=re.MULTILINE) if re.match(r"\d+\. ", item)]
-
-
-def blocks(solution):
-    """The code of a solution."""
-    return [re.sub(r"^   ", "", block, flags=re.MULTILINE) for block in BLOCK.findall(solution)]
+from lsr_core import notebooks
 
 
 @pytest.mark.parametrize("name", CHAPTERS)
@@ -65,22 +42,6 @@ def quoting():
 @pytest.mark.parametrize("name", quoting())
 def test_a_chapter_that_quotes_a_paper_has_it_refereed(name):
     assert any(re.search("referee", question, re.IGNORECASE) for question in exercises(name)[0])
-
-
-@pytest.fixture(scope="module")
-def records(tiny_book, tmp_path_factory):
-    """A copy of the tiny book's store, so that nothing but a solution's own runs is trained."""
-    return shutil.copytree(tiny_book[0].parent / "records", tmp_path_factory.mktemp("exercises") / "records")
-
-
-@pytest.mark.xdist_group("book")
-@pytest.mark.parametrize("name", CHAPTERS)
-def test_solutions_run_after_their_chapter(name, records, monkeypatch):
-    monkeypatch.setenv("LSR_STORE", str(records))
-    monkeypatch.setattr(experiments, "TUNING_SEEDS", range(1000, 1002))
-    chapter = run_page(name, {"seeds": 2, "rounds": 2})
-    for code in (code for solution in exercises(name)[1] for code in blocks(solution)):
-        Page(name, dict(chapter.names)).run(code)
 
 
 def test_a_broken_solution_is_noticed():

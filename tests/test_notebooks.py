@@ -75,7 +75,7 @@ def test_a_chapter_has_its_anatomy(name):
     assert "```{dropdown} Solutions" in text
 
 
-@pytest.mark.xdist_group("book")
+@pytest.mark.slow
 def test_every_notebook_runs_at_a_tiny_size(tiny_book):
     _, outcomes = tiny_book
     assert sorted(outcome.name for outcome in outcomes) == NAMES
@@ -83,7 +83,7 @@ def test_every_notebook_runs_at_a_tiny_size(tiny_book):
     assert {outcome.result for outcome in outcomes} == {"done"}
 
 
-@pytest.mark.xdist_group("book")
+@pytest.mark.slow
 def test_executed_notebooks_hold_no_timings_and_no_warnings(tiny_book):
     for name in NAMES:
         notebook = nbformat.read(tiny_book[0] / f"{name}.ipynb", as_version=4)
@@ -94,7 +94,7 @@ def test_executed_notebooks_hold_no_timings_and_no_warnings(tiny_book):
             assert "widget" not in json.dumps(cell.outputs)
 
 
-@pytest.mark.xdist_group("book")
+@pytest.mark.slow
 def test_the_same_notebook_again_changes_no_byte_and_no_time(tiny_book, monkeypatch):
     folder, _ = tiny_book
     monkeypatch.setenv("LSR_STORE", str(folder.parent / "records"))
@@ -104,7 +104,7 @@ def test_the_same_notebook_again_changes_no_byte_and_no_time(tiny_book, monkeypa
     assert page.stat().st_mtime_ns == before
 
 
-@pytest.mark.xdist_group("book")
+@pytest.mark.slow
 def test_the_status_page_names_every_notebook_and_version(tiny_book):
     page = (tiny_book[0] / "status.md").read_text()
     assert all(f"[{name}]({name}.ipynb) | done" in page for name in NAMES)

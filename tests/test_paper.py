@@ -247,6 +247,7 @@ def small(arm, path, network=TINIEST):
     return replace(arm, setting=Setting(path, 8), schedule=schedule, objective=made, teacher=teacher, network=network)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", DATA)
 def test_every_method_trains_on_images_of_the_right_shape(data, image_set, own_store):
     path = image_set(dataset(data).shape[-1], CLASSES[data])
@@ -257,14 +258,9 @@ def test_every_method_trains_on_images_of_the_right_shape(data, image_set, own_s
     assert len(set(own.values())) == len(own)  # no method or form is another one under its name
 
 
-NETWORKS = sorted({(run.network.architecture, dataset(run.data).shape[-1]) for run in paper_grid()})
-SLOW = {("resnext29", 64)}
-
-
-@pytest.mark.parametrize(
-    ("network", "side"),
-    [pytest.param(*each, marks=[pytest.mark.slow] if each in SLOW else []) for each in NETWORKS],
-)
+# The other networks' gradients are tested with the networks.
+@pytest.mark.slow
+@pytest.mark.parametrize(("network", "side"), [("mobilenetv2", 32), ("resnet18", 64)])
 def test_every_network_trains(network, side, image_set, own_store):
     data = "tiny_imagenet" if side == 64 else "cifar100"
     arm = small(ARMS[data]["resnet18 cross-entropy"], image_set(side, 2), ImageNetwork(network))

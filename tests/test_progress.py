@@ -6,13 +6,16 @@ import struct
 import subprocess
 import sys
 import termios
+from pathlib import Path
 
-CODE = """
+PROGRESS = Path(__file__).parent.parent / "lsr_core" / "_progress.py"
+CODE = f"""
 import time
-from lsr_core._progress import bar
+from runpy import run_path
+bar = run_path({str(PROGRESS)!r})["bar"]  # without the package, which takes seconds to import torch
 with bar(total=3, unit="run") as progress:
     for _ in range(3):
-        time.sleep({pause})
+        time.sleep({{pause}})
         progress.set_description("digits, 100 examples", refresh=False)
         progress.update()
 """

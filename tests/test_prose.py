@@ -9,10 +9,11 @@ from dataclasses import replace
 import nbformat
 import numpy as np
 import pytest
-from cells import html_of, run_page
+from cells import Page, html_of, run_page
+from exercises import CHAPTERS, blocks, exercises
 from prose import literals, markdown, sentences, strings, words
 
-from lsr_core import checkpoints, claims, notebooks
+from lsr_core import checkpoints, claims, experiments, notebooks
 from lsr_core.models import Perceptron
 from lsr_core.records import Store
 from lsr_core.statistics import CONTRADICTED, REPRODUCED
@@ -344,23 +345,42 @@ def stores(tiny_book, tmp_path_factory):
     }
 
 
-@pytest.mark.xdist_group("book")
-@pytest.mark.parametrize("name", notebooks.names())
-@pytest.mark.parametrize("kind", ["inverted", "noise"])
-def test_a_page_says_the_same_whatever_the_records(kind, name, stores, tiny_book, monkeypatch):
-    """Captions, texts for those who do not see, tables' rows and glued sentences: all but numbers and verdicts."""
-    monkeypatch.setenv("LSR_STORE", str(stores[kind].folder))
+def read_from(store, name, tiny_book, monkeypatch):
+    """A page run from a store; all that it shows but numbers and verdicts is what the tiny book shows."""
+    monkeypatch.setenv("LSR_STORE", str(store.folder))
+    before = store.keys()
     page = run_page(name, {"seeds": 2, "rounds": 2})
     here = [masked(code, html_of(thing)) for code, thing in page.shown]
     assert here == [masked(code, html) for code, html in shown_in(tiny_book[0] / f"{name}.ipynb")]
-    assert sorted(stores[kind].keys()) == sorted(stores["tiny"].keys()), "a page trained something"
+    assert store.keys() == before, "a page trained something"
+    return page
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", notebooks.names())
+def test_a_page_says_the_same_from_turned_records_and_its_solutions_run(name, stores, tiny_book, monkeypatch):
+    """Captions, texts for those who do not see, tables' rows and glued sentences: all but numbers and verdicts.
+
+    The solutions of its exercises run after it, and may train.
+    """
+    page = read_from(stores["inverted"], name, tiny_book, monkeypatch)
+    monkeypatch.setattr(experiments, "TUNING_SEEDS", range(1000, 1002))
+    if name in CHAPTERS:
+        for code in (code for solution in exercises(name)[1] for code in blocks(solution)):
+            Page(name, dict(page.names)).run(code)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["index", "label_smoothing", "verdicts"])
+def test_a_page_says_the_same_from_noise(name, stores, tiny_book, monkeypatch):
+    read_from(stores["noise"], name, tiny_book, monkeypatch)
 
 
 def judged(store):
     return {judgement.claim.id: judgement for judgement in claims.judge([0, 1], store=store)}
 
 
-@pytest.mark.xdist_group("book")
+@pytest.mark.slow
 def test_verdicts_turn_with_the_records(stores):
     before, after = judged(stores["settled"]), judged(stores["inverted"])
     turned = 0
@@ -376,7 +396,7 @@ def test_verdicts_turn_with_the_records(stores):
     assert [str(j.verdict) for j in judged(stores["noise"]).values()] != [str(j.verdict) for j in before.values()]
 
 
-@pytest.mark.xdist_group("book")
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["inverted", "noise"])
 def test_the_headlines_words_are_the_verdicts(kind, stores, monkeypatch):
     monkeypatch.setenv("LSR_STORE", str(stores[kind].folder))

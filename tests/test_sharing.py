@@ -105,6 +105,7 @@ def test_an_error_gives_claims_back(own_store):
         assert claims.take("a" * 20)
 
 
+@pytest.mark.slow
 def test_two_processes_share_a_grid(own_store, tmp_path):
     processes = [start(tmp_path, own_store, "small_grid") for _ in range(2)]
     for process in processes:
@@ -117,6 +118,7 @@ def test_workers_share_a_grid_and_end(own_store, tmp_path):
     assert stated(records) == stated(execute(small_grid(), Store(tmp_path / "alone")))
 
 
+@pytest.mark.slow
 def test_what_a_killed_process_claimed_is_taken_over(own_store, tmp_path, monkeypatch):
     process = start(tmp_path, own_store, "large_grid")
     claims = own_store.folder / "claims"

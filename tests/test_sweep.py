@@ -85,6 +85,7 @@ def test_a_budget_is_above_nothing():
         sweep.sweep(RUNS, 0)
 
 
+@pytest.mark.slow
 def test_a_bare_machine_sweeps_from_a_copy_of_the_source(tmp_path, image_file):
     """Every other package is hidden; a subset of the standard library's needs could not hide."""
     runs = [image_run(str(image_file), name) for name in ("cross-entropy", "lsr")]
@@ -111,6 +112,7 @@ runpy.run_module("lsr_core.sweep", run_name="__main__")
     assert all(run.key in Store() for run in runs)
 
 
+@pytest.mark.slow
 def test_the_hiding_hides():
     hidden = "import pandas"
     source = (ROOT / "lsr_core" / "experiments" / "tables.py").read_text()

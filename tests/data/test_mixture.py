@@ -14,6 +14,7 @@ def test_the_designs_mixtures_are_there():
     assert len(MIXTURES) == 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MIXTURES)
 def test_bayes_accuracy_on_a_million_points(name):
     """The mean of the largest posterior, and the accuracy of the best guess, on 10^6 fresh draws."""

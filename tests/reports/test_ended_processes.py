@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import nbformat
+import pytest
 
 from lsr_core import notebooks
 
@@ -50,6 +51,7 @@ def is_gone(pid, seconds=60):
 
 
 # A cluster's time limit, or `kill`, ended `lsr notebooks run`, and its kernels went on for hours.
+@pytest.mark.slow
 def test_kernels_end_with_the_runner(tmp_path):
     mark = tmp_path / "pid"
     write(tmp_path / "notebooks", "slow", "a = 1", SLEEPS.format(mark=str(mark)))
@@ -66,6 +68,7 @@ notebooks.run([], {{}}, Path({str(tmp_path / "out")!r}))
 
 
 # A search with two processes was killed, and the second one trained on, with nobody to take its results.
+@pytest.mark.slow
 def test_helpers_end_with_the_process_that_asked_for_them(tmp_path):
     mark = tmp_path / "pid"
     code = f"""
