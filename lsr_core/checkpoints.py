@@ -106,7 +106,7 @@ class Checkpoint:
             return None
         for name, now in {**provenance(), "threads": threads}.items():
             before = head["made"].get(name)
-            if name in ("threads", "simd", "processor", "torch") and before != now:
+            if name in ("threads", "simd", "isa", "processor", "torch") and before != now:
                 warnings.warn(
                     f"{len(self.runs)} runs were begun with {name} {before} and go on with {now}; their last digits "
                     "may differ from those of an undisturbed run",

@@ -104,6 +104,7 @@ def test_every_offset_and_flip_is_as_likely_as_another():
     np.testing.assert_allclose(found, expected, atol=5 * 800**0.5)
 
 
+@pytest.mark.slow
 def test_angles_are_uniform():
     """A line through the centre tells the angle by where it meets a column at the right, to about a degree."""
     size = 101

@@ -8,6 +8,7 @@ from lsr_core.runs import Run
 from lsr_core.schedules import Schedule
 
 
+@pytest.mark.slow
 def test_a_row_compares_two_things_in_one_run(monkeypatch):
     monkeypatch.setattr(bench.Perceptron, "stack_size", 2)
     monkeypatch.setattr(bench.Convnet, "stack_size", 2)
@@ -22,6 +23,7 @@ def test_a_row_compares_two_things_in_one_run(monkeypatch):
         assert row["ratio"] == pytest.approx(row["other"] / row["ours"])
 
 
+@pytest.mark.slow
 def test_images_are_benchmarked_where_they_are(monkeypatch, image_file):
     assert not image_bench.is_possible()
     assert image_bench.rows() == []

@@ -71,6 +71,7 @@ def test_the_notebooks_are_listed_with_their_parameters():
     assert 'preset = "quick"' in listed
 
 
+@pytest.mark.slow
 def test_networks_are_listed_with_their_cost():
     lines = call("models").stdout.splitlines()
     rows = [json.loads(line) for line in call("models", "--json").stdout.splitlines()]
@@ -84,6 +85,7 @@ def test_networks_are_listed_with_their_cost():
     assert wide.endswith("width=10 depth=28")
 
 
+@pytest.mark.slow
 def test_networks_are_listed_for_images_of_ones_own():
     lines = call("models", "--json", "--shape", "1,28,28", "--classes", "10").stdout.splitlines()
     (row,) = (json.loads(line) for line in lines if '"resnet8"' in line)
@@ -154,6 +156,7 @@ def test_a_set_that_is_there_is_not_downloaded_again(image_arrays, tmp_path):
         assert "remove it, and `lsr data fetch mnist` makes it anew" in result.stderr
 
 
+@pytest.mark.slow
 def test_real_data_is_checked(unpacked, monkeypatch):
     monkeypatch.setenv("LSR_DATA", str(unpacked("mnist")))
     unpacked("gtzan")
@@ -174,6 +177,7 @@ def test_a_damaged_record_is_one_sentence_and_nothing_is_lost(records, own_store
     assert call("runs", "list").exit_code == 0
 
 
+@pytest.mark.slow
 def test_a_bad_value_in_a_notebook_is_one_sentence_and_exit_code_two(tmp_path):
     """One stands for all: what raises is tested where it does."""
     result = call("notebooks", "run", "label_smoothing", "-p", "epsilons", "[1.5]", "--out", str(tmp_path))

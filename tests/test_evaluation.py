@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,7 +18,8 @@ from lsr_core.evaluation import (
     shifted,
     two_classes,
 )
-from lsr_core.models import Convnet, Perceptron
+from lsr_core.execution import execute
+from lsr_core.models import Convnet, ImageNetwork, Perceptron
 from lsr_core.runs import Run, stream
 from lsr_core.schedules import Schedule
 from lsr_core.training import _Stack, train
@@ -84,6 +86,36 @@ def test_a_run_without_an_image_of_some_class_lacks_its_own_training_spreads_alo
     assert outcomes == [train([run])[0] for run in runs]
     (few,) = train([Run("digits/first-2", 3, objective("lsr"), Schedule(0.1, epochs=1), 0)])
     assert few.metrics["train_diversity"] is None
+
+
+def test_a_metric_that_cannot_be_measured_costs_no_run(monkeypatch):
+    def fails(*_):
+        raise ValueError("no such thing")
+
+    run = Run("digits", 50, objective("lsr"), Schedule(0.1, epochs=1), 0)
+    (whole,) = train([run])
+    monkeypatch.setattr("lsr_core.evaluation.metrics.ece", fails)
+    monkeypatch.setattr("lsr_core.training.sharpness", fails)
+    with pytest.warns(UserWarning, match=r"left out \(no such thing\)"):
+        (partial,) = train([run])
+    assert whole.metrics.keys() - partial.metrics.keys() == {"ece", "sharpness"}
+    assert {name: whole.metrics[name] for name in partial.metrics} == partial.metrics
+    assert partial.curves == whole.curves
+
+
+def test_a_trained_run_is_kept_where_its_test_part_lacks_classes_and_where_there_are_hundreds(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (90, 28, 28, 1), dtype=np.uint8)
+    labels = np.arange(90) % 3
+    parts = {"train_images": images[:60], "train_labels": labels[:60], "test_images": images[60:]}
+    path = tmp_path / "own.npz"
+    np.savez(path, **parts, test_labels=labels[60:] % 2, class_names=np.array(["a", "b", "c"]))
+    network = ImageNetwork("resnet8", 4)
+    schedule = Schedule(0.05, epochs=1, batch_size=16)
+    (own,) = execute([Run(str(path), 40, objective("lsr"), schedule, 0, network)])
+    assert own.metrics["erased_std"] is None
+    assert own.metrics["accuracy"] is not None
+    (many,) = execute([Run("mixture-200x20-16d-noise-1", 400, objective("lsr"), Schedule(0.1, epochs=1), 0)])
+    assert many.metrics["accuracy"] is not None
 
 
 def test_mass_on_similar_classes_counts_their_share_of_what_is_wrong():

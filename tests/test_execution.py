@@ -10,7 +10,7 @@ from lsr_core.data import dataset
 from lsr_core.execution import execute, stack_size, teacher_logits
 from lsr_core.models import Convnet, Perceptron, StackedPerceptron
 from lsr_core.objectives import ladder
-from lsr_core.records import Store
+from lsr_core.records import Store, provenance
 from lsr_core.runs import ExactPosterior, Run, TrainedTeacher
 from lsr_core.schedules import Schedule
 
@@ -118,10 +118,14 @@ def test_a_store_that_cannot_be_written_is_refused_before_training(tmp_path, mon
 
 
 def test_records_say_how_they_were_made():
-    (record,) = execute(runs(1))
-    assert record.made["threads"] == 1
-    assert record.made["stack"] == 1
-    assert record.seconds > 0
+    together = execute(runs(3))
+    for record in together:
+        assert record.made["threads"] == 1
+        assert record.made["stack"] == 3
+        assert (record.made["device"], record.made["precision"]) == ("cpu", "float32")
+        assert record.made["resumed"] is False
+        assert record.made == {**record.made, **provenance()}
+        assert record.seconds > 0
 
 
 def test_a_diverged_run_is_a_record():

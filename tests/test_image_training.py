@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from sizes import mostly_slow
 from torch.nn.functional import cross_entropy
 
 from lsr_core import METHODS, InputError, checkpoints, image_training, objective, precision
@@ -138,7 +139,10 @@ def test_class_means_are_the_teachers_on_all_training_images(make):
         torch.testing.assert_close(torch.tensor(program.students[0].objective.prior[k]), expected, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("method", sorted({*METHODS, *ALIASES} - {"prior-smoothing"}))  # which is given a matrix
+TRAINABLE = sorted({*METHODS, *ALIASES} - {"prior-smoothing"})  # which is given a matrix
+
+
+@pytest.mark.parametrize("method", mostly_slow(TRAINABLE, "lsr", "kd", "mrkd", "ps-kd", "zipf"))
 def test_every_method_trains_on_images(make, method):
     teacher = make(role="teacher", epochs=1)
     made = objective(method)
@@ -157,6 +161,7 @@ def test_a_run_that_diverges_leaves_its_mates_alone(make):
     assert kept == train([calm])[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stops", [(1, 3, 5), (2, 4, 7)])
 def test_three_kills_change_no_bit(make, own_store, tmp_path, monkeypatch, stops):
     """A residual network with augmentation, average and memory replay, stopped three times at a step."""

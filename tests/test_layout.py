@@ -193,6 +193,7 @@ def test_the_printed_image_runs_are_made(tmp_path, monkeypatch):
     assert (tmp_path / "grid.jsonl").read_text().count("\n") == 4
 
 
+@pytest.mark.slow
 def test_torchvision_and_pillow_are_imported_only_where_they_are_used():
     modules = "lsr_core.cli, lsr_core.data, lsr_core.augmentation"
     code = f"import sys, {modules}; print(sorted({{'torchvision', 'PIL'}} & set(sys.modules)))"

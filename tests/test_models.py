@@ -73,6 +73,18 @@ def test_convnets_end_stacked_where_they_end_alone():
             torch.testing.assert_close(ours[place], theirs[0], rtol=1e-9, atol=1e-11)
 
 
+def test_convnets_alone_end_within_a_millionth_of_where_they_end_in_company():
+    runs = [Run("digits", 100, objective("lsr"), Schedule(0.1, epochs=4), seed, Convnet()) for seed in range(3)]
+    kept = {}
+    together = train(runs, keep=lambda run, epoch, weights: kept.update({(run.seed, epoch): weights()}))
+    for run, outcome in zip(runs, together, strict=True):
+        alone = {}
+        (own,) = train([run], keep=lambda _, epoch, weights: alone.update({epoch: weights()}))  # noqa: B023
+        for name, tensor in alone[4].items():
+            assert (tensor - kept[run.seed, 4][name]).abs().max() <= 1e-6 * tensor.abs().max()
+        assert own.metrics["accuracy"] == outcome.metrics["accuracy"]
+
+
 def test_the_same_stack_of_convnets_again_is_the_same_bit_for_bit():
     assert train(convnet_runs(4)) == train(convnet_runs(4))
 

@@ -141,12 +141,14 @@ def test_a_failure_is_reported_with_its_cell_and_traceback(folder, tmp_path):
     assert (tmp_path / "out" / "good.ipynb").exists()
 
 
+@pytest.mark.slow
 def test_bad_input_inside_a_notebook_is_one_sentence(folder, tmp_path):
     folder("page", "epsilon = 0.1", "from lsr_core import objective\nobjective('lsr', epsilon=epsilon)")
     (outcome,) = notebooks.run(["page"], {"epsilon": 3}, tmp_path / "out")
     assert (outcome.result, outcome.report) == ("refused", "epsilon is 3; it must be a number from 0 to 1")
 
 
+@pytest.mark.slow
 def test_a_notebook_that_takes_too_long_is_ended_with_its_kernel(folder, tmp_path):
     mark = tmp_path / "pid"
     folder("slow", "a = 1", f"import os, time\nopen({str(mark)!r}, 'w').write(str(os.getpid()))\ntime.sleep(600)")

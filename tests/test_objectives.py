@@ -163,6 +163,11 @@ def drawn(classes, spread, generator, rows=128):
     return logits, torch.randint(classes, (rows,), generator=generator), teacher
 
 
+def rounding(classes):
+    """Relative error of K exponentials of arguments up to some tens, each rounded, and of their sum by halves."""
+    return (64 + 8 * math.log2(classes)) * torch.finfo(torch.float32).eps
+
+
 @pytest.mark.parametrize(
     ("method", "classes"),
     [
@@ -176,8 +181,8 @@ def test_float32_is_float64_to_rounding(method, classes, generator):
     logits, labels, teacher = drawn(classes, 3.0, generator, rows=32 if classes == 10_000 else 128)
     constants = {"share": 0.6} if method == "lsrkd-tc-share" and classes == 2 else {}
     value, gradient = errors(method, logits, labels, teacher, **constants)
-    assert value <= 1e-5
-    assert gradient <= 1e-5
+    assert value <= rounding(classes)
+    assert gradient <= rounding(classes)
 
 
 SOFTENED = ["lsrkd", "lsrkd-tc", "tf-kd-reg", "tf-kd-reg-logits", "kd", "kd-unscaled", "self-distillation", "mrkd"]

@@ -59,6 +59,7 @@ def test_parts_are_disjoint_stratified_and_whole(table, fold):
     assert sorted(set(np.concatenate(copies))) == sorted(set(range(1000)) - set(range(1, 1000, 100)))
 
 
+@pytest.mark.slow
 def test_versions_lie_in_one_part_in_every_draw(table):
     source = Gtzan("gtzan")
     assert source._folds[50] == source._folds[150]

@@ -12,6 +12,7 @@ def counts(labels):
     return np.bincount(labels).tolist()
 
 
+@pytest.mark.slow
 def test_a_long_tail_has_the_stated_imbalance():
     split = dataset("mixture-50-80/tail-100").split(2000, seed=3)
     found = np.array(counts(split.train_labels))
@@ -97,6 +98,7 @@ def test_more_examples_than_there_are_is_refused():
         dataset("digits/tail-50").split(20, 0)
 
 
+@pytest.mark.slow
 def test_the_first_classes_scatter_as_a_random_draw_does():
     """Class counts of training sets are multinomial: their variance over seeds is n p (1 − p)."""
     drawn = (dataset("mixture-50-80/first-5").split(50, seed).train_labels for seed in range(200))

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from sizes import mostly_slow
 from torch.utils.flop_counter import FlopCounterMode
 
 from lsr_core import InputError
@@ -16,7 +17,7 @@ def test_a_small_network_costs_what_a_hand_counts():
 
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32)], ids=str)
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", mostly_slow(ARCHITECTURES, "plain_cnn", "resnet8", "mobilenetv2"))
 def test_multiply_adds_are_half_of_torchs_operations(architecture, shape):
     network = ImageNetwork(architecture)
     with FlopCounterMode(display=False) as counter:

@@ -5,6 +5,7 @@ import types
 
 import pytest
 import torch
+from sizes import mostly_slow
 from torch import nn
 
 from lsr_core import InputError, objective
@@ -37,7 +38,7 @@ def parameters(network):
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-@pytest.mark.parametrize("architecture", TORCHVISION)
+@pytest.mark.parametrize("architecture", mostly_slow(TORCHVISION, "mobilenetv2"))
 @pytest.mark.parametrize(("channels", "classes"), [(3, 100), (1, 10)])
 def test_only_stem_and_head_differ_from_torchvisions(architecture, channels, classes):
     name, kernel, width = TORCHVISION[architecture]
@@ -50,7 +51,7 @@ def test_only_stem_and_head_differ_from_torchvisions(architecture, channels, cla
     assert parameters(ours) == parameters(theirs) - stem - (1000 - classes) * (features + 1)
 
 
-@pytest.mark.parametrize("architecture", TORCHVISION)
+@pytest.mark.parametrize("architecture", mostly_slow(TORCHVISION, "mobilenetv2"))
 def test_the_stem_keeps_the_images_size(architecture):
     network = ImageNetwork(architecture).skeleton(CIFAR, 10).eval()
     sides = []
@@ -80,7 +81,7 @@ def test_parameters_are_the_papers(network, classes, millions, digits):
 
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), CIFAR, (3, 64, 64)], ids=str)
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", mostly_slow(ARCHITECTURES, "plain_cnn", "resnet8", "mobilenetv2"))
 def test_images_give_logits_and_features(architecture, shape):
     network = ImageNetwork(architecture).skeleton(shape, 7)
     images = torch.empty(2, *shape, device="meta")
@@ -88,7 +89,7 @@ def test_images_give_logits_and_features(architecture, shape):
     assert network.features(images).shape == (2, network.linear.in_features)
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", mostly_slow(ARCHITECTURES, "plain_cnn", "resnet8", "mobilenetv2"))
 def test_every_layers_weights_come_from_the_generator_alone(architecture):
     before = torch.get_rng_state()
     first = built(architecture)
@@ -101,7 +102,7 @@ def test_every_layers_weights_come_from_the_generator_alone(architecture):
             assert not torch.equal(values, other[name]), name
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", mostly_slow(ARCHITECTURES, "plain_cnn", "resnet8", "mobilenetv2"))
 def test_layers_start_as_documented(architecture):
     norms = 0
     for name, layer in built(architecture).named_modules():
@@ -125,7 +126,7 @@ def test_layers_start_as_documented(architecture):
     assert norms > 2
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", mostly_slow(ARCHITECTURES, "plain_cnn", "resnet8", "mobilenetv2"))
 def test_a_gradient_reaches_every_parameter_and_nothing_else_is_drawn(architecture, generator):
     network = built(architecture)
     before = torch.get_rng_state()
@@ -251,6 +252,7 @@ def test_a_run_on_other_data_than_images_is_refused():
         Run("digits", 100, objective("lsr"), Schedule(0.1), 0, ImageNetwork("resnet8"))
 
 
+@pytest.mark.slow
 def test_describing_a_network_does_not_import_torchvision():
     code = """
 import sys

@@ -25,6 +25,38 @@ def test_initial_weights_have_torchs_spread():
     assert weight.std().item() == pytest.approx(reference.std().item(), rel=0.01)
 
 
+SHAPES = [(64, (64, 64), 10, 25), (57, (8,), 3, 7), (32, (64,), 50, 29), (64, (16, 20), 5, 1)]
+
+
+def stepped(widths, inputs, seeds, dtype=torch.float32):
+    """Networks with the gradients of the sum of their logits' sines, by their own step."""
+    features, hidden, classes = widths
+    stack = Perceptron(hidden).stack(features, classes, generators(*seeds)).to(dtype)
+    stack.backpropagate(inputs, torch.cos)
+    return stack
+
+
+@pytest.mark.parametrize(("features", "hidden", "classes", "batch"), SHAPES)
+def test_no_bit_of_outputs_or_gradients_depends_on_the_place_in_the_stack(features, hidden, classes, batch):
+    """On AVX2 a product has other last bits for a matrix that does not start on a boundary of 16 bytes."""
+    inputs, widths = torch.randn(6, batch, features), (features, hidden, classes)
+    together = stepped(widths, inputs, range(6))
+    for place in range(6):
+        alone = stepped(widths, inputs[place : place + 1].clone(), [place])
+        assert torch.equal(together(inputs)[place], alone(inputs[place : place + 1].clone())[0])
+        for ours, theirs in zip(together.parameters(), alone.parameters(), strict=True):
+            assert torch.equal(ours.grad[place], theirs.grad[0])
+
+
+@pytest.mark.parametrize(("features", "hidden", "classes", "batch"), SHAPES)
+def test_the_chain_rule_is_automatic_differentiation(features, hidden, classes, batch):
+    inputs = torch.randn(3, batch, features, dtype=torch.float64)
+    ours = stepped((features, hidden, classes), inputs, range(3), torch.float64)
+    expected = torch.autograd.grad(ours(inputs).sin().sum(), list(ours.parameters()))
+    for parameter, gradient in zip(ours.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-12, atol=1e-14)
+
+
 @pytest.mark.parametrize("hidden", [(0,), (64, -1), (2.5,)])
 def test_a_width_that_is_none_is_refused(hidden):
     with pytest.raises(InputError, match="hidden is"):

@@ -72,7 +72,7 @@ def test_whole_numbers_of_arrays_are_constants():
 @pytest.mark.parametrize(
     ("method", "constants", "message"),
     [
-        ("lsrkd-tc", {"gap": "6"}, "gap is '6'; it must be a finite number, 0 or above"),
+        ("lsrkd-tc", {"gap": "6"}, "gap is '6', of type str; it must be a finite number, 0 or above"),
         ("lsrkd-tc", {"gap": None}, "gap is None"),
         ("lsrkd-tc", {"gap": True}, "gap is True"),
         ("lsrkd-tc-share", {"share": "0.3"}, "share is '0.3'"),

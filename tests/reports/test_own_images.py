@@ -94,6 +94,7 @@ def test_a_batch_of_one_image_is_refused_where_the_run_is_made(own, train, batch
         Run(name, train + 1, objective("lsr"), schedule, 0, PLAIN)
 
 
+@pytest.mark.slow
 def test_of_the_networks_for_images_the_plain_one_alone_cannot_take_one():
     side = 28  # the smallest that they take
     failing = [name for name in ARCHITECTURES if not ImageNetwork(name).takes_one(3 * side**2)]
