@@ -339,7 +339,9 @@ def tune(method: str, preset: str, write: bool, workers: int) -> None:
 
 
 @main.command()
-@click.option("--json", "file", type=_FILE, callback=_to_write, help="Write the rows here.")
+@click.option(
+    "--json", "file", type=_FILE, callback=_to_write, help="Write the rows here, beside those of other machines."
+)
 def bench(file: Path | None) -> None:
     """Compare our programs and losses with the ordinary way, in one call; images where CIFAR-100 is at hand."""
     from . import bench as benchmark
@@ -353,7 +355,9 @@ def bench(file: Path | None) -> None:
             f"{row['name']}: ours {row['ours']:.4f}, other {row['other']:.4f} {row['unit']}, ratio {row['ratio']:.2f}"
         )
     if file:
-        file.write_text(json.dumps(rows, indent=2) + "\n")
+        before = json.loads(file.read_text()) if file.exists() else []
+        others = [row for row in before if row["device"] != rows[0]["device"]]
+        file.write_text(json.dumps([*others, *rows], indent=2) + "\n")
 
 
 def _filed() -> dict[str, Any]:

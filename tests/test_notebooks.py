@@ -111,6 +111,15 @@ def test_the_status_page_names_every_notebook_and_version(tiny_book):
     assert "| torch | 2." in page
 
 
+def test_each_machines_benchmarks_have_a_table(tmp_path, monkeypatch):
+    rows = [{"name": "loss", "ours": 1, "other": 2, "unit": "s", "ratio": 2, "device": d} for d in ("A", "B", "A")]
+    (tmp_path / "bench.json").write_text(json.dumps(rows))
+    monkeypatch.setattr(notebooks, "BENCHMARKS", tmp_path / "bench.json")
+    page = notebooks.status_page([])
+    assert page.count("measured it on A:") == page.count("measured it on B:") == 1
+    assert page.count("| loss |") == 3
+
+
 def test_plain_papermill_works_from_any_folder(tmp_path):
     command = [Path(sys.executable).with_name("papermill"), notebooks.FOLDER / "label_smoothing.ipynb", "out.ipynb"]
     arguments = ["-p", "seeds", "2", "-p", "preset", "quick", "-y", "{epsilons: [0.1], sizes: [50]}"]
