@@ -247,7 +247,7 @@ _ABOUT_SPEED = (
     "`stack/…` is one program for many runs against one run at a time.",
     "`evaluation/…` is the part of a run that goes into measuring it, against all of it.",
     "`loss/…` and `loss-memory/…` are against torch's cross-entropy with label smoothing.",
-    "Networks for images train in bf16 where this machine does so clearly faster, and in float32 elsewhere; the trainer",
+    "Networks for images train in bf16 where a machine does so clearly faster, and in float32 elsewhere; the trainer",
     "times both once.",
     "`trainer/…` has augmentation, against a loop with PIL transforms, two loader processes and float32.",
     "`peak/…` is what training makes use of, against the peak of matrix products.",
