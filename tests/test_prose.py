@@ -308,9 +308,10 @@ def _draws(record):
 
 SHOWS_VERDICTS = re.compile(r"\b(?:show_board|show_side_by_side|show_in_both|forest|verdict\.word)\b")
 _WORD = re.compile(
-    r"\b(?:reproduced|contradicted here|negligible|undecided)\b(?: \((?:diverged|only the sign is certain)\))?"
+    r"\b(?:reproduced|contradicted here|negligible|undecided)\b"
+    r"(?: \((?:diverged|only the sign is certain|all differences equal)\))?"
 )
-_VALUE = re.compile(r"(?:&lt; ?|< ?)?[+−-]?(?:\b\d[\d.,]*|\.\d+)(?:e[+-]?\d+)?|\b(?:nan|NaN|inf)\b")
+_VALUE = re.compile(r"(?:&lt; ?|< ?)?[+−-]?(?:(?:\b\d[\d.,]*|\.\d+)(?:e[+-]?\d+)?|\b(?:nan|NaN|inf)\b,?)")
 
 
 def masked(code, html):
