@@ -245,6 +245,7 @@ cli.main(["notebooks", "run", "--out", {str(tmp_path / "out")!r}])
     assert not Path(f"/proc/{mark.read_text()}").exists()
 
 
+@pytest.mark.slow
 def test_a_store_that_cannot_be_written_is_one_sentence(tmp_path, monkeypatch):
     store = "/dev/null/records"
     monkeypatch.setenv("LSR_STORE", store)

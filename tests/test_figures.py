@@ -38,6 +38,7 @@ def drawings(results, judgements):
     yield figures.by_setting(results, {"lsr": {"digits": LSR}, "cross-entropy": {"digits": CE}}, ["accuracy", "ece"])
 
 
+@pytest.mark.slow
 def test_every_figure_is_drawn_without_a_warning_and_twice_the_same(results, judgements):
     with warnings.catch_warnings():
         warnings.simplefilter("error")

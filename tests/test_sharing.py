@@ -113,6 +113,7 @@ def test_two_processes_share_a_grid(own_store, tmp_path):
     assert sorted(trained(tmp_path)) == own_store.keys() == sorted(run.key for run in small_grid())
 
 
+@pytest.mark.slow
 def test_workers_share_a_grid_and_end(own_store, tmp_path):
     records = execute(small_grid(), own_store, workers=2)
     assert stated(records) == stated(execute(small_grid(), Store(tmp_path / "alone")))

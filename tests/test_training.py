@@ -89,6 +89,7 @@ def test_ten_steps_stacked_and_alone_agree_for_every_method():
     assert_each_ends_as_alone(stack, batch)
 
 
+@pytest.mark.slow
 def test_a_whole_run_in_float64_measures_the_same_stacked_alone_and_in_an_ordinary_loop():
     batch = runs(4, epochs=60)
     stacked = train(batch, dtype=torch.float64)

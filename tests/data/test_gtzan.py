@@ -141,6 +141,7 @@ def test_names_that_cannot_be_are_refused(name, message):
         dataset(name)
 
 
+@pytest.mark.slow
 def test_the_real_table(unpacked, monkeypatch):
     """Known copies across genres and within one lie in one part in every draw, and no genre is short anywhere."""
     monkeypatch.setenv("LSR_DATA", str(unpacked("gtzan")))

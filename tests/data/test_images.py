@@ -138,6 +138,7 @@ REAL = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REAL)
 def test_the_real_sets_are_what_the_study_was_made_with(unpacked, monkeypatch, name):
     monkeypatch.setenv("LSR_DATA", str(unpacked(name)))
