@@ -335,11 +335,12 @@ def _smoothed_rows(
     total = torch.exp(odds, out=p).sum(-1, keepdim=True)
     log_total = (total / logits.shape[-1]).log_()
     right = odds.gather(-1, index) - log_total
-    odds -= log_total * (rate <= 1)  # ln(p/u): small where p is near uniform; below τ = 1 it would outgrow e^x
+    shift = log_total * (rate <= 1)  # to ln(p/u), small where p is near uniform; below τ = 1 it would outgrow e^x
+    odds -= shift
     odds *= rate
     mean_log = odds.mean(-1, keepdim=True)
     lead = odds.gather(-1, index) - mean_log
-    flat = None if fast else _flat_divergence(odds, mean_log)
+    flat = None if fast else _flat_divergence(odds, mean_log, -shift * rate)
     # Up to τ = 8 the logarithms are large enough for e^x to keep the digits of e^x - 1, at a third of expm1's time.
     odds = odds.exp_() if fast else odds.expm1_()
     mean = odds.mean(-1, keepdim=True)
@@ -347,16 +348,18 @@ def _smoothed_rows(
     odds -= mean - e * whole
     p.mul_(h / total).addcmul_(odds, k / whole).scatter_add_(-1, index, on_label)
     divergence = (mean.log() if fast else mean.log1p()) - mean_log
-    return right, divergence if fast else torch.where(flat.isnan(), divergence, flat), lead
+    return right, divergence if flat is None else torch.where(flat.isnan(), divergence, flat), lead
 
 
-def _flat_divergence(odds: Tensor, mean_log: Tensor) -> Tensor:
-    """The divergence from uniform `[R, 1]` of rows so flat that $\\ln E[e^d] - E[d]$ would cancel; NaN for others."""
-    low, high = odds.aminmax(dim=-1, keepdim=True)
-    flat = high - low < _SMALL
+def _flat_divergence(odds: Tensor, mean: Tensor, top: Tensor) -> Tensor | None:
+    """The divergence from uniform `[R, 1]` of rows so flat that $\\ln E[e^d] - E[d]$ would cancel.
+
+    NaN for other rows; None where a processor sees no flat one.
+    """
+    flat = top - odds.amin(-1, keepdim=True) < _SMALL
     if flat.device.type == "cpu" and not bool(flat.any()):
-        return torch.full_like(mean_log, math.nan)
-    return torch.where(flat, _small_rest(odds - mean_log).mean(-1, keepdim=True).log1p(), math.nan)
+        return None
+    return torch.where(flat, _small_rest(odds - mean).mean(-1, keepdim=True).log1p(), math.nan)
 
 
 class _Divergence(torch.autograd.Function):
@@ -369,7 +372,8 @@ class _Divergence(torch.autograd.Function):
     @staticmethod
     def forward(ctx, logits, scores, tau, teacher_tau):  # noqa: ANN001, ANN205
         teacher = ((scores - scores.amax(-1, keepdim=True)) / teacher_tau).clamp_min(-_FLOOR)
-        log_q = log_softmax(teacher, -1)
+        # log_softmax adds one by one, which a large term among 10,000 small ones makes inexact; sum adds in pairs
+        log_q = teacher - teacher.exp().sum(-1, keepdim=True).log()
         q = log_q.exp()
         student = (logits - logits.amax(-1, keepdim=True)) / tau
         absent = scores == -math.inf
@@ -417,7 +421,9 @@ def _small_rest(d: Tensor) -> Tensor:
 
 def _times(weight: float | Tensor, rows: Tensor) -> Tensor:
     """What a weight of 0 multiplies does not count, infinite or not."""
-    return torch.where(torch.as_tensor(weight == 0, device=rows.device), 0.0, weight * rows)
+    if isinstance(weight, Tensor):
+        return torch.where(weight == 0, 0.0, weight * rows)
+    return weight * rows if weight else torch.zeros_like(rows)
 
 
 def _require_temperature(name: str, value: float | Tensor) -> None:

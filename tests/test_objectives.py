@@ -93,7 +93,7 @@ def first_and_second(total, logits, direction):
 @given(hard_cases(), st.sampled_from(sorted(FORMULAS)))
 def test_hard_cases_are_the_formulas_in_float64(case, method):
     logits, labels, teacher, masked, tau = case
-    masked &= method not in ("kd-released", "confidence-penalty")  # have a loss too, with the K of all classes
+    masked &= method not in ("kd-released", "confidence-penalty", "mrkd-tc")  # have a loss too, with all K, or at times
     constants = {"temperature": tau} if hasattr(METHODS[method], "temperature") else {}
     if method == "lsrkd-tc-share":
         constants["share"] = 0.5
