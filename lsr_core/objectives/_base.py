@@ -282,9 +282,8 @@ def _check(batch: Batch, method: Objective, *, asks: bool) -> None:
         _check_mixtures(labels, method)
     else:
         dense = asks and len(shape) > 2 and list(getattr(labels, "shape", ())) == shape[:1] + shape[2:]
-        # runs side by side are [S, B, K], which batches of K examples must not make a question
         either = f"logits {shape} may have their classes on axis 1 or on the last; say class_axis=1 or class_axis=-1"
-        require(not dense or rows != list(labels.shape) or len(shape) < 4, either)
+        require(not dense or rows != list(labels.shape) or len(shape) == 3, either)  # three: runs, examples, classes
         _check_numbers("labels", labels, [rows], shape, "; with the classes on axis 1, say class_axis=1" * dense)
         low, high = (int(bound) for bound in labels.aminmax())
         require(low >= 0 and high < classes, f"labels hold {low if low < 0 else high}; they must be 0 to {classes - 1}")

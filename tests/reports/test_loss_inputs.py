@@ -28,6 +28,8 @@ def test_the_class_axis_is_asked_for_where_it_could_be_two(dense):
     last = objective("lsr")(logits, labels, class_axis=-1).total
     assert last.shape == (2, 5)
     assert last.mean().item() != pytest.approx(ours.item(), rel=1e-3)
+    run = objective("lsr")(logits[0], labels[0]).total  # three axes are runs, examples, classes, as in every batch
+    torch.testing.assert_close(run, last[0])
 
 
 def test_the_class_axis_of_other_shapes(generator):
