@@ -138,7 +138,7 @@ def test_what_a_killed_process_claimed_is_taken_over(own_store, tmp_path, monkey
 # Faults, slowly.
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_twenty_kills_resume_to_the_same_bits(tmp_path, capsys):
     """SIGKILL at random moments: the rerun goes on and ends as a process that nobody disturbed."""
     undisturbed = stated(execute(grid_of_all_kinds(), Store(tmp_path / "undisturbed")))
@@ -164,7 +164,7 @@ def test_twenty_kills_resume_to_the_same_bits(tmp_path, capsys):
     assert resumed >= 10
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_four_processes_share_two_hundred_runs(own_store, tmp_path, capsys):
     processes = [start(tmp_path, own_store, "large_grid") for _ in range(4)]
     for process in processes:
@@ -176,7 +176,7 @@ def test_four_processes_share_two_hundred_runs(own_store, tmp_path, capsys):
     assert stated(execute(large_grid(), own_store)) == stated(execute(large_grid(), Store(tmp_path / "alone")))
 
 
-@pytest.mark.slow
+@pytest.mark.endurance
 def test_six_thousand_runs_stream_through(own_store, capsys):
     script = """
         import json, resource, sys, time
