@@ -64,10 +64,10 @@ test-machines: env ## the numerical tests with fewer instructions and other thre
 	tests/machines.sh $(BIN)/python
 
 bench: env ## programs and losses against the ordinary way; the table of the book's status page
-	$(BIN)/lsr bench --json results/bench.json
+	$(BIN)/python benchmarks/bench.py --json results/bench.json
 
 figure: env ## draw the README's figure anew from the quick preset's runs and the published ones
-	$(BIN)/python -c "from lsr_core import experiments as e, figures, published; \
+	$(BIN)/python -c "from study import experiments as e, figures, published; \
 		trained, told = e.ladders(); photographs = e.rungs(e.CIFAR); \
 		live = e.collect(e.flat(trained, told), range(e.preset('quick').seeds)); \
 		results = live | published.results('desktop', photographs.values()); \

@@ -1,6 +1,6 @@
 """Label smoothing and knowledge distillation: the losses, teachers, metrics and trainers of one study."""
 
-from ._errors import InputError
+from .errors import InputError
 from .losses import Loss
 from .objectives import METHODS, objective
 

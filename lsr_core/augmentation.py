@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ._errors import hold_plain, require, require_number
+from .errors import hold_plain, require, require_number
 
 
 @dataclass(frozen=True)

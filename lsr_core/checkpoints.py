@@ -15,10 +15,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from ._errors import InputError
-from ._files import remove_with_parts, write_whole
-from .records import Store, provenance
-from .runs import Run, require_key, run_of
+from .errors import InputError
+from .files import remove_with_parts, write_whole
+from .run import Run, require_key, run_of
+from .store import Store, provenance
 
 SECONDS = 20.0  # between two states of a stack; the clock decides when one is written, never what is trained
 

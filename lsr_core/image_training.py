@@ -9,16 +9,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
-from ._errors import require
 from .augmentation import normalised
 from .checkpoints import Checkpoint
 from .data import Split, dataset
+from .errors import require
 from .evaluation import CURVE_EXAMPLES, Outputs, curve_point, final_metrics
 from .models import ImageClassifier
 from .objectives import Batch, Fixed
 from .optimizers import FusedSGD
 from .precision import training_precision
-from .runs import Run, TrainedTeacher, stream
+from .run import Run, TrainedTeacher, stream
 from .training import Averaged, Keep, Network, Outcome, Program, copied, move
 
 EVALUATION_BATCH = 500

@@ -18,7 +18,7 @@ from scipy import optimize, special
 from torch import Tensor
 from torch.nn.functional import log_softmax, one_hot
 
-from ._errors import plain, require, require_classes, require_fraction, require_positive, require_temperature
+from .errors import plain, require, require_classes, require_fraction, require_positive, require_temperature
 
 Convention = Literal["K", "K-1"]
 

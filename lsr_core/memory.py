@@ -18,8 +18,8 @@ from torch.func import functional_call
 from torch.nn.functional import log_softmax, one_hot
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from ._errors import require
 from ._products import padded
+from .errors import require
 
 
 class Memory:

@@ -18,7 +18,7 @@ from scipy import stats
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from ._errors import require, require_count, require_positive
+from .errors import require, require_count, require_positive
 
 Reading = Literal["vector_variance", "std_true_class"]
 

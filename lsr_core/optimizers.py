@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .runs import Run
+from .run import Run
 
 
 class StackedSGD:

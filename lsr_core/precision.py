@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from ._files import write_whole
+from .files import write_whole
 from .models import ImageNetwork
-from .records import default_folder, provenance
+from .store import default_folder, provenance
 
 GAIN = 1.1  # bf16 must be so many times as fast: less is not worth other digits
 _BATCH, _CLASSES, _ROUNDS = 16, 10, 3

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Self
 
 from ._locks import FileLock, Timeout
-from .records import Store
-from .runs import require_key
+from .run import require_key
+from .store import Store
 
 
 class Claims:

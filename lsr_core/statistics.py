@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import optimize, stats
 
-from ._errors import require, require_fraction, require_positive
+from .errors import require, require_fraction, require_positive
 
 ALPHA = 0.05
 POWER = 0.8

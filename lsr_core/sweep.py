@@ -14,12 +14,12 @@ from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
-from ._errors import InputError, require, require_positive
-from ._files import write_whole
 from .checkpoints import OutOfTime
-from .execution import execute
-from .records import Store
-from .runs import Run, run_of
+from .errors import InputError, require, require_positive
+from .execute import execute
+from .files import write_whole
+from .run import Run, run_of
+from .store import Store
 
 _MARGIN = 0.1  # of the budget, at most so many seconds, is left for measuring and writing
 _LONGEST_MARGIN = 30.0

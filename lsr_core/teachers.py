@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax
 
-from ._errors import hold_plain, require, require_fraction, require_not_negative, require_positive
+from .errors import hold_plain, require, require_fraction, require_not_negative, require_positive
 from .losses import _at_least_single, corrected_share
 
 Reading = Literal["power", "logits"]

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from ._errors import require
 from .checkpoints import Checkpoint
 from .data import Split, dataset
+from .errors import require
 from .evaluation import (
     CURVE_EXAMPLES,
     PLANE,
@@ -34,7 +34,7 @@ from .memory import PastCopies
 from .models import Convnet, Perceptron
 from .objectives import Batch, Fixed
 from .optimizers import FusedSGD, StackedSGD
-from .runs import Run, stream
+from .run import Run, stream
 
 EVALUATION_BATCH = 256
 PICTURED = 0  # the seed whose runs keep pictures

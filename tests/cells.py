@@ -9,7 +9,7 @@ from unittest import mock
 import myst_nb
 import nbformat
 
-from lsr_core import notebooks
+from study import notebooks
 
 
 @dataclass

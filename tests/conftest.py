@@ -13,8 +13,9 @@ import torch
 from filelock import FileLock
 from sklearn.datasets import load_digits
 
-from lsr_core import notebooks, precision
-from lsr_core.records import Store
+from lsr_core import precision
+from lsr_core.store import Store
+from study import notebooks
 
 ROOT = Path(__file__).parent.parent
 

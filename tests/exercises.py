@@ -4,7 +4,7 @@ import re
 
 import nbformat
 
-from lsr_core import notebooks
+from study import notebooks
 
 CHAPTERS = [name for name in notebooks.names() if name not in ("index", "published")]
 GRADED = re.compile(r"^\d+\. \*\((reading|doing|research)(?:, referee the paper)?\)\*", re.MULTILINE)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import nbformat
 
-from lsr_core import notebooks
+from study import notebooks
 
 ROOT = Path(__file__).parent.parent
 PAGES = (ROOT / "README.md", *sorted(path for path in (ROOT / "book").glob("*.md") if path.name != "status.md"))

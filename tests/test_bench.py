@@ -1,11 +1,13 @@
+import bench
+import image_bench
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from lsr_core import bench, image_bench, objective
+from lsr_core import objective
 from lsr_core.models import ImageNetwork
-from lsr_core.runs import Run
-from lsr_core.schedules import Schedule
+from lsr_core.run import Run
+from lsr_core.schedule import Schedule
 
 
 @pytest.mark.slow

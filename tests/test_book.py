@@ -12,8 +12,8 @@ import pytest
 from playwright.sync_api import sync_playwright
 from scipy import stats
 
-from lsr_core import experiments, notebooks
-from lsr_core.records import Store
+from lsr_core.store import Store
+from study import experiments, notebooks
 
 pytestmark = pytest.mark.slow
 

@@ -6,10 +6,10 @@ import torch
 
 from lsr_core import InputError, checkpoints, objective, training
 from lsr_core.checkpoints import Checkpoint, Weights
-from lsr_core.execution import execute
-from lsr_core.records import Store
-from lsr_core.runs import Run
-from lsr_core.schedules import Schedule
+from lsr_core.execute import execute
+from lsr_core.run import Run
+from lsr_core.schedule import Schedule
+from lsr_core.store import Store
 
 RUNS = [Run("digits", 50, objective("lsr"), Schedule(0.1, epochs=3), seed) for seed in range(3)]
 

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lsr_core import claims, experiments, notebooks, statistics
-from lsr_core.claims import CLAIMS, IDENTITIES, MULLER, Claim, Judgement
-from lsr_core.experiments import DIGITS, MEASURES
-from lsr_core.identities import Identity
-from lsr_core.records import Store
+from lsr_core import statistics
+from lsr_core.store import Store
+from study import claims, experiments, notebooks
+from study.claims import CLAIMS, IDENTITIES, MULLER, Claim, Judgement
+from study.experiments import DIGITS, MEASURES
+from study.identities import Identity
 
 
 def test_every_claim_has_its_own_identifier_a_chapter_and_arms_that_exist():

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from lsr_core import experiments, notebooks, objective
-from lsr_core.cli import main
+from lsr_core import objective
 from lsr_core.data import dataset
-from lsr_core.execution import execute
+from lsr_core.execute import execute
 from lsr_core.models import ARCHITECTURES, Cost, ImageNetwork, cost
-from lsr_core.runs import Run
-from lsr_core.schedules import Schedule
+from lsr_core.run import Run
+from lsr_core.schedule import Schedule
+from study import experiments, notebooks
+from study.cli import main
 
 # A shell starts background jobs deaf to Ctrl-C, and their children inherit it.
 HEARS_CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
@@ -194,8 +195,8 @@ def test_ctrl_c_keeps_finished_runs_and_the_same_command_goes_on(own_store):
 {HEARS_CTRL_C}
 import sys
 from lsr_core import objective
-from lsr_core.cli import main
-from lsr_core import experiments
+from study.cli import main
+from study import experiments
 experiments.settings_of = lambda method, preset: experiments.DIGITS[:1]
 main(["tune", "cross-entropy"])
 """
@@ -227,7 +228,7 @@ def test_ctrl_c_ends_the_notebooks_and_their_kernels(tmp_path):
     code = f"""
 {HEARS_CTRL_C}
 from pathlib import Path
-from lsr_core import cli, notebooks
+from study import cli, notebooks
 notebooks.FOLDER = Path({str(source)!r})
 cli.main(["notebooks", "run", "--out", {str(tmp_path / "out")!r}])
 """
@@ -256,7 +257,7 @@ def test_a_store_that_cannot_be_written_is_one_sentence(tmp_path, monkeypatch):
 
 
 def test_help_names_every_command():
-    assert all(word in call("--help").stdout for word in ("notebooks", "runs", "data", "tune", "bench"))
+    assert all(word in call("--help").stdout for word in ("notebooks", "runs", "data", "tune"))
     assert call("--version").exit_code == 0
     (command,) = entry_points(group="console_scripts", name="lsr")
     assert command.load() is main

@@ -18,10 +18,10 @@ from lsr_core.evaluation import (
     shifted,
     two_classes,
 )
-from lsr_core.execution import execute
+from lsr_core.execute import execute
 from lsr_core.models import Convnet, ImageNetwork, Perceptron
-from lsr_core.runs import Run, stream
-from lsr_core.schedules import Schedule
+from lsr_core.run import Run, stream
+from lsr_core.schedule import Schedule
 from lsr_core.training import _Stack, train
 
 

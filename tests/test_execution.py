@@ -7,12 +7,12 @@ import torch
 from lsr_core import InputError, objective, training
 from lsr_core.checkpoints import Weights
 from lsr_core.data import dataset
-from lsr_core.execution import execute, stack_size, teacher_logits
+from lsr_core.execute import execute, stack_size, teacher_logits
 from lsr_core.models import Convnet, Perceptron, StackedPerceptron
 from lsr_core.objectives import ladder
-from lsr_core.records import Store, provenance
-from lsr_core.runs import ExactPosterior, Run, TrainedTeacher
-from lsr_core.schedules import Schedule
+from lsr_core.run import ExactPosterior, Run, TrainedTeacher
+from lsr_core.schedule import Schedule
+from lsr_core.store import Store, provenance
 
 STACK = Perceptron().stack_size
 

@@ -7,7 +7,7 @@ import pytest
 from cells import Page
 from exercises import CHAPTERS, GRADED, blocks, exercises
 
-from lsr_core import notebooks
+from study import notebooks
 
 
 @pytest.mark.parametrize("name", CHAPTERS)

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lsr_core import InputError, experiments, objective
-from lsr_core.experiments import DIGITS, METHODS, MIXTURES, Arm, Setting
+from lsr_core import InputError, objective
 from lsr_core.objectives import describe
-from lsr_core.runs import ExactPosterior
-from lsr_core.schedules import Schedule
+from lsr_core.run import ExactPosterior
+from lsr_core.schedule import Schedule
+from study import experiments
+from study.experiments import DIGITS, METHODS, MIXTURES, Arm, Setting
 
 FAST = Schedule(0.1, epochs=1)
 CE = Arm(Setting("digits", 50), objective("cross-entropy"), FAST)

@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lsr_core import InputError, claims, experiments, figures, objective, published
-from lsr_core.experiments import Arm, Setting
-from lsr_core.schedules import Schedule
+from lsr_core import InputError, objective
+from lsr_core.schedule import Schedule
+from study import claims, experiments, figures, published
+from study.experiments import Arm, Setting
 
 SETTING = Setting("digits", 50)
 CE, LSR = (Arm(SETTING, objective(m), Schedule(0.1, epochs=3)) for m in ("cross-entropy", "lsr"))

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from lsr_core.identities import IDENTITIES, Identity, compare
+from study.identities import IDENTITIES, Identity, compare
 
 
 @pytest.mark.parametrize("identity", IDENTITIES, ids=lambda identity: identity.id)

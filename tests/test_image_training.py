@@ -13,13 +13,13 @@ from lsr_core import METHODS, InputError, checkpoints, image_training, objective
 from lsr_core.augmentation import Augmentation, normalised
 from lsr_core.checkpoints import Checkpoint
 from lsr_core.data import dataset
-from lsr_core.execution import execute, stack_size
+from lsr_core.execute import execute, stack_size
 from lsr_core.image_training import train
 from lsr_core.models import ImageNetwork, Perceptron
 from lsr_core.objectives import ALIASES
-from lsr_core.records import Store, default_folder
-from lsr_core.runs import Run, TrainedTeacher, run_of, stream
-from lsr_core.schedules import Schedule
+from lsr_core.run import Run, TrainedTeacher, run_of, stream
+from lsr_core.schedule import Schedule
+from lsr_core.store import Store, default_folder
 
 MEASURED_GAIN = precision._gain  # elsewhere it is not measured
 SMALL, RESIDUAL = ImageNetwork("plain_cnn", width=4), ImageNetwork("resnet8", width=4)

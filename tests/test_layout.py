@@ -1,8 +1,8 @@
-"""The package's order: a file imports only from files above it in the list."""
+"""The house: who imports whom, what is documented, what is pinned, and the examples that are printed."""
 
-import ast
 import importlib
 import inspect
+import os
 import re
 import subprocess
 import sys
@@ -16,98 +16,32 @@ import lsr_core
 from lsr_core.objectives import ALIASES, constants_of
 
 ROOT = Path(__file__).parent.parent
-PACKAGE = ROOT / "lsr_core"
-ORDER = [
-    "_errors",
-    "_torchvision",
-    "_progress",
-    "_files",
-    "_locks",
-    "_products",
-    "_parent",
-    "losses",
-    "statistics",
-    "metrics",
-    "teachers",
-    "memory",
-    "objectives",
-    "released",
-    "printed",
-    "identities",
-    "data",
-    "augmentation",
-    "models",
-    "schedules",
-    "runs",
-    "optimizers",
-    "records",
-    "precision",
-    "checkpoints",
-    "evaluation",
-    "sharing",
-    "training",
-    "image_training",
-    "execution",
-    "sweep",
-    "experiments",
-    "published",
-    "claims",
-    "figures",
-    "_execute",
-    "_pages",
-    "notebooks",
-    "image_bench",
-    "bench",
-    "cli",
-]
-FILES = sorted(PACKAGE.rglob("*.py"))
+PUBLIC = sorted(
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    for package in ("lsr_core", "study")
+    for path in (ROOT / package).rglob("*.py")
+    if not path.stem.startswith("_") or path.stem == "__init__"
+)
 
 
-def place(path):
-    """The entry of the list that a file belongs to."""
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+def test_modules_import_in_one_direction():
+    done = subprocess.run(
+        [Path(sys.executable).with_name("lint-imports"), "--no-cache"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
 
 
-def imported(path):
-    """The entries of the list that a file imports from the package."""
-    package = ["lsr_core", *path.relative_to(PACKAGE).parts[:-1]]
-    for node in ast.walk(ast.parse(path.read_text())):
-        names = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) - node.level + 1] if node.level else []
-            module = ".".join([*base, node.module] if node.module else base)
-            names = [module, *(f"{module}.{alias.name}" for alias in node.names)]
-        for name in names:
-            parts = name.split(".")
-            if parts[0] == "lsr_core" and len(parts) > 1 and parts[1] in ORDER:
-                yield parts[1]
-
-
-def test_the_list_is_the_package():
-    assert {place(path) for path in FILES} - {"__init__"} == set(ORDER)
-
-
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_point_upwards(path):
-    if place(path) == "__init__":
-        return
-    below = {name for name in imported(path) if ORDER.index(name) > ORDER.index(place(path))}
-    assert not below
-
-
-def test_the_test_sees_imports():
-    assert {"losses", "teachers", "_errors"} <= set(imported(PACKAGE / "objectives" / "_base.py"))
-    assert "_errors" in set(imported(PACKAGE / "data" / "digits.py"))
-
-
-@pytest.mark.parametrize("name", [name for name in ORDER if not name.startswith("_")])
+@pytest.mark.parametrize("name", PUBLIC)
 def test_public_things_are_documented_and_annotated(name):
-    module = importlib.import_module(f"lsr_core.{name}")
+    module = importlib.import_module(name)
     assert module.__doc__
     for attribute, thing in vars(module).items():
-        own = getattr(thing, "__module__", "").startswith("lsr_core")
+        own = getattr(thing, "__module__", "").startswith(("lsr_core", "study"))
         if attribute.startswith("_") or not own or not (inspect.isclass(thing) or inspect.isfunction(thing)):
             continue
         assert inspect.getdoc(thing), f"{name}.{attribute} has no docstring"
@@ -195,7 +129,7 @@ def test_the_printed_image_runs_are_made(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_torchvision_and_pillow_are_imported_only_where_they_are_used():
-    modules = "lsr_core.cli, lsr_core.data, lsr_core.augmentation"
+    modules = "study.cli, lsr_core.data, lsr_core.augmentation"
     code = f"import sys, {modules}; print(sorted({{'torchvision', 'PIL'}} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

@@ -5,8 +5,8 @@ from torch import nn
 
 from lsr_core import InputError, objective
 from lsr_core.models import Convnet, Perceptron
-from lsr_core.runs import Run
-from lsr_core.schedules import Schedule
+from lsr_core.run import Run
+from lsr_core.schedule import Schedule
 from lsr_core.training import _Stack, train
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from lsr_core import InputError, notebooks
+from lsr_core import InputError
+from study import notebooks
 
 NAMES = notebooks.names()
 SECTIONS = ["The experiment", "What came out", "Verdict", "Take it into your own training loop", "Exercises"]

@@ -2,10 +2,10 @@ import json
 
 import pytest
 
-from lsr_core import _pages
-from lsr_core._pages import Pages, forecast, measure_cost
-from lsr_core.execution import execute
-from lsr_core.experiments import DIGITS, tuned
+from lsr_core.execute import execute
+from study import _pages
+from study._pages import Pages, forecast, measure_cost
+from study.experiments import DIGITS, tuned
 
 DONE = {"name": "page", "result": "done", "seconds": 3.5, "ended": "2020-01-01 00:00", "report": ""}
 

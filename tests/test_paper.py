@@ -6,14 +6,15 @@ from itertools import groupby
 import numpy as np
 import pytest
 
-from lsr_core import InputError, objective, printed
+from lsr_core import InputError, objective
 from lsr_core.augmentation import Augmentation
 from lsr_core.data import dataset
-from lsr_core.execution import execute
-from lsr_core.experiments import PRESETS, Setting, paper_arms, paper_grid
+from lsr_core.execute import execute
 from lsr_core.models import ImageNetwork
 from lsr_core.objectives import describe
-from lsr_core.runs import run_of
+from lsr_core.run import run_of
+from study import printed
+from study.experiments import PRESETS, Setting, paper_arms, paper_grid
 
 DATA = ("cifar100", "cifar10", "tiny_imagenet", "cinic10")
 ARMS = {data: paper_arms(data) for data in DATA}

@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from lsr_core import InputError, claims, printed
+from lsr_core import InputError
+from study import claims, printed
 
 ROOT = Path(__file__).parent.parent
 YUAN, SHEN, CHANDRASEGARAN = "yuan2020revisiting", "shen2021is", "chandrasegaran2022revisiting"
@@ -31,7 +32,7 @@ def test_every_source_is_in_the_bibliography():
 
 
 def test_the_claims_themselves_print_no_paper():
-    source = "".join(path.read_text() for path in (ROOT / "lsr_core" / "claims").glob("*.py"))
+    source = "".join(path.read_text() for path in (ROOT / "study" / "claims").glob("*.py"))
     assert not re.findall(r"\((?:Table|Fig\.) \d|\d\s?%[,\"]", source)
 
 

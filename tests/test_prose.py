@@ -14,10 +14,11 @@ from cells import Page, html_of, run_page
 from exercises import CHAPTERS, blocks, exercises
 from prose import literals, markdown, sentences, strings, words
 
-from lsr_core import checkpoints, claims, experiments, notebooks
+from lsr_core import checkpoints
 from lsr_core.models import Perceptron
-from lsr_core.records import Store
 from lsr_core.statistics import CONTRADICTED, REPRODUCED
+from lsr_core.store import Store
+from study import claims, experiments, notebooks
 
 # Words that say of one arm that it is ahead of another, or that something did good or harm.
 WINNER = re.compile(

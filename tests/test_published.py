@@ -5,15 +5,16 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from lsr_core import InputError, claims, experiments, objective, published
-from lsr_core.cli import main
+from lsr_core import InputError, objective
 from lsr_core.data import DATASETS
-from lsr_core.execution import execute
-from lsr_core.experiments import Arm, ArmTeacher, Published, Setting
-from lsr_core.records import Store
-from lsr_core.runs import TrainedTeacher
-from lsr_core.schedules import Schedule
+from lsr_core.execute import execute
+from lsr_core.run import TrainedTeacher
+from lsr_core.schedule import Schedule
+from lsr_core.store import Store
 from lsr_core.sweep import read_grid
+from study import claims, experiments, published
+from study.cli import main
+from study.experiments import Arm, ArmTeacher, Published, Setting
 
 CE = Arm(Setting("digits", 50), objective("cross-entropy"), Schedule(0.1, epochs=2))
 LSR = replace(CE, objective=objective("lsr"))

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from lsr_core import InputError, objective
-from lsr_core.records import Record, Store, provenance
-from lsr_core.runs import NUMERICS, Run
-from lsr_core.schedules import Schedule
+from lsr_core.run import NUMERICS, Run
+from lsr_core.schedule import Schedule
+from lsr_core.store import Record, Store, provenance
 
 RUN = Run("digits", 100, objective("lsr"), Schedule(0.1), seed=0)
 

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from lsr_core import InputError, objective, released
+from lsr_core import InputError, objective
 from lsr_core.objectives import as_label_smoothing
+from study import released
 
 K = 100
 

@@ -6,8 +6,8 @@ import torch
 
 from lsr_core import InputError, objective
 from lsr_core.models import Convnet, Perceptron
-from lsr_core.runs import ExactPosterior, Run, TrainedTeacher, key_of, run_of, stream
-from lsr_core.schedules import Schedule
+from lsr_core.run import ExactPosterior, Run, TrainedTeacher, key_of, run_of, stream
+from lsr_core.schedule import Schedule
 
 RUN = Run("digits", 100, objective("lsr"), Schedule(0.1, 1e-3), seed=3)
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lsr_core import InputError
-from lsr_core.schedules import Schedule
+from lsr_core.schedule import Schedule
 
 STEPS = 10  # of an epoch
 

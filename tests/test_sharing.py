@@ -9,20 +9,21 @@ import time
 
 import pytest
 
-from lsr_core import execution, objective
-from lsr_core.execution import execute
+from lsr_core import execute as execution
+from lsr_core import objective
+from lsr_core.execute import execute
 from lsr_core.models import Convnet
-from lsr_core.records import Store
-from lsr_core.runs import Run, TrainedTeacher
-from lsr_core.schedules import Schedule
+from lsr_core.run import Run, TrainedTeacher
+from lsr_core.schedule import Schedule
 from lsr_core.sharing import Claims
+from lsr_core.store import Store
 
 # What another process does: trains a grid of this file, and notes every stack that it begins and ends.
 SCRIPT = """
     import sys
     sys.path.insert(0, {tests!r})
-    from lsr_core import checkpoints, execution, training
-    from lsr_core.records import Store
+    from lsr_core import checkpoints, execute as execution, training
+    from lsr_core.store import Store
     import test_sharing
     checkpoints.SECONDS = {seconds}
     real = training.train
@@ -181,9 +182,9 @@ def test_six_thousand_runs_stream_through(own_store, capsys):
     script = """
         import json, resource, sys, time
         from lsr_core import objective
-        from lsr_core.execution import execute
-        from lsr_core.runs import Run
-        from lsr_core.schedules import Schedule
+        from lsr_core.execute import execute
+        from lsr_core.run import Run
+        from lsr_core.schedule import Schedule
         methods = [objective("lsr", epsilon=i / 100) for i in range(100)]
         runs = [Run("digits", 100, m, Schedule(0.1, 1e-3), seed) for m in methods for seed in range(60)]
         start = time.perf_counter()

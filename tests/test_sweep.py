@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from lsr_core import InputError, checkpoints, objective, sweep
-from lsr_core.execution import execute
-from lsr_core.records import Store
-from lsr_core.runs import Run, TrainedTeacher
-from lsr_core.schedules import Schedule
+from lsr_core.execute import execute
+from lsr_core.run import Run, TrainedTeacher
+from lsr_core.schedule import Schedule
+from lsr_core.store import Store
 
 ROOT = Path(__file__).parent.parent
 TEACHER = Run("digits", 50, objective("cross-entropy"), Schedule(0.1, epochs=2), 0, role="teacher")
@@ -115,7 +115,7 @@ runpy.run_module("lsr_core.sweep", run_name="__main__")
 @pytest.mark.slow
 def test_the_hiding_hides():
     hidden = "import pandas"
-    source = (ROOT / "lsr_core" / "experiments" / "tables.py").read_text()
+    source = (ROOT / "study" / "experiments" / "tables.py").read_text()
     assert hidden in source  # a module outside the sweep needs what the sweep may not
     reached = subprocess.run(
         [sys.executable, "-c", "import lsr_core.sweep, sys; print(*sys.modules)"],
@@ -123,7 +123,7 @@ def test_the_hiding_hides():
         text=True,
         check=True,
     ).stdout.split()
-    assert not {"pandas", "sklearn", "matplotlib", "lsr_core.experiments"} & set(reached)
+    assert not {"pandas", "sklearn", "matplotlib", "study"} & set(reached)
 
 
 def image_run(data, method, seed=0):

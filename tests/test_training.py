@@ -6,9 +6,9 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
+from bench import plain_loop
 
 from lsr_core import InputError, objective, training
-from lsr_core.bench import plain_loop
 from lsr_core.data import dataset
 from lsr_core.evaluation import stated_epochs
 from lsr_core.losses import gradient_from_targets
@@ -16,8 +16,8 @@ from lsr_core.models import Convnet, Perceptron
 from lsr_core.objectives import METHODS as OBJECTIVES
 from lsr_core.objectives import Batch, Fixed
 from lsr_core.optimizers import FusedSGD
-from lsr_core.runs import Run, TrainedTeacher, stream
-from lsr_core.schedules import Schedule
+from lsr_core.run import Run, TrainedTeacher, stream
+from lsr_core.schedule import Schedule
 from lsr_core.statistics import mean_interval
 from lsr_core.training import _Stack, train
 

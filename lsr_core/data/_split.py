@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from torch import Tensor
 
-from .._errors import plain, require_number, require_seed
+from ..errors import plain, require_number, require_seed
 
 VALIDATION = 300
 

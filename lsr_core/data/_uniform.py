@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._errors import InputError, require
+from ..errors import InputError, require
 from ._split import fingerprint
 
 _NEEDED = ("train_images", "train_labels", "test_images", "test_labels", "class_names")

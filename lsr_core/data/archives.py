@@ -23,11 +23,11 @@ from urllib.request import Request, urlopen
 
 import numpy as np
 
-from .._errors import InputError
-from .._files import whole_file
 from .._locks import FileLock
 from .._progress import bar
 from .._torchvision import import_torchvision
+from ..errors import InputError
+from ..files import whole_file
 
 _CONVERSION = 1  # raised when a change of the code changes what is made of an archive
 _PIECE = 1 << 20  # bytes

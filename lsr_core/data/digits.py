@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from .._errors import require
+from ..errors import require
 from ._split import VALIDATION, Split, fingerprint, size, split_generator
 
 _TEST_FROM = 1000  # rows 1000 to 1796 were mostly written by other people than the rest

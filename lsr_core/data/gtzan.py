@@ -10,8 +10,8 @@ import torch
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial.distance import pdist, squareform
 
-from .._errors import require
-from .._files import cache_folder
+from ..errors import require
+from ..files import cache_folder
 from ._split import Split, fingerprint, size, split_generator, stratified_order
 from ._uniform import read_arrays
 

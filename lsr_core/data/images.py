@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._errors import require
-from .._files import cache_folder
+from ..errors import require
+from ..files import cache_folder
 from ._split import Split, size, split_generator, stratified_order
 from ._uniform import ImageRows, read_images
 from .archives import ARCHIVES, fetch

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from scipy.special import log_softmax
 
-from .._errors import require
+from ..errors import require
 from ._split import VALIDATION, Split, fingerprint, size, split_generator
 
 _TEST = 5000

@@ -4,7 +4,7 @@ import math
 import re
 from functools import cache
 
-from .._errors import require
+from ..errors import require
 from .archives import ARCHIVES
 from .digits import Digits
 from .gtzan import FOLDS, Gtzan

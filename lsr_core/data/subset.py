@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._errors import require
+from ..errors import require
 from ._split import VALIDATION, Split, size
 from .digits import Digits
 from .gtzan import Gtzan

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import batch_norm, conv2d
 
-from .._errors import counts, require
+from ..errors import counts, require
 
 
 @dataclass(frozen=True)

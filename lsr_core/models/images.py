@@ -9,7 +9,7 @@ from functools import cache, partial
 import torch
 from torch import Tensor, nn
 
-from .._errors import hold_plain, require, require_classes, require_count
+from ..errors import hold_plain, require, require_classes, require_count
 from .adapted import densenet121, googlenet, mobilenetv2, resnet18, resnet50, shufflenetv2
 from .plain import plain_cnn
 from .residual import cifar_resnet, resnext29, wide_resnet

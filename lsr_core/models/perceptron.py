@@ -8,8 +8,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from .._errors import counts
 from .._products import first, padded
+from ..errors import counts
 
 
 @dataclass(frozen=True)

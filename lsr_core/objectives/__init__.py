@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .._errors import require
+from ..errors import require
 from ._base import Batch, Fixed, HandMade, Objective
 from .hand_made import (
     LSR,

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from .._errors import (
+from ..errors import (
     InputError,
     hold_plain,
     require,

@@ -4,7 +4,7 @@ import warnings
 from dataclasses import dataclass, replace
 from typing import Self
 
-from .._errors import require_classes
+from ..errors import require_classes
 from ..losses import Loss
 from ..teachers import CorrectedUniform, Share, TargetGap, Teacher, VirtualTeacher
 from ._base import Batch, HandMade

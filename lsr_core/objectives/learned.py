@@ -6,7 +6,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from .._errors import require
+from ..errors import require
 from ..losses import divergence, reverse_divergence, without_label
 from ..metrics import class_means
 from ..teachers import keep_confidence, permute_wrong, softened, zipf_scores

@@ -7,8 +7,8 @@ from lsr_core import InputError, objective
 from lsr_core.data import DATASETS, Gtzan, dataset
 from lsr_core.data._split import fingerprint
 from lsr_core.data.gtzan import FOLDS
-from lsr_core.runs import Run
-from lsr_core.schedules import Schedule
+from lsr_core.run import Run
+from lsr_core.schedule import Schedule
 from lsr_core.training import train
 
 

@@ -9,8 +9,8 @@ from lsr_core import InputError, objective
 from lsr_core.data import DATASETS, Images, dataset
 from lsr_core.data._uniform import read_images
 from lsr_core.models import ImageNetwork
-from lsr_core.runs import Run
-from lsr_core.schedules import Schedule
+from lsr_core.run import Run
+from lsr_core.schedule import Schedule
 
 NAMES = [name for name, source in DATASETS.items() if isinstance(source, Images)]
 

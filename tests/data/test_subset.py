@@ -4,8 +4,8 @@ import torch
 
 from lsr_core import InputError, objective
 from lsr_core.data import dataset
-from lsr_core.runs import Run
-from lsr_core.schedules import Schedule
+from lsr_core.run import Run
+from lsr_core.schedule import Schedule
 
 
 def counts(labels):

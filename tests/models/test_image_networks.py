@@ -11,8 +11,8 @@ from torch import nn
 from lsr_core import InputError, objective
 from lsr_core._torchvision import import_torchvision
 from lsr_core.models import ARCHITECTURES, ImageNetwork, cost
-from lsr_core.runs import Run, run_of
-from lsr_core.schedules import Schedule
+from lsr_core.run import Run, run_of
+from lsr_core.schedule import Schedule
 
 CIFAR = (3, 32, 32)
 SMALL = {"wide_resnet": {"width": 1, "depth": 10}, "plain_cnn": {"width": 8}, "resnet56": {"width": 4}}
@@ -239,7 +239,7 @@ def test_runs_on_images_are_described_and_made_again(monkeypatch):
     images = types.SimpleNamespace(
         name="images", classes=10, features=3072, shape=(3, 32, 32), largest=100, fingerprint="0"
     )
-    monkeypatch.setattr("lsr_core.runs.dataset", lambda name: {"images": images}[name])
+    monkeypatch.setattr("lsr_core.run.dataset", lambda name: {"images": images}[name])
     networks = [ImageNetwork("resnet20"), ImageNetwork("resnet20", 8), ImageNetwork("wide_resnet", 2, 16)]
     runs = [Run("images", 50, objective("lsr"), Schedule(0.1), 0, network) for network in networks]
     assert len({run.key for run in runs}) == len({run.shape for run in runs}) == 3
@@ -256,7 +256,7 @@ def test_a_run_on_other_data_than_images_is_refused():
 def test_describing_a_network_does_not_import_torchvision():
     code = """
 import sys
-from lsr_core import models, runs
+from lsr_core import models, run as runs
 models.ImageNetwork("resnet18").check(3072)
 print("torchvision" in sys.modules)
 """

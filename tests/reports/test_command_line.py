@@ -5,13 +5,14 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from lsr_core import InputError, cli, notebooks, objective, sweep
+from lsr_core import InputError, objective, sweep
 from lsr_core.checkpoints import Weights
-from lsr_core.experiments import preset
-from lsr_core.records import Record, Store
-from lsr_core.runs import Run
-from lsr_core.schedules import Schedule
+from lsr_core.run import Run
+from lsr_core.schedule import Schedule
 from lsr_core.sharing import Claims
+from lsr_core.store import Record, Store
+from study import cli, notebooks
+from study.experiments import preset
 
 
 @pytest.fixture(autouse=True)
@@ -100,7 +101,6 @@ NONSENSE = [
     *(("results", "recompute", "regime", "--seed", text) for text in ("-1", "1.5", "x")),
     *(("results", "grid", name, "grid") for name in ("", "..", "x")),
     *(("results", "grid", "regime", file) for file in FILES),
-    *(("bench", "--json", file) for file in FILES),
     *(("notebooks", "run", "mrkd", option, file) for option in ("--out", "--status") for file in FILES[:1]),
     *(("notebooks", "run", name) for name in ("", "..", "../mrkd", "mrkd.ipynb")),
     *(("data", command, name) for command in ("check", "fetch") for name in ("", "..", ".npz", "/.npz", "digits")),

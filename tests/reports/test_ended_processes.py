@@ -10,7 +10,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from lsr_core import notebooks
+from study import notebooks
 
 SLEEPS = "print('begun')\nimport os, time\nopen({mark!r}, 'w').write(str(os.getpid()))\ntime.sleep(600)"
 
@@ -57,7 +57,7 @@ def test_kernels_end_with_the_runner(tmp_path):
     write(tmp_path / "notebooks", "slow", "a = 1", SLEEPS.format(mark=str(mark)))
     code = f"""
 from pathlib import Path
-from lsr_core import notebooks
+from study import notebooks
 notebooks.FOLDER = Path({str(tmp_path / "notebooks")!r})
 notebooks.run([], {{}}, Path({str(tmp_path / "out")!r}))
 """
@@ -73,9 +73,9 @@ def test_helpers_end_with_the_process_that_asked_for_them(tmp_path):
     mark = tmp_path / "pid"
     code = f"""
 import os, time
-from lsr_core import execution, objective
-from lsr_core.runs import Run
-from lsr_core.schedules import Schedule
+from lsr_core import execute as execution, objective
+from lsr_core.run import Run
+from lsr_core.schedule import Schedule
 real = execution.subprocess.Popen
 class Noted(real):
     def __init__(self, *arguments, **options):

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lsr_core import InputError, claims, figures
-from lsr_core.claims import CLAIMS, Claim, Judgement
-from lsr_core.experiments import DIGITS, Results
+from lsr_core import InputError
 from lsr_core.statistics import association, holm, mean_interval, paired, seeds_needed, sign_flip_p, verdict
+from study import claims, figures
+from study.claims import CLAIMS, Claim, Judgement
+from study.experiments import DIGITS, Results
 
 KINDS = ("better", "comparable", "comparable or better")
 

@@ -16,8 +16,8 @@ from lsr_core.data import dataset
 from lsr_core.data.archives import fetch
 from lsr_core.data.images import channel_statistics
 from lsr_core.models import ARCHITECTURES, Convnet, ImageNetwork, Perceptron
-from lsr_core.runs import Run
-from lsr_core.schedules import Schedule
+from lsr_core.run import Run
+from lsr_core.schedule import Schedule
 
 PLAIN = ImageNetwork("plain_cnn", 2)
 

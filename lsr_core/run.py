@@ -1,0 +1,197 @@
+"""Run: the complete description of one training run, and the random streams that belong to it."""
+
+import hashlib
+import json
+import re
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from .augmentation import Augmentation
+from .data import Mixture, dataset, size
+from .errors import hold_plain, require, require_count, require_seed
+from .models import Convnet, ImageNetwork, Perceptron
+from .objectives import Fixed, Objective, describe, objective
+from .schedule import Schedule
+
+NUMERICS = 6  # raised when a change of the code changes results
+_NETWORKS = {"perceptron": Perceptron, "convnet": Convnet, "image-network": ImageNetwork}
+
+
+@dataclass(frozen=True)
+class TrainedTeacher:
+    """The network of a run after an epoch, by default its last one."""
+
+    run: "Run"
+    epoch: int | None = None
+
+    def __post_init__(self) -> None:
+        hold_plain(self)
+        last = self.run.schedule.last
+        if self.epoch is not None:
+            require_count("epoch", self.epoch)
+            require(self.epoch <= last, f"epoch is {self.epoch}; the teacher's run has {last}")
+
+    @property
+    def after(self) -> int:
+        """The epoch whose weights teach."""
+        return self.epoch or self.run.schedule.last
+
+    def canonical(self) -> dict[str, Any]:
+        """Everything that fixes its outputs, as plain values."""
+        return {"run": self.run.canonical(), "epoch": self.after}
+
+    def check(self, data: str, seed: int, role: str) -> None:
+        """Raise `InputError` unless it can teach a run on this data set with this seed and role."""
+        own, other = dataset(data), dataset(self.run.data)
+        same = (own.classes, own.features) == (other.classes, other.features)
+        require(same, f"the teacher was trained on {self.run.data}, which has other inputs or classes than {data}")
+        shared = (self.run.seed, self.run.role) == (seed, role)
+        require(not shared, f"teacher and student share the streams of seed {seed}, role {role!r}; name another role")
+
+
+@dataclass(frozen=True)
+class ExactPosterior:
+    """The truth as teacher, on data whose posterior is known."""
+
+    def canonical(self) -> dict[str, Any]:
+        """Its name."""
+        return {"name": "posterior"}
+
+    def check(self, data: str, seed: int, role: str) -> None:  # noqa: ARG002
+        """Raise `InputError` unless the posterior of this data set is known."""
+        require(isinstance(dataset(data), Mixture), f"the posterior of {data} is not known; it is of a whole mixture")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run: `train` examples of the data set named `data`, an objective, a schedule, a seed.
+
+    The seed fixes the split; initial weights, batch order and draws come from streams of (seed, `role`), so that all
+    methods compared share them and no teacher shares its student's. Raises `InputError` for values out of range, for
+    a `teacher` that the objective does not take, and for one that is missing. Images are seen through `augmentation`,
+    or as they are.
+    """
+
+    data: str
+    train: int
+    objective: Objective
+    schedule: Schedule
+    seed: int
+    network: Perceptron | Convnet | ImageNetwork = field(default_factory=Perceptron)
+    role: str = "student"
+    teacher: TrainedTeacher | ExactPosterior | None = None
+    augmentation: Augmentation | None = None
+
+    def __post_init__(self) -> None:
+        hold_plain(self)
+        source, method = dataset(self.data), self.objective
+        size(source, self.train)
+        require_seed(self.seed)
+        has_images = getattr(source, "shape", None) is not None
+        takes_images = isinstance(self.network, ImageNetwork)
+        kind, right = ("images", "an ImageNetwork") if has_images else ("vectors", "a Perceptron or Convnet")
+        require(has_images == takes_images, f"{self.data} holds {kind}, which {self.network} cannot take; give {right}")
+        require(has_images or self.augmentation is None, f"augmentation is of images; {self.data} holds vectors")
+        self.network.check(source.features)
+        left = self.train % self.schedule.batch_size
+        alone = (left or self.schedule.batch_size) == 1 and not self.network.takes_one(source.features)
+        told = f"train is {self.train}: in batches of {self.schedule.batch_size} the last one has 1 example"
+        right = "take a train or a batch_size that leaves 0 for it, or 2 and more"
+        require(not alone, f"{told}, over which BatchNorm cannot average; {right}")
+        if self.teacher is None:
+            require(not method.needs_teacher, f"teacher is None; method {method.name!r} needs one")
+        else:
+            require(method.takes_teacher, f"method {method.name!r} takes no teacher")
+            self.teacher.check(self.data, self.seed, self.role)
+        if isinstance(method, Fixed):
+            method.check(source.classes)
+
+    def canonical(self) -> dict[str, Any]:
+        """Everything that fixes the result, as plain values; the key is its hash."""
+        return {
+            "data": {"name": self.data, "fingerprint": dataset(self.data).fingerprint, "train": self.train},
+            "network": self.network.canonical(),
+            "objective": describe(self.objective),
+            "schedule": self.schedule.canonical(),
+            "seed": self.seed,
+            "role": self.role,
+            "teacher": None if self.teacher is None else self.teacher.canonical(),
+            "augmentation": None if self.augmentation is None else asdict(self.augmentation),
+            "numerics": NUMERICS,
+        }
+
+    @cached_property
+    def key(self) -> str:
+        """The run's name in the store: 20 hexadecimal digits."""
+        return key_of(self.canonical())
+
+    @property
+    def shape(self) -> tuple[object, ...]:
+        """What runs must have in common to train side by side in one stack.
+
+        Methods whose soft labels are fixed differ in constants alone; any other trains beside its equals. On images,
+        runs of one seed share what they see and who teaches them.
+        """
+        common = self.schedule.canonical()
+        if isinstance(self.network, ImageNetwork):  # each trains for itself, on images that all see
+            for own in ("learning_rate", "weight_decay", "head_decay", "momentum", "nesterov", "clip", "average"):
+                common.pop(own)
+            shared = (self.seed, self.role, self.augmentation, self.teacher and json.dumps(self.teacher.canonical()))
+            return (self.data, self.train, self.network, json.dumps(common), *shared)
+        for own in ("learning_rate", "weight_decay", "head_decay"):
+            common.pop(own)
+        method = None if isinstance(self.objective, Fixed) else self.objective
+        return (self.data, self.train, self.network, method, json.dumps(common))
+
+
+def run_of(canonical: dict[str, Any]) -> Run:
+    """The run that has this canonical form; raises `InputError` where this version of the study makes none of it."""
+    try:
+        data, teacher, augmentation = canonical["data"], canonical["teacher"], canonical["augmentation"]
+        if teacher is not None:
+            trained = "run" in teacher
+            teacher = TrainedTeacher(run_of(teacher["run"]), teacher["epoch"]) if trained else ExactPosterior()
+        network = {name: tuple(v) if isinstance(v, list) else v for name, v in canonical["network"].items()}
+        described = dict(canonical["objective"])
+        run = Run(
+            data["name"],
+            data["train"],
+            objective(described.pop("method"), **described),
+            Schedule(**canonical["schedule"]),
+            canonical["seed"],
+            _NETWORKS[network.pop("name")](**network),
+            canonical["role"],
+            teacher,
+            augmentation and Augmentation(**augmentation),
+        )
+    except (KeyError, TypeError, AttributeError):
+        run = None
+    same = run is not None and run.key == key_of(canonical)
+    require(same, f"run {key_of(canonical)} was described by another version of the study; it cannot be made again")
+    return run
+
+
+def is_key(text: object) -> bool:
+    """Whether this can be a run's key: 20 hexadecimal digits, and no path."""
+    return isinstance(text, str) and re.fullmatch("[0-9a-f]{20}", text) is not None
+
+
+def require_key(key: str) -> str:
+    """The key; raises `InputError` where it can be none."""
+    require(is_key(key), f"{key!r} is no run's key; a key is 20 hexadecimal digits")
+    return key
+
+
+def key_of(canonical: dict[str, Any]) -> str:
+    """The hash of a run's canonical form."""
+    return hashlib.sha256(json.dumps(canonical, sort_keys=True).encode()).hexdigest()[:20]
+
+
+def stream(seed: int, role: str, purpose: str) -> torch.Generator:
+    """The random stream of a seed for one purpose of one role, independent of all others."""
+    require_seed(seed)
+    digest = hashlib.sha256(f"{seed}/{role}/{purpose}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)

@@ -1,0 +1,102 @@
+"""The schedule of a training run: how long, with which steps, and what of the weights is kept."""
+
+from dataclasses import dataclass
+from math import cos, pi
+from typing import Any, Literal, get_args
+
+from .errors import (
+    counts,
+    hold_plain,
+    require,
+    require_count,
+    require_fraction,
+    require_not_negative,
+    require_number,
+    require_positive,
+)
+
+Shape = Literal["cosine", "constant", "step", "one-cycle"]
+_RISE, _START, _END = 0.3, 1 / 25, 1 / 25e4  # one cycle: share of the epochs that rises, first and last rate
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Stochastic gradient descent with momentum, for `epochs` passes over the training set.
+
+    The learning rate follows `shape`: `"cosine"` falls to zero by half a cosine, `"constant"` stays, `"step"` is
+    multiplied by `drop` at each epoch of `milestones`, `"one-cycle"` rises from 1/25 for 30 % of the time and falls to
+    almost nothing (Smith & Topin 2019). Before that it rises linearly for `warmup` epochs. `weight_decay` is coupled
+    (added to the gradient) and acts on all weights and biases, on those of the last layer `head_decay` where it is
+    given. `clip` bounds the norm of a run's gradient. With `average`, what is measured and what teaches is the
+    exponential moving average of the weights with this decay. `stop` is the last epoch of a run that ends before its
+    schedule does.
+    """
+
+    learning_rate: float
+    weight_decay: float = 0.0
+    epochs: int = 60
+    batch_size: int = 25
+    momentum: float = 0.9
+    nesterov: bool = False
+    shape: Shape = "cosine"
+    milestones: tuple[int, ...] = ()
+    drop: float = 0.1
+    warmup: int = 0
+    head_decay: float | None = None
+    clip: float | None = None
+    average: float | None = None
+    stop: int | None = None
+
+    def __post_init__(self) -> None:
+        hold_plain(self)
+        require_positive("learning_rate", self.learning_rate)
+        for name in ("weight_decay", "head_decay"):
+            if getattr(self, name) is not None:
+                require_not_negative(name, getattr(self, name))
+        for name in ("epochs", "batch_size"):
+            require_count(name, getattr(self, name))
+        for name in ("momentum", "drop"):
+            require_fraction(name, getattr(self, name))
+        require(isinstance(self.nesterov, bool), f"nesterov is {self.nesterov!r}; it must be True or False")
+        require(self.shape in get_args(Shape), f"unknown shape {self.shape!r}; there are {', '.join(get_args(Shape))}")
+        object.__setattr__(self, "milestones", counts("milestones", self.milestones))
+        if self.clip is not None:
+            require_positive("clip", self.clip)
+        if self.average is not None:
+            require_fraction("average", self.average)
+        right = f"it must be a whole number of epochs below {self.epochs}"
+        require_number("warmup", self.warmup, int, lambda n: 0 <= n < self.epochs, right)
+        if self.stop is not None:
+            require_count("stop", self.stop)
+            require(self.stop <= self.epochs, f"stop is {self.stop}; the schedule has {self.epochs} epochs")
+
+    @property
+    def last(self) -> int:
+        """The epoch after which a run ends."""
+        return self.stop or self.epochs
+
+    def rate(self, done: float) -> float:
+        """What the learning rate is multiplied by when `done` epochs are over, a fraction within an epoch."""
+        if done < self.warmup:
+            return done / self.warmup
+        along = (done - self.warmup) / (self.epochs - self.warmup)
+        if self.shape == "cosine":
+            return _between(1, 0, along)
+        if self.shape == "one-cycle":
+            rising = along < _RISE
+            return _between(_START, 1, along / _RISE) if rising else _between(1, _END, (along - _RISE) / (1 - _RISE))
+        return self.drop ** sum(epoch <= done for epoch in self.milestones) if self.shape == "step" else 1.0
+
+    def canonical(self) -> dict[str, Any]:
+        """Every constant, as plain values."""
+        whole = ("epochs", "batch_size", "nesterov", "warmup", "stop")
+        values = {**vars(self), "milestones": list(self.milestones)}
+        return {
+            name: float(value) if isinstance(value, int) and name not in whole else value
+            for name, value in values.items()
+        }
+
+
+def _between(start: float, end: float, along: float) -> float:
+    """Half a cosine from one value to another."""
+    return end + (start - end) * (1 + cos(pi * along)) / 2

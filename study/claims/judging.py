@@ -1,0 +1,263 @@
+"""Verdicts on claims and identities, and how they are laid out.
+
+A claim is judged by the rule in `statistics`; its family is paper × preset. An identity is checked in float64, in value
+and gradient, and is proved or refuted.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from lsr_core import statistics
+from lsr_core.statistics import PROVED, REFUTED, Paired, Verdict
+from lsr_core.store import Store
+
+from .. import experiments, published
+from ..experiments import MEASURES, Arm, Results, is_exploratory, preset, signed
+from ..identities import IDENTITIES, Identity
+from .claim import Claim
+from .desktop import DESKTOP
+from .quick import CLAIMS
+
+PUBLISHED: dict[str, tuple[Claim, ...]] = {"desktop": DESKTOP}  # the claims of presets that are not live
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A claim with its verdict; identities have no differences, `error` instead."""
+
+    claim: Claim | Identity
+    preset: str
+    verdict: Verdict
+    differences: Paired | None = None
+    holm_p: float | None = None
+    flip_p: float | None = None
+    error: float | None = None
+    exploratory: bool = False
+
+    @property
+    def effect(self) -> str:
+        """Mean and 95 % interval in the metric's unit, positive where the claim says so; or the identity's error."""
+        if self.differences is None:
+            return self.claim.effect(self.error)
+        return signed(self.differences.mean, self.differences.interval95, MEASURES[self.claim.metric].digits)
+
+    @property
+    def sentence(self) -> str:
+        """The judgement in one sentence."""
+        if self.differences is None:
+            return f"{self.claim.text}: {self.verdict}, {self.effect}."
+        d, measure = self.differences, MEASURES[self.claim.metric]
+        tail = ""
+        if self.verdict.word == statistics.UNDECIDED and np.isfinite(d.detectable):
+            tail = f"; this many seeds would have shown {d.detectable:.{measure.digits}f} with 80 % power"
+        return (
+            f"{self.claim.text}: {self.verdict}, {self.effect} {measure.unit}, Holm p {format_p(self.holm_p)}, "
+            f"{d.n} paired seeds, preset {self.preset}{', exploratory' if self.exploratory else ''}{tail}."
+        )
+
+
+def arms_of(chapter: str) -> list[Arm]:
+    """The arms that a chapter's claims compare."""
+    return list(dict.fromkeys(arm for claim in CLAIMS if claim.chapter == chapter for arm in claim.arms))
+
+
+def collect(arms: Sequence[Arm], seeds: Sequence[int]) -> Results:
+    """Results of arms: for all seeds where a claim of the study rests on them, for the first 10 where none does."""
+    judged = {arm for claim in CLAIMS for arm in claim.arms}
+    full, others = ([arm for arm in arms if (arm in judged) == is_judged] for is_judged in (True, False))
+    return experiments.collect(full, seeds, others)
+
+
+def judge(
+    seeds: Sequence[int],
+    preset_name: str = "quick",
+    paper: str | None = None,
+    chapter: str | None = None,
+    store: Store | None = None,
+) -> list[Judgement]:
+    """Verdicts on all claims, on one paper's family, or on a chapter's; missing runs are trained.
+
+    Holm's p is over the whole family, so that a chapter trains what its families need.
+    """
+    preset(preset_name)
+    members = _families(CLAIMS, paper, chapter)
+    results = experiments.collect([arm for claim in members for arm in claim.arms], seeds, store=store)
+    return _judgements(members, results, preset_name, chapter, exploratory=is_exploratory(preset_name, seeds))
+
+
+def judge_published(preset_name: str, chapter: str | None = None) -> list[Judgement]:
+    """Verdicts on all claims of a published preset, or on a chapter's, from its records.
+
+    A claim whose arms lack a seed of the preset is left out, of Holm's family too.
+    """
+    members = _families(PUBLISHED[preset_name], None, chapter)
+    results = published.results(preset_name, [arm for claim in members for arm in claim.arms])
+    members = [claim for claim in members if set(claim.arms) <= set(results.arms)]
+    return _judgements(members, results, preset_name, chapter)
+
+
+def _families(claims: Sequence[Claim], paper: str | None, chapter: str | None) -> list[Claim]:
+    """The claims of a paper's family, or of every family that a chapter has a claim of."""
+    families = {claim.paper for claim in claims if paper in (None, claim.paper) and chapter in (None, claim.chapter)}
+    return [claim for claim in claims if claim.paper in families]
+
+
+def _judgements(
+    claims: Sequence[Claim], results: Results, preset_name: str, chapter: str | None, *, exploratory: bool = False
+) -> list[Judgement]:
+    """Verdicts on the claims of whole families, those of one chapter handed on."""
+    summed, flips = {}, {}
+    for claim in claims:
+        summed[claim], flips[claim] = _summed(claim.values(results))
+    adjusted = {}
+    for family in dict.fromkeys(claim.paper for claim in claims):
+        members = [claim for claim in claims if claim.paper == family]
+        adjusted |= zip(members, statistics.holm([summed[claim].p for claim in members]), strict=True)
+    return [
+        Judgement(
+            claim,
+            preset_name,
+            statistics.verdict(
+                summed[claim],
+                adjusted[claim],
+                MEASURES[claim.metric].margin,
+                claim.kind,
+                [results.diverged(arm) for arm in claim.arms],
+            ),
+            summed[claim],
+            adjusted[claim],
+            flips[claim],
+            exploratory=exploratory,
+        )
+        for claim in claims
+        if chapter in (None, claim.chapter)
+    ]
+
+
+def _summed(values: np.ndarray | Paired) -> tuple[Paired, float | None]:
+    """The pairs that have the metric, summed up (n says how many), and their sign-flip p.
+
+    A diverged run has only metrics with a chance level.
+    """
+    if isinstance(values, Paired):
+        return values, None
+    measured = values[np.isfinite(values)]
+    return statistics.paired(measured), statistics.sign_flip_p(measured)
+
+
+def judge_identities(chapter: str | None = None) -> list[Judgement]:
+    """Verdicts on all identities, or on those of one chapter."""
+    judgements = []
+    for identity in IDENTITIES:
+        if chapter in (None, identity.chapter):
+            error = identity.error()
+            word = PROVED if identity.holds(error) else REFUTED
+            judgements.append(Judgement(identity, "every preset", Verdict(word), error=error))
+    return judgements
+
+
+def side_by_side(live: Sequence[Judgement], others: Sequence[Judgement]) -> pd.DataFrame:
+    """A row a claim that a published preset judges: verdicts and effects of both, the headline being the larger's."""
+    smaller = defaultdict(list)
+    for j in live:
+        smaller[_base(j)].append(f"{j.claim.setting}: {j.verdict}, {j.effect}")
+    rows = [
+        {
+            "id": _base(j),
+            "claim": j.claim.text,
+            live[0].preset: "; ".join(smaller[_base(j)]) or "–",
+            j.preset: f"{j.verdict}, {j.effect}",
+            "headline": str(j.verdict),
+            "chapter": j.claim.chapter,
+        }
+        for j in others
+    ]
+    return pd.DataFrame(rows).set_index("id")
+
+
+def _base(judgement: Judgement) -> str:
+    """A claim's identifier without its setting."""
+    return judgement.claim.id.partition("-")[0]
+
+
+def in_both(judgements: Sequence[Judgement]) -> pd.DataFrame:
+    """A row a published claim: what the paper prints beside our means and their difference, with 95 % intervals."""
+    rows = []
+    for judgement in judgements:
+        claim, measure = judgement.claim, MEASURES[judgement.claim.metric]
+        results = published.results(judgement.preset, claim.arms)
+        control, method = (_mean(measure.scale * claim.side(results, sign), measure.digits) for sign in (-1, 1))
+        rows.append(
+            {
+                "id": claim.id,
+                "claim": claim.text,
+                "in the paper": claim.printed,
+                "control [95 %]": control,
+                "method [95 %]": method,
+                "difference [95 %]": f"{judgement.effect} {measure.unit}".strip(),
+                "n": judgement.differences.n,
+                "Holm p": format_p(judgement.holm_p),
+                "verdict": str(judgement.verdict),
+            }
+        )
+    return pd.DataFrame(rows).set_index("id")
+
+
+def _mean(values: np.ndarray, digits: int) -> str:
+    """A mean with its 95 % interval."""
+    mean, low, high = statistics.mean_interval(values)
+    return f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]".replace("-", "−")
+
+
+def board(judgements: Sequence[Judgement]) -> pd.DataFrame:
+    """The verdict board: a row a claim."""
+    rows = [
+        {
+            "id": j.claim.id,
+            "claim": j.claim.text,
+            "paper": j.claim.paper,
+            "verdict": str(j.verdict),
+            "preset": j.preset + (" (exploratory)" if j.exploratory else ""),
+            "metric": MEASURES[j.claim.metric].change if j.differences else "value and gradient",
+            "effect, 95 % interval": j.effect,
+            "Holm p": format_p(j.holm_p),
+            "sign-flip p": format_p(j.flip_p),
+            "n": j.differences.n if j.differences else "–",
+            "printed in the paper": getattr(j.claim, "printed", "–"),
+            "chapter": j.claim.chapter,
+        }
+        for j in judgements
+    ]
+    return pd.DataFrame(rows).set_index("id")
+
+
+def summary(judgement: Judgement) -> dict[str, str | int | float | None]:
+    """A judgement as plain values: effects in the metric's unit, positive where the claim says so; no bound is None."""
+    d = judgement.differences
+    low, high = d.interval95 if d and np.isfinite(d.interval95).all() else (None, None)
+    return {
+        "id": judgement.claim.id,
+        "claim": judgement.claim.text,
+        "paper": judgement.claim.paper,
+        "verdict": str(judgement.verdict),
+        "metric": judgement.claim.metric if d else None,
+        "effect": judgement.effect,
+        "mean": d.mean if d else None,
+        "low": low,
+        "high": high,
+        "p": format_p(judgement.holm_p),
+        "n": d.n if d else None,
+        "preset": judgement.preset,
+        "chapter": judgement.claim.chapter,
+    }
+
+
+def format_p(p: float | None) -> str:
+    """A p value as it is printed."""
+    if p is None:
+        return "–"
+    return "< .0001" if p < 1e-4 else f"{p:.4f}".lstrip("0") if p < 1 else "1"
