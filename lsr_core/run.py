@@ -3,7 +3,8 @@
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -43,13 +44,20 @@ class TrainedTeacher:
         """Everything that fixes its outputs, as plain values."""
         return {"run": self.run.canonical(), "epoch": self.after}
 
-    def check(self, data: str, seed: int, role: str) -> None:
+    def at(self, seed: int) -> "TrainedTeacher":
+        """The same teacher, trained with this seed."""
+        return replace(self, run=self.run.at(seed))
+
+    def check(self, data: str, seed: int | None, role: str) -> None:
         """Raise `InputError` unless it can teach a run on this data set with this seed and role."""
         own, other = dataset(data), dataset(self.run.data)
         same = (own.classes, own.features) == (other.classes, other.features)
         require(same, f"the teacher was trained on {self.run.data}, which has other inputs or classes than {data}")
+        alike = (self.run.seed is None) == (seed is None)
+        require(alike, f"the teacher's seed is {self.run.seed} and the student's {seed}; give both a seed, or neither")
         shared = (self.run.seed, self.run.role) == (seed, role)
-        require(not shared, f"teacher and student share the streams of seed {seed}, role {role!r}; name another role")
+        which = "every seed" if seed is None else f"seed {seed}"
+        require(not shared, f"teacher and student share the streams of {which}, role {role!r}; name another role")
 
 
 @dataclass(frozen=True)
@@ -60,7 +68,11 @@ class ExactPosterior:
         """Its name."""
         return {"name": "posterior"}
 
-    def check(self, data: str, seed: int, role: str) -> None:  # noqa: ARG002
+    def at(self, seed: int) -> "ExactPosterior":  # noqa: ARG002
+        """Itself: the truth has no seed."""
+        return self
+
+    def check(self, data: str, seed: int | None, role: str) -> None:  # noqa: ARG002
         """Raise `InputError` unless the posterior of this data set is known."""
         require(isinstance(dataset(data), Mixture), f"the posterior of {data} is not known; it is of a whole mixture")
 
@@ -73,13 +85,16 @@ class Run:
     methods compared share them and no teacher shares its student's. Raises `InputError` for values out of range, for
     a `teacher` that the objective does not take, and for one that is missing. Images are seen through `augmentation`,
     or as they are.
+
+    Without a seed it is a template, an arm of a comparison: `at` gives its run of a seed, with a teacher of that seed.
+    Templates are equal, and one key of a dictionary, where all their values are equal.
     """
 
     data: str
     train: int
     objective: Objective
     schedule: Schedule
-    seed: int
+    seed: int | None = None
     network: Perceptron | Convnet | ImageNetwork = field(default_factory=Perceptron)
     role: str = "student"
     teacher: TrainedTeacher | ExactPosterior | None = None
@@ -89,7 +104,8 @@ class Run:
         hold_plain(self)
         source, method = dataset(self.data), self.objective
         size(source, self.train)
-        require_seed(self.seed)
+        if self.seed is not None:
+            require_seed(self.seed)
         has_images = getattr(source, "shape", None) is not None
         takes_images = isinstance(self.network, ImageNetwork)
         kind, right = ("images", "an ImageNetwork") if has_images else ("vectors", "a Perceptron or Convnet")
@@ -98,9 +114,9 @@ class Run:
         self.network.check(source.features)
         left = self.train % self.schedule.batch_size
         alone = (left or self.schedule.batch_size) == 1 and not self.network.takes_one(source.features)
-        told = f"train is {self.train}: in batches of {self.schedule.batch_size} the last one has 1 example"
+        message = f"train is {self.train}: in batches of {self.schedule.batch_size} the last one has 1 example"
         right = "take a train or a batch_size that leaves 0 for it, or 2 and more"
-        require(not alone, f"{told}, over which BatchNorm cannot average; {right}")
+        require(not alone, f"{message}, over which BatchNorm cannot average; {right}")
         if self.teacher is None:
             require(not method.needs_teacher, f"teacher is None; method {method.name!r} needs one")
         else:
@@ -109,8 +125,21 @@ class Run:
         if isinstance(method, Fixed):
             method.check(source.classes)
 
+    def at(self, seed: int) -> "Run":
+        """The run of this seed; its trained teacher has the seed too."""
+        require_seed(seed)
+        return replace(self, seed=seed, teacher=self.teacher and self.teacher.at(seed))
+
+    def runs(self, seeds: Iterable[int]) -> list["Run"]:
+        """The run of each seed."""
+        return [self.at(seed) for seed in seeds]
+
     def canonical(self) -> dict[str, Any]:
-        """Everything that fixes the result, as plain values; the key is its hash."""
+        """Everything that fixes the result, as plain values; the key is its hash.
+
+        Raises `InputError` for a template, which has no seed.
+        """
+        require(self.seed is not None, f"a run of {self.objective.name} on {self.data} has no seed; `at` gives it one")
         return {
             "data": {"name": self.data, "fingerprint": dataset(self.data).fingerprint, "train": self.train},
             "network": self.network.canonical(),

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from lsr_core import InputError, objective
+from lsr_core.execute import execute
 from lsr_core.models import Convnet, Perceptron
 from lsr_core.run import ExactPosterior, Run, TrainedTeacher, key_of, run_of, stream
 from lsr_core.schedule import Schedule
@@ -101,6 +102,59 @@ def test_a_description_of_another_version_is_refused():
 def test_a_teacher_named_by_its_last_epoch_is_the_same():
     assert taught().key == taught(epoch=60).key
     assert len({taught().key, taught(epoch=59).key, RUN.key}) == 3
+
+
+TEMPLATE = replace(RUN, seed=None)
+
+
+def test_a_template_has_a_run_for_each_seed():
+    assert TEMPLATE.at(3) == RUN
+    assert TEMPLATE.at(3).key == RUN.key
+    assert TEMPLATE.runs([4, 3]) == [TEMPLATE.at(4), RUN]
+    assert RUN.at(5) == TEMPLATE.at(5)
+
+
+def test_a_templates_teacher_has_the_same_seed():
+    student = replace(TEMPLATE, objective=objective("kd"), teacher=TrainedTeacher(replace(TEMPLATE, role="teacher"), 7))
+    assert student.at(3) == taught(epoch=7)
+    second = replace(student, role="generation-1", teacher=TrainedTeacher(student, 3)).at(9)
+    assert [run.seed for run in (second, second.teacher.run, second.teacher.run.teacher.run)] == [9, 9, 9]
+    of_truth = Run("mixture-10-80", 50, objective("kd"), Schedule(0.1), teacher=ExactPosterior())
+    assert of_truth.at(1).teacher == ExactPosterior()
+
+
+def test_templates_are_equal_by_value():
+    again = Run("digits", 100, objective("lsr", epsilon=0.1), Schedule(0.1, 0.001))
+    assert {TEMPLATE: "found"}[again] == "found"
+    assert len({TEMPLATE, again, RUN, replace(TEMPLATE, train=99)}) == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"train": 701}, "train is 701"),
+        ({"network": Perceptron((64,)), "objective": objective("kd")}, "teacher is None; method 'kd' needs one"),
+        (
+            {"objective": objective("kd"), "teacher": TrainedTeacher(TEMPLATE)},
+            "teacher and student share the streams of every seed, role 'student'; name another role",
+        ),
+        (
+            {"objective": objective("kd"), "teacher": TrainedTeacher(replace(RUN, role="teacher"))},
+            "the teacher's seed is 3 and the student's None; give both a seed, or neither",
+        ),
+    ],
+)
+def test_a_template_that_cannot_be_is_refused(change, message):
+    with pytest.raises(InputError, match=message):
+        replace(TEMPLATE, **change)
+
+
+def test_a_template_is_not_executed():
+    for use in (lambda: TEMPLATE.key, lambda: execute([TEMPLATE])):
+        with pytest.raises(InputError, match="a run of lsr on digits has no seed; `at` gives it one"):
+            use()
+    with pytest.raises(InputError, match="seed is -1"):
+        TEMPLATE.at(-1)
 
 
 def test_streams_differ_by_seed_role_and_purpose_and_repeat():
