@@ -13,7 +13,7 @@ from lsr_core.execute import execute
 from lsr_core.models import ImageNetwork
 from lsr_core.objectives import describe
 from lsr_core.run import run_of
-from study import printed
+from study import paper_values
 from study.experiments import PRESETS, Setting, paper_arms, paper_grid
 
 DATA = ("cifar100", "cifar10", "tiny_imagenet", "cinic10")
@@ -143,7 +143,7 @@ def test_names_say_who_teaches_and_poor_teachers_stop_early(data):
 
 def compared(number):
     """The arms that a table of Yuan et al. (2020) compares, in the paper's form, as far as there are the networks."""
-    for row in printed.table("yuan2020revisiting", f"Table {number}").to_dict("records"):
+    for row in paper_values.table("yuan2020revisiting", f"Table {number}").to_dict("records"):
         row = {column: str(cell).lower().replace("-", "").replace(" ", "_") for column, cell in row.items()}
         student, teacher = row["student"], row.get("teacher") or row["KD's teacher"]
         yield f"{student} cross-entropy"

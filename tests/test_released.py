@@ -6,7 +6,7 @@ from torch import nn
 
 from lsr_core import InputError, objective
 from lsr_core.objectives import as_label_smoothing
-from study import released
+from study import released_code
 
 K = 100
 
@@ -32,7 +32,7 @@ PRINTED = {
 }
 
 
-@pytest.mark.parametrize("configuration", released.CONFIGURATIONS, ids=lambda c: f"{c.student}-{c.mode}")
+@pytest.mark.parametrize("configuration", released_code.CONFIGURATIONS, ids=lambda c: f"{c.student}-{c.mode}")
 def test_effective_weights_are_the_printed_ones(configuration):
     expected = PRINTED[configuration.student, configuration.mode]
     assert configuration.objective.weights(K) == pytest.approx(expected, rel=1e-9)
@@ -44,7 +44,7 @@ def elementwise_mean(log_p, q):
         return nn.KLDivLoss(reduction="mean")(log_p, q)
 
 
-@pytest.mark.parametrize("configuration", released.CONFIGURATIONS, ids=lambda c: f"{c.student}-{c.mode}")
+@pytest.mark.parametrize("configuration", released_code.CONFIGURATIONS, ids=lambda c: f"{c.student}-{c.mode}")
 def test_the_released_loss_is_the_released_arithmetic(configuration, generator):
     """The steps of `my_loss_function.py`, written out, with torch's own KL module."""
     logits, teacher = (3 * torch.randn(32, K, generator=generator, dtype=torch.float64) for _ in range(2))
@@ -70,8 +70,8 @@ def test_zhangs_released_loss_is_the_released_arithmetic_without_its_constant(ge
     torch.testing.assert_close(loss.total + 0.4 * entropy, released_loss)
 
 
-def test_the_conventions_pull_as_their_weights_say():
-    table = released.conventions_table(0.9, [4.0, 20.0], K)
+def test_soft_gradients_are_as_large_as_the_weights_say():
+    table = released_code.losses_table(0.9, [4.0, 20.0], K)
     pull = table["pull, τ = 20"]
     assert pull["Hinton 2015"] == 1
     assert pull["Yuan 2020, paper"] == pytest.approx(1 / 400)
@@ -82,11 +82,11 @@ def test_the_conventions_pull_as_their_weights_say():
 
 
 def test_the_tables_hold_the_printed_numbers():
-    teacher = released.virtual_teacher_table([10, 100], [20])
+    teacher = released_code.virtual_teacher_table([10, 100], [20])
     assert teacher.loc[(100, 20), "released: right"] == pytest.approx(0.010502, abs=6e-7)
     assert teacher.loc[(10, 20), "power: wrong"] == pytest.approx(0.096113, abs=6e-7)
-    configurations = released.configurations_table()
-    epsilon, scale = as_label_smoothing(released.CONFIGURATIONS[0].objective, K)
+    configurations = released_code.configurations_table()
+    epsilon, scale = as_label_smoothing(released_code.CONFIGURATIONS[0].objective, K)
     row = configurations.loc[("MobileNetV2", "Tf-KD_reg")]
     assert (row["ε"], row["loss scale"]) == (epsilon, scale)
     assert configurations.loc[("ResNet50", "Tf-KD_self"), "multiplier"] == "missing: 1"
@@ -105,4 +105,4 @@ def test_the_tables_hold_the_printed_numbers():
 )
 def test_a_table_that_cannot_be_is_refused(arguments, message):
     with pytest.raises(InputError, match=message):
-        released.conventions_table(*arguments)
+        released_code.losses_table(*arguments)

@@ -101,7 +101,7 @@ class SelfDistillationReleased(SelfDistillation):
     """Self-distillation as released, $(1-\\alpha) H(y,p) + \\alpha H(q_\\tau, p)$ up to the teacher's entropy.
 
     Only the teacher is softened and there is no τ² (Zhang & Sabuncu 2020, `train_distillation.py`). The code takes
-    $\\ln(p + 10^{-8})$, this $\\ln p$; `released.SelfDistillationOffset` is the code's.
+    $\\ln(p + 10^{-8})$, this $\\ln p$; `study.released_code.SelfDistillationOffset` is the code's.
     """
 
     name = "self-distillation-released"

@@ -171,7 +171,7 @@ class BetaSmoothing(BetaSmoothingShuffled):
 class BetaSmoothingReleased(BetaSmoothing):
     """Beta smoothing as released: the average starts from random weights of its own (`train_smoothing.py`).
 
-    The code takes $\\ln(p + 10^{-8})$, this $\\ln p$ (`released.offset_cross_entropy`).
+    The code takes $\\ln(p + 10^{-8})$, this $\\ln p$ (`study.released_code.offset_cross_entropy`).
     """
 
     name = "beta-smoothing-released"

@@ -8,7 +8,7 @@ import numpy as np
 from lsr_core.statistics import Kind, Paired
 
 from ..experiments import DIGITS, MEASURES, Arm, Results, Setting, arm
-from ..printed import quote
+from ..paper_values import quote
 
 YUAN, WANG, ZHANG, SHEN = "Yuan 2020", "Wang 2020, 2021", "Zhang & Sabuncu 2020", "Shen 2021"
 MULLER, NEIGHBOURS, OWN = "Müller 2019", "neighbours", "this study"

@@ -4,7 +4,7 @@ What no source says was chosen. LsrKD, LsrKD-TC, MrKD and MrKD-TC are reconstruc
 set, their classes' defaults, serves all networks and data sets. A network's released constants of a method, found on
 CIFAR-100, are its constants in the paper's equation and on other data sets too. Where none were released, Tf-KD_reg has
 those of the paper on ImageNet, and GoogLeNet distils like the other large networks. Where the released code stops at a
-missing multiplier, it is 1 (`released.Configuration.readings` has the other reading). The released Tf-KD_reg is the
+missing multiplier, it is 1 (the other reading: `released_code.Configuration.readings`). The released Tf-KD_reg is the
 function for CIFAR-100 on Tiny-ImageNet too, where its authors say that they used the paper's.
 
 Three things differ from the released code. A tenth of the training images is for validation, the rest trains. The batch
@@ -23,7 +23,7 @@ from lsr_core.objectives import Objective, objective
 from lsr_core.run import Run
 from lsr_core.schedule import Schedule
 
-from ..released import CONFIGURATIONS, Configuration
+from ..released_code import CONFIGURATIONS, Configuration
 from .arms import PRESETS, Arm, ArmTeacher, Setting
 
 _Row = dict[str, tuple[str | None, ...]]  # of one student: each method's teachers, None where it needs none

@@ -1,4 +1,4 @@
-"""What the papers print: every value that the study quotes stands in `printed.json`, with its source.
+"""What the papers print: every value that the study quotes stands in `paper_values.json`, with its source.
 
 A quote belongs to a claim and is shown beside its verdict; a table is a paper's, copied row by row, slips included.
 """

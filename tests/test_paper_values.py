@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from lsr_core import InputError
-from study import claims, printed
+from study import claims, paper_values
 
 ROOT = Path(__file__).parent.parent
 YUAN, SHEN, CHANDRASEGARAN = "yuan2020revisiting", "shen2021is", "chandrasegaran2022revisiting"
@@ -16,18 +16,18 @@ def numbers(text):
 
 def test_every_claim_of_a_paper_has_its_quote_and_every_quote_its_claim():
     told = {claim.id.partition("-")[0] for claim in (*claims.CLAIMS, *claims.DESKTOP) if claim.paper != claims.OWN}
-    assert told == printed.quotes().keys()
-    assert all(claim.printed == printed.NOTHING for claim in claims.CLAIMS if claim.paper == claims.OWN)
+    assert told == paper_values.quotes().keys()
+    assert all(claim.printed == paper_values.NOTHING for claim in claims.CLAIMS if claim.paper == claims.OWN)
 
 
 def test_a_quote_with_a_number_says_where_it_stands():
-    for identifier, quote in printed.quotes().items():
+    for identifier, quote in paper_values.quotes().items():
         assert not numbers(quote) or re.search(r"\(.+\)$", quote), identifier
 
 
 def test_every_source_is_in_the_bibliography():
     bibliography = (ROOT / "book" / "references.bib").read_text()
-    for entry in (*printed._content()["quotes"], *printed._content()["tables"]):
+    for entry in (*paper_values._content()["quotes"], *paper_values._content()["tables"]):
         assert f"{{{entry['paper']}," in bibliography
 
 
@@ -46,33 +46,33 @@ def test_the_claims_themselves_print_no_paper():
     ],
 )
 def test_a_range_is_its_tables(claim, place, column):
-    gains = printed.table(YUAN, place)[column]
-    assert numbers(printed.quote(claim))[:2] == [gains.min(), gains.max()]
+    gains = paper_values.table(YUAN, place)[column]
+    assert numbers(paper_values.quote(claim))[:2] == [gains.min(), gains.max()]
 
 
 def test_the_other_quotes_are_their_tables_too():
-    nine, five = (printed.table(YUAN, place).set_index("student") for place in ("Table 9", "Table 5"))
+    nine, five = (paper_values.table(YUAN, place).set_index("student") for place in ("Table 9", "Table 5"))
     over_lsr = (nine["Tf-KD_reg"] - nine["LSR"]).round(2)
-    assert numbers(printed.quote("Y9")) == [over_lsr.min(), over_lsr.max()]
-    assert numbers(printed.quote("Y7")) == list(five.loc["MobileNetV2", ["Tf-KD_self gain", "KD gain"]])
-    assert numbers(printed.quote("Y10")) == list(nine.loc["MobileNetV2", ["Tf-KD_reg", "KD"]])
-    assert numbers(printed.quote("Y12a")) == list(nine.loc["MobileNetV2", ["student alone", "Tf-KD_reg"]])
-    erased = printed.table(SHEN, "Table 1").set_index("network")
-    assert numbers(printed.quote("S1b")) == [erased["erased"].max(), erased["erased"].min()]
-    assert numbers(printed.quote("S9")) == list(erased.loc[["ResNet-50", "ResNet-50, long"], "1 − S without LSR"])
-    students = printed.table(SHEN, "Table 2")
-    assert numbers(printed.quote("S4")) == list((students["with LSR"] - students["without LSR"]).round(2))
-    taught = printed.table(CHANDRASEGARAN, "README").query("student == 'ResNet-18'").set_index("T")
+    assert numbers(paper_values.quote("Y9")) == [over_lsr.min(), over_lsr.max()]
+    assert numbers(paper_values.quote("Y7")) == list(five.loc["MobileNetV2", ["Tf-KD_self gain", "KD gain"]])
+    assert numbers(paper_values.quote("Y10")) == list(nine.loc["MobileNetV2", ["Tf-KD_reg", "KD"]])
+    assert numbers(paper_values.quote("Y12a")) == list(nine.loc["MobileNetV2", ["student alone", "Tf-KD_reg"]])
+    erased = paper_values.table(SHEN, "Table 1").set_index("network")
+    assert numbers(paper_values.quote("S1b")) == [erased["erased"].max(), erased["erased"].min()]
+    assert numbers(paper_values.quote("S9")) == list(erased.loc[["ResNet-50", "ResNet-50, long"], "1 − S without LSR"])
+    students = paper_values.table(SHEN, "Table 2")
+    assert numbers(paper_values.quote("S4")) == list((students["with LSR"] - students["without LSR"]).round(2))
+    taught = paper_values.table(CHANDRASEGARAN, "README").query("student == 'ResNet-18'").set_index("T")
     effect = (taught["smoothed teacher"] - taught["plain teacher"]).round(1)
-    assert numbers(printed.quote("C1")) == [effect[1], effect[3]]
-    assert numbers(printed.quote("C2")) == pytest.approx(list(taught.loc[[1, 3], "smoothed teacher"]), abs=0.06)
+    assert numbers(paper_values.quote("C1")) == [effect[1], effect[3]]
+    assert numbers(paper_values.quote("C2")) == pytest.approx(list(taught.loc[[1, 3], "smoothed teacher"]), abs=0.06)
 
 
 def test_the_slips_in_the_printed_gains_are_the_papers_own():
     """Each gain against its two accuracies: what does not follow has been found in the paper, not made in copying."""
     slips = set()
-    for entry in printed._content()["tables"]:
-        table = printed.table(entry["paper"], entry["place"])
+    for entry in paper_values._content()["tables"]:
+        table = paper_values.table(entry["paper"], entry["place"])
         for column in (name.removesuffix(" gain") for name in table if name.endswith(" gain") and name != "KD gain"):
             base = "teacher alone" if column == "Re-KD" else "student alone"
             wrong = (table[column] - table[base] - table[f"{column} gain"]).abs() > 0.006
@@ -99,5 +99,5 @@ def test_a_table_that_is_not_there_is_refused():
     with pytest.raises(
         InputError, match=r"no printed table 'Table 7' of 'shen2021is'; there are yuan2020revisiting, T"
     ):
-        printed.table(SHEN, "Table 7")
-    assert printed.quote("O3-100") == printed.quote("nonsense") == printed.NOTHING
+        paper_values.table(SHEN, "Table 7")
+    assert paper_values.quote("O3-100") == paper_values.quote("nonsense") == paper_values.NOTHING
