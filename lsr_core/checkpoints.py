@@ -84,7 +84,7 @@ class Checkpoint:
         content = buffer.getvalue()
         head = {
             "runs": [run.canonical() for run in self.runs],
-            "made": {**provenance(), "threads": threads},
+            "provenance": {**provenance(), "threads": threads},
             "checksum": hashlib.sha256(content).hexdigest(),
         }
         try:
@@ -105,7 +105,7 @@ class Checkpoint:
             _discard(self.path, _DAMAGED)
             return None
         for name, now in {**provenance(), "threads": threads}.items():
-            before = head["made"].get(name)
+            before = head["provenance"].get(name)
             if name in ("threads", "simd", "isa", "processor", "torch") and before != now:
                 warnings.warn(
                     f"{len(self.runs)} runs were begun with {name} {before} and go on with {now}; their last digits "
@@ -134,7 +134,7 @@ def _head(path: Path) -> dict[str, Any] | None:
     try:
         with path.open("rb") as file:
             head = json.loads(file.readline())
-        usable = head["made"]["sources"] == provenance()["sources"]
+        usable = head["provenance"]["sources"] == provenance()["sources"]
     except FileNotFoundError:
         return None
     except (ValueError, TypeError, KeyError):

@@ -18,7 +18,7 @@ CURVE_EXAMPLES = 1000  # of a larger test set, the first so many make the curves
 EXAMPLES_OF_CLASS = 10  # training images of each of two classes whose logits tell how much of an example is left
 STEPS = ((0, 0), (0, 1), (1, 0), (0, -1), (-1, 0))  # its augmentations: the image moved by a quarter of a pixel
 SHARE = 0.25  # a whole pixel of eight leaves hardly the same digit
-PLANE = 3  # the first so many classes span the plane that is drawn
+PROJECTION_CLASSES = 3  # the first so many classes span the plane that is drawn
 CONFIDENCE = 0.8  # the mean largest probability at which erased information is compared beyond shrinkage
 RADIUS, DIRECTIONS = 0.5, 4  # of the perturbations that measure sharpness
 
@@ -42,16 +42,16 @@ def stated_epochs(epochs: int) -> list[int]:
 def curve_point(validation: Tensor, test: Tensor, data: Split, before: Tensor | None) -> dict[str, Tensor]:
     """Accuracy and likelihood from validation logits `[S, N, K]` and those of the first test examples.
 
-    `moved` is the divergence of validation outputs from those at the point `before`; at the first point it is nan.
+    `output_drift` is the divergence of validation outputs from those at the point `before`, nan at the first point.
     """
     labels = data.test_labels[..., : test.shape[1]]
-    moved = torch.full((len(test),), torch.nan) if before is None else _moved(before, validation)
+    drift = torch.full((len(test),), torch.nan) if before is None else _drift(before, validation)
     return {
         "validation_accuracy": metrics.accuracy(validation, data.validation_labels),
         "validation_nll": metrics.nll(validation, data.validation_labels),
         "test_accuracy": metrics.accuracy(test, labels),
         "test_nll": metrics.nll(test, labels),
-        "moved": moved,
+        "output_drift": drift,
     }
 
 
@@ -147,7 +147,7 @@ def _erased_at_equal_confidence(logits: Tensor, labels: Tensor) -> dict[str, Ten
     return {"erased_vector_matched": vector, "erased_std_matched": label}
 
 
-def _moved(before: Tensor, now: Tensor) -> Tensor:
+def _drift(before: Tensor, now: Tensor) -> Tensor:
     p, q = before.log_softmax(-1), now.log_softmax(-1)
     return (p.exp() * (p - q)).sum(-1).mean(-1, dtype=torch.float64)
 
@@ -216,9 +216,9 @@ class Followed(NamedTuple):
         return told.float().where(self.enough, torch.nan)
 
 
-def plane(features: Tensor, labels: Tensor, templates: Tensor) -> list[list[float]]:
+def projected(features: Tensor, labels: Tensor, templates: Tensor) -> list[list[float]]:
     """Rows x, y, class of features `[N, H]` of the first three classes, on the plane of their `templates` `[3, H]`."""
-    shown = labels < PLANE
+    shown = labels < PROJECTION_CLASSES
     points = metrics.class_plane(features[shown], templates)
     rows = zip(points.tolist(), labels[shown].tolist(), strict=True)
     return [[round(x, 3), round(y, 3), label] for (x, y), label in rows]

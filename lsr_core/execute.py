@@ -113,7 +113,7 @@ def _claimed(
     """Stacks of what is not done and nobody trains, with their claims; what another process trains goes to `busy`."""
     by_shape = defaultdict(deque)
     for work in works:
-        by_shape[work.run.shape].append(work)
+        by_shape[work.run.stack_key].append(work)
     for queue in by_shape.values():
         size = stack_size(queue[0].run)
         while queue:
@@ -173,7 +173,7 @@ def _train(
     for run, outcome in zip(stack, outcomes, strict=True):
         if run.key not in store:
             measured = (outcome.metrics, outcome.curves, outcome.diverged_at)
-            store.put(Record(run.canonical(), *measured, round(seconds, 6), made, outcome.planes))
+            store.put(Record(run.canonical(), *measured, round(seconds, 6), made, outcome.projection))
         claims.release(run.key)
     checkpoint.remove()
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import clip_grad_norm_
 
 from .augmentation import normalised
 from .checkpoints import Checkpoint
@@ -19,7 +18,7 @@ from .objectives import Batch, Fixed
 from .optimizers import FusedSGD
 from .precision import training_precision
 from .run import Run, TrainedTeacher, stream
-from .training import Averaged, Keep, Network, Outcome, Program, copied, move
+from .training import Keep, Network, Outcome, Program
 
 EVALUATION_BATCH = 500
 
@@ -36,12 +35,12 @@ def train(
     keep: Keep | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> list[Outcome]:
-    """Train runs of one shape (`Run.shape`) to their last epoch; the outcomes keep their order.
+    """Train runs of one shape (`Run.stack_key`) to their last epoch; the outcomes keep their order.
 
     `teacher` holds the tensors of the runs' common teacher, where they have one. `keep` and `checkpoint` are those of
     `training.train`. Training accuracy is measured on images as they are. Raises `InputError` for different shapes.
     """
-    require(len({run.shape for run in runs}) == 1, "runs in one program must share data, seed, network and teacher")
+    require(len({run.stack_key for run in runs}) == 1, "runs in one program must share data, seed, network and teacher")
     program = ImageProgram(runs, teacher)
     state = checkpoint and checkpoint.load(torch.get_num_threads())
     if state:
@@ -66,7 +65,6 @@ class _Student:
         if self.objective.memory is not None:
             self.objective.memory.generators = [stream(run.seed, run.role, "draws")]
         self.optimizer = FusedSGD(network, run)
-        self.average = copied(network) if run.schedule.average is not None else None
 
     def step(self, images: Tensor, labels: Tensor, taught: Tensor | None, index: Tensor, rate: float) -> Tensor:
         """One step on a batch; returns its loss."""
@@ -75,37 +73,29 @@ class _Student:
             own = self.objective.teacher_logits(self.network, images)
         total = self.objective.unchecked(Batch(logits, labels, taught if own is None else own.float(), index)).total
         total.backward()
-        if self.schedule.clip is not None:
-            clip_grad_norm_(self.network.parameters(), self.schedule.clip)
         self.optimizer.step(rate)
-        if self.average is not None:
-            move(self.average, self.network, self.schedule.average)
         self.objective.after_step(self.network)
         return total.detach()
 
     @property
     def measured(self) -> nn.Module:
         """The network that is measured, in evaluation mode."""
-        network = self.network.eval()
-        return network if self.average is None else Averaged(network, self.average)
+        return self.network.eval()
 
     def weights(self) -> Network:
         """The tensors of the network that is measured and teaches."""
-        tensors = {**self.network.state_dict(), **(self.average or {})}
-        return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+        return {name: tensor.detach().cpu().clone() for name, tensor in self.network.state_dict().items()}
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "average": self.average,
             "memory": self.objective.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.average = state["average"]
         self.objective.load_state_dict(state["memory"])
 
 
@@ -202,7 +192,7 @@ class ImageProgram(Program):
         if is_last:
             outputs = Outputs(self._outputs(data.train_inputs), validation, test)
             final = final_metrics(outputs, labels, getattr(self.source, "groups", None))
-            final["moved"] = torch.stack([point["moved"] for point in self.curves]).nanmean(0)
+            final["output_drift"] = torch.stack([point["output_drift"] for point in self.curves]).nanmean(0)
         self.measuring += time.perf_counter() - start
         return final
 

@@ -158,7 +158,7 @@ class Run:
         return key_of(self.canonical())
 
     @property
-    def shape(self) -> tuple[object, ...]:
+    def stack_key(self) -> tuple[object, ...]:
         """What runs must have in common to train side by side in one stack.
 
         Methods whose soft labels are fixed differ in constants alone; any other trains beside its equals. On images,
@@ -166,7 +166,7 @@ class Run:
         """
         common = self.schedule.canonical()
         if isinstance(self.network, ImageNetwork):  # each trains for itself, on images that all see
-            for own in ("learning_rate", "weight_decay", "head_decay", "momentum", "nesterov", "clip", "average"):
+            for own in ("learning_rate", "weight_decay", "head_decay", "momentum", "nesterov"):
                 common.pop(own)
             shared = (self.seed, self.role, self.augmentation, self.teacher and json.dumps(self.teacher.canonical()))
             return (self.data, self.train, self.network, json.dumps(common), *shared)

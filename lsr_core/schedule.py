@@ -15,7 +15,7 @@ from .errors import (
     require_positive,
 )
 
-Shape = Literal["cosine", "constant", "step", "one-cycle"]
+Curve = Literal["cosine", "step", "one-cycle"]
 _RISE, _START, _END = 0.3, 1 / 25, 1 / 25e4  # one cycle: share of the epochs that rises, first and last rate
 
 
@@ -23,13 +23,11 @@ _RISE, _START, _END = 0.3, 1 / 25, 1 / 25e4  # one cycle: share of the epochs th
 class Schedule:
     """Stochastic gradient descent with momentum, for `epochs` passes over the training set.
 
-    The learning rate follows `shape`: `"cosine"` falls to zero by half a cosine, `"constant"` stays, `"step"` is
-    multiplied by `drop` at each epoch of `milestones`, `"one-cycle"` rises from 1/25 for 30 % of the time and falls to
-    almost nothing (Smith & Topin 2019). Before that it rises linearly for `warmup` epochs. `weight_decay` is coupled
-    (added to the gradient) and acts on all weights and biases, on those of the last layer `head_decay` where it is
-    given. `clip` bounds the norm of a run's gradient. With `average`, what is measured and what teaches is the
-    exponential moving average of the weights with this decay. `stop` is the last epoch of a run that ends before its
-    schedule does.
+    The learning rate follows `curve`: `"cosine"` falls to zero by half a cosine, `"step"` is multiplied by `drop` at
+    each epoch of `milestones`, `"one-cycle"` rises from 1/25 for 30 % of the time and falls to almost nothing (Smith &
+    Topin 2019). Before that it rises linearly for `warmup` epochs. `weight_decay` is coupled (added to the gradient)
+    and acts on all weights and biases, on those of the last layer `head_decay` where it is given. `stop` is the last
+    epoch of a run that ends before its schedule does.
     """
 
     learning_rate: float
@@ -38,13 +36,11 @@ class Schedule:
     batch_size: int = 25
     momentum: float = 0.9
     nesterov: bool = False
-    shape: Shape = "cosine"
+    curve: Curve = "cosine"
     milestones: tuple[int, ...] = ()
     drop: float = 0.1
     warmup: int = 0
     head_decay: float | None = None
-    clip: float | None = None
-    average: float | None = None
     stop: int | None = None
 
     def __post_init__(self) -> None:
@@ -58,12 +54,8 @@ class Schedule:
         for name in ("momentum", "drop"):
             require_fraction(name, getattr(self, name))
         require(isinstance(self.nesterov, bool), f"nesterov is {self.nesterov!r}; it must be True or False")
-        require(self.shape in get_args(Shape), f"unknown shape {self.shape!r}; there are {', '.join(get_args(Shape))}")
+        require(self.curve in get_args(Curve), f"unknown curve {self.curve!r}; there are {', '.join(get_args(Curve))}")
         object.__setattr__(self, "milestones", counts("milestones", self.milestones))
-        if self.clip is not None:
-            require_positive("clip", self.clip)
-        if self.average is not None:
-            require_fraction("average", self.average)
         right = f"it must be a whole number of epochs below {self.epochs}"
         require_number("warmup", self.warmup, int, lambda n: 0 <= n < self.epochs, right)
         if self.stop is not None:
@@ -80,12 +72,12 @@ class Schedule:
         if done < self.warmup:
             return done / self.warmup
         along = (done - self.warmup) / (self.epochs - self.warmup)
-        if self.shape == "cosine":
+        if self.curve == "cosine":
             return _between(1, 0, along)
-        if self.shape == "one-cycle":
+        if self.curve == "one-cycle":
             rising = along < _RISE
             return _between(_START, 1, along / _RISE) if rising else _between(1, _END, (along - _RISE) / (1 - _RISE))
-        return self.drop ** sum(epoch <= done for epoch in self.milestones) if self.shape == "step" else 1.0
+        return self.drop ** sum(epoch <= done for epoch in self.milestones)
 
     def canonical(self) -> dict[str, Any]:
         """Every constant, as plain values."""

@@ -27,7 +27,7 @@ class Record:
     """What is kept of one finished run: its canonical form, what it measured, and where and how it was made.
 
     Accuracies, ECE are fractions, likelihoods and divergences nats, `seconds` the run's share of its stack's time,
-    `planes` rows (x, y, class) of features that are drawn.
+    `projection` rows (x, y, class) of features that are drawn.
     """
 
     run: dict[str, Any]
@@ -35,8 +35,8 @@ class Record:
     curves: dict[str, list[float | None]]
     diverged_at: int | None
     seconds: float
-    made: dict[str, Any]
-    planes: dict[str, list[list[float]]] = field(default_factory=dict)
+    provenance: dict[str, Any]
+    projection: dict[str, list[list[float]]] = field(default_factory=dict)
 
     @property
     def key(self) -> str:

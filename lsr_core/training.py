@@ -11,21 +11,20 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from .checkpoints import Checkpoint
 from .data import Split, dataset
 from .errors import require
 from .evaluation import (
     CURVE_EXAMPLES,
-    PLANE,
+    PROJECTION_CLASSES,
     Followed,
     Outputs,
     cluster_metrics,
     curve_point,
     final_metrics,
     measured,
-    plane,
+    projected,
     sharpness,
     stated_epochs,
 )
@@ -37,7 +36,7 @@ from .optimizers import FusedSGD, StackedSGD
 from .run import Run, stream
 
 EVALUATION_BATCH = 256
-PICTURED = 0  # the seed whose runs keep pictures
+PROJECTION_SEED = 0  # the seed whose runs keep their projected features
 THREADS = 1  # one thread a program: the same bits on every machine of a kind, and programs side by side on its cores
 
 
@@ -45,14 +44,14 @@ THREADS = 1  # one thread a program: the same bits on every machine of a kind, a
 class Outcome:
     """What one run left: final metrics, curves over the stated epochs, and the step at which it diverged, if it did.
 
-    Metrics that are not finite are None. Where inputs are images and the seed is 0, `planes` are the rows (x, y, class)
-    of its training and test features on the plane of three classes: a picture needs one run.
+    Metrics that are not finite are None. Where inputs are images and the seed is 0, `projection` holds the rows
+    (x, y, class) of its training and test features on the plane of three classes.
     """
 
     metrics: dict[str, float | None]
     curves: dict[str, list[float | None]]
     diverged_at: int | None
-    planes: dict[str, list[list[float]]] = field(default_factory=dict)
+    projection: dict[str, list[list[float]]] = field(default_factory=dict)
 
 
 Network = dict[str, Tensor]
@@ -67,14 +66,14 @@ def train(
     checkpoint: Checkpoint | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> list[Outcome]:
-    """Train runs of one shape (`Run.shape`) to their last epoch, together; the outcomes keep their order.
+    """Train runs of one shape (`Run.stack_key`) to their last epoch, together; the outcomes keep their order.
 
     The runs share nothing but the program: a run that diverges changes no bit of its mates. `teacher_logits`
     `[S, N, K]` are of each run's teacher on its training examples. `keep(run, epoch, weights)` is called after every
     epoch; `weights()` gives the run's network by tensor names. With a `checkpoint` the state is written now and then,
     and training goes on from the last one. Raises `InputError` for runs of different shapes.
     """
-    require(len({run.shape for run in runs}) == 1, "runs in one stack must share data, sizes, network and epochs")
+    require(len({run.stack_key for run in runs}) == 1, "runs in one stack must share data, sizes, network and epochs")
     with threads(THREADS):
         stack = _Stack(runs, dtype, teacher_logits)
         state = checkpoint and checkpoint.load(THREADS)
@@ -153,7 +152,6 @@ class _Stack(Program):
         # torch's fused kernel has one rate for all, so it serves networks that train one at a time
         alone = runs[0].network.stack_size == 1 and len(runs) == 1
         self.optimizer = FusedSGD(self.network, runs[0]) if alone else StackedSGD(self.network, runs)
-        self.average = copied(self.network) if self.schedule.average is not None else None
         self.constants, self.objective, self.answers = None, None, None
         if isinstance(runs[0].objective, Fixed):
             self.constants, self.targets = _fixed(runs, self.data.train_labels, teacher_logits, source.classes, dtype)
@@ -164,7 +162,7 @@ class _Stack(Program):
 
     def train(self, keep: Keep | None = None, checkpoint: Checkpoint | None = None) -> list[Outcome]:
         return [
-            replace(outcome, planes=self._planes(place)) if outcome.diverged_at is None else outcome
+            replace(outcome, projection=self._projection(place)) if outcome.diverged_at is None else outcome
             for place, outcome in enumerate(super().train(keep, checkpoint))
         ]
 
@@ -211,11 +209,7 @@ class _Stack(Program):
             total = self.objective.unchecked(Batch(logits, batch[1], own, index)).total
             total.sum().backward()
             self.pulls.append(total.detach())
-        if self.schedule.clip is not None:
-            _clip(self.network, self.schedule.clip)
         self.optimizer.step(rate)
-        if self.average is not None:
-            move(self.average, self.network, self.schedule.average)
         if self.objective is not None:
             self.objective.after_step(self.network)
 
@@ -224,7 +218,6 @@ class _Stack(Program):
         return {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "average": self.average,
             "place": [self.epoch, self.step],
             "order": self.order,
             "orders": [generator.get_state() for generator in self.orders],
@@ -238,7 +231,7 @@ class _Stack(Program):
         """Go on from a state."""
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.average, self.order = state["average"], state["order"]
+        self.order = state["order"]
         self.curves, self.before = state["curves"], state["before"]
         self.epoch, self.step = state["place"]
         for generator, saved in zip(self.orders, state["orders"], strict=True):
@@ -249,32 +242,28 @@ class _Stack(Program):
 
     def weights(self, place: int) -> Network:
         """The network of one run that is measured and teaches."""
-        measured = {**self.network.state_dict(), **(self.average or {})}
-        return {name: tensor[place].detach().clone() for name, tensor in measured.items()}
+        return {name: tensor[place].detach().clone() for name, tensor in self.network.state_dict().items()}
 
     @torch.no_grad()
     def _logits(self, inputs: Tensor) -> Tensor:
         """Logits `[S, N, K]` of the networks that are measured."""
-        network = self.network.eval()
-        return _in_pieces(network if self.average is None else Averaged(network, self.average), inputs)
+        return _in_pieces(self.network.eval(), inputs)
 
     @torch.no_grad()
     def _features(self, inputs: Tensor) -> Tensor:
         """What the last layer reads `[S, N, H]`, of the networks that are measured."""
-        network = _Features(self.network.eval())
-        weights = {f"network.{name}": weight for name, weight in (self.average or {}).items()}
-        return functional_call(network, weights, (inputs,))
+        return self.network.eval().features(inputs)
 
-    def _planes(self, place: int) -> dict[str, list[list[float]]]:
+    def _projection(self, place: int) -> dict[str, list[list[float]]]:
         """The pictures of one run, where its inputs are images."""
-        drawn = self.followed is not None and self.runs[place].seed == PICTURED
-        if not drawn or dataset(self.runs[0].data).classes < PLANE:
+        drawn = self.followed is not None and self.runs[place].seed == PROJECTION_SEED
+        if not drawn or dataset(self.runs[0].data).classes < PROJECTION_CLASSES:
             return {}
         names = {id(parameter): name for name, parameter in self.network.named_parameters()}
-        templates = self.weights(place)[names[id(self.network.head[0])]].mT[:PLANE]
+        templates = self.weights(place)[names[id(self.network.head[0])]].mT[:PROJECTION_CLASSES]
         parts = {"train": (self.data.train_inputs, self.data.train_labels[place])}
         parts["test"] = (self.data.test_inputs[:, :CURVE_EXAMPLES], self.data.test_labels[:CURVE_EXAMPLES])
-        return {part: plane(self._features(x)[place], y, templates) for part, (x, y) in parts.items()}
+        return {part: projected(self._features(x)[place], y, templates) for part, (x, y) in parts.items()}
 
     def measure(self, *, is_last: bool) -> dict[str, Tensor]:
         """Add a point to the curves; the last time, return every metric."""
@@ -292,29 +281,19 @@ class _Stack(Program):
             final = final_metrics(outputs, data, self.groups) | measured([self._of_the_network])
             if self.followed is not None:
                 final["information"] = point["information"]
-            final["moved"] = torch.stack([point["moved"] for point in self.curves]).nanmean(0)
+            final["output_drift"] = torch.stack([point["output_drift"] for point in self.curves]).nanmean(0)
         self.measuring += time.perf_counter() - start
         return final
 
     def _of_the_network(self) -> dict[str, Tensor]:
         """What is measured of features and weights rather than of outputs."""
-        weights = {**dict(self.network.named_parameters()), **(self.average or {})}
+        weights = dict(self.network.named_parameters())
         directions = [stream(run.seed, run.role, "directions") for run in self.runs]
         found = {"sharpness": sharpness(self.network, weights, self.data, directions)}
         if self.groups is not None:
             features = self._features(self.data.test_inputs[:, :CURVE_EXAMPLES])
             found |= cluster_metrics(features, self.data.test_labels[:CURVE_EXAMPLES], self.groups)
         return found
-
-
-@torch.no_grad()
-def _clip(network: nn.Module, norm: float) -> None:
-    """Shorten the gradient of each run whose norm over all its weights is larger."""
-    gradients = [parameter.grad for parameter in network.parameters()]
-    norms = sum(gradient.flatten(1).square().sum(1) for gradient in gradients).sqrt()
-    factors = (norm / (norms + 1e-6)).clamp_max(1)  # as torch does for one network
-    for gradient in gradients:
-        gradient.mul_(factors.view(-1, *[1] * (gradient.ndim - 1)))
 
 
 def outcomes(final: dict[str, Tensor], points: Sequence[dict[str, Tensor]], pulls: Tensor) -> list[Outcome]:
@@ -332,40 +311,6 @@ def outcomes(final: dict[str, Tensor], points: Sequence[dict[str, Tensor]], pull
         )
         for i in range(len(finite))
     ]
-
-
-class Averaged(nn.Module):
-    """A network that is run with other weights."""
-
-    def __init__(self, network: nn.Module, weights: Network) -> None:
-        super().__init__()
-        self.network, self.weights = network, weights
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        return functional_call(self.network, self.weights, (inputs,))
-
-
-class _Features(nn.Module):
-    """What the last layer of a network reads."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        return self.network.features(inputs)
-
-
-@torch.no_grad()
-def move(average: Network, network: nn.Module, decay: float) -> None:
-    """Move an exponential average of the weights towards the network's."""
-    for name, parameter in network.named_parameters():
-        average[name].lerp_(parameter, 1 - decay)
-
-
-def copied(network: nn.Module) -> Network:
-    """Clones of the weights by name."""
-    return {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
 
 
 def _in_pieces(network: nn.Module, inputs: Tensor) -> Tensor:

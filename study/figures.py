@@ -151,7 +151,7 @@ def show_lines(preset: str, caption: str) -> Shown:
             for name, metric in (("accuracy, %", "accuracy"), ("training, %", "train_accuracy"))
         }
         where = f'<span id="{published.place(preset, line)}">{line.chapter}.jsonl, {line.number}</span>'
-        about = {"seed": record.run["seed"], "key": record.key, "commit": str(record.made["commit"])[:7]}
+        about = {"seed": record.run["seed"], "key": record.key, "commit": str(record.provenance["commit"])[:7]}
         rows.append({"file, line": where, "arm": html.escape(names[record.key]), **measured, **about})
     return _shown_table(pd.DataFrame(rows).set_index("file, line"), caption)
 
@@ -284,13 +284,13 @@ def along_training(results: Results, arms: Mapping[str, Arm], metric: str, label
     return _with_legend(figure, axes)
 
 
-def planes(results: Results, arms: Mapping[str, Arm]) -> Figure:
-    """Features of three classes on the plane of their templates, a column an arm, from results of the pictured seed."""
+def projection(results: Results, arms: Mapping[str, Arm]) -> Figure:
+    """Features of three classes on the plane of their templates, a column an arm, from results of `PROJECTION_SEED`."""
     figure, axes = _axes(2, len(arms), height=2.6)
     for column, (name, arm) in zip(axes.reshape(2, -1).T, arms.items(), strict=True):
         (record,) = results.records(arm)
         for panel, (part, kind) in zip(column, (("train", "training"), ("test", "test")), strict=True):
-            x, y, labels = np.array(record.planes[part]).T
+            x, y, labels = np.array(record.projection[part]).T
             for colour, marker, label in zip(PALETTE, "os^", np.unique(labels), strict=False):
                 own = labels == label
                 panel.plot(x[own], y[own], marker, ms=4, alpha=0.7, mew=0, color=colour, label=f"class {label:g}")

@@ -40,6 +40,7 @@ class Line:
     exact: str
     chapter: str
     number: int
+    formerly: str | None = None  # the key before descriptions of runs changed
 
 
 def exact_hash(record: Record) -> str:
@@ -59,7 +60,7 @@ def publish(preset: str, store: Store) -> dict[str, int]:
                 record = store.get(run.key)
                 written.append(_line(record, exact_hash(record)))
             elif run.key in known:
-                written.append(_line(known[run.key].record, known[run.key].exact))
+                written.append(_line(known[run.key].record, known[run.key].exact, known[run.key].formerly))
         write_whole(_path(preset, chapter), "".join(line + "\n" for line in written).encode())
         counts[chapter] = len(written)
     _read.cache_clear()
@@ -83,14 +84,14 @@ def _read(preset: str, folder: Path) -> dict[str, Line]:
             where = f"{path.name}, line {number}"
             try:
                 content = json.loads(text)
-                key, exact = content.pop("key"), content.pop("exact")
+                key, exact, formerly = content.pop("key"), content.pop("exact"), content.pop("formerly", None)
                 record = Record(**content)
                 sound = record.key == key
             except (ValueError, TypeError, KeyError, AttributeError):
                 sound = False
             require(sound, f"{preset}, {where} is no published run: its key is not that of what it describes")
             require(key not in found, f"{preset}, {where} has run {key}, which stands there twice")
-            found[key] = Line(record, exact, path.stem, number)
+            found[key] = Line(record, exact, path.stem, number, formerly)
     return found
 
 
@@ -170,13 +171,13 @@ def recompute(preset: str, sample: int, generator: np.random.Generator) -> Itera
     for key in generator.choice(sorted(found), sample, replace=False):
         line = found[key]
         threads = torch.get_num_threads()
-        torch.set_num_threads(line.record.made["threads"])
+        torch.set_num_threads(line.record.provenance["threads"])
         try:
             with tempfile.TemporaryDirectory() as folder:
                 (record,) = execute([run_of(line.record.run)], Store(folder))
         finally:
             torch.set_num_threads(threads)
-        same = all(record.made[name] == line.record.made[name] for name in _SAME)
+        same = all(record.provenance[name] == line.record.provenance[name] for name in _SAME)
         where = f"{line.chapter}.jsonl, line {line.number}"
         yield Again(key, where, exact_hash(record) == line.exact, same, _farthest(record, line, found.values()))
 
@@ -214,14 +215,15 @@ def _runs(preset: str) -> dict[str, list[Run]]:
     }
 
 
-def _line(record: Record, exact: str) -> str:
-    return json.dumps({"key": record.key, "exact": exact, **asdict(_rounded(record))})
+def _line(record: Record, exact: str, formerly: str | None = None) -> str:
+    before = {"formerly": formerly} if formerly else {}
+    return json.dumps({"key": record.key, **before, "exact": exact, **asdict(_rounded(record))})
 
 
 def _rounded(record: Record) -> Record:
     metrics = {name: _short(value) for name, value in record.metrics.items()}
     curves = {name: [_short(value) for value in values] for name, values in record.curves.items()}
-    return replace(record, metrics=metrics, curves=curves, seconds=_short(record.seconds), planes={})
+    return replace(record, metrics=metrics, curves=curves, seconds=_short(record.seconds), projection={})
 
 
 def _short(value: float | None) -> float | None:

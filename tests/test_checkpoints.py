@@ -61,14 +61,14 @@ def test_an_interrupted_stack_goes_on_resume(interrupted, tmp_path, monkeypatch)
     records = execute(RUNS, interrupted)
     assert len(steps) == 3  # of 6: three were made before
     assert stated(records) == undisturbed(tmp_path)
-    assert all(record.made["resumed"] for record in records)
+    assert all(record.provenance["resumed"] for record in records)
     assert list((interrupted.folder / "checkpoints").iterdir()) == []
     assert list((interrupted.folder / "claims").iterdir()) == []
 
 
 def test_a_wish_for_one_of_the_runs_finishes_the_stack_resume(interrupted):
     (record,) = execute(RUNS[1:2], interrupted)
-    assert record.made["resumed"]
+    assert record.provenance["resumed"]
     assert interrupted.keys() == sorted(run.key for run in RUNS)
 
 
@@ -97,11 +97,11 @@ def test_a_damaged_state_is_told_and_the_runs_start_again_resume(interrupted, tm
     assert not path.exists()
 
 
-def edited(store, **made):
+def edited(store, **provenance):
     path = the_state(store)
     head, content = path.read_bytes().split(b"\n", 1)
     head = json.loads(head)
-    head["made"] |= made
+    head["provenance"] |= provenance
     path.write_bytes(json.dumps(head).encode() + b"\n" + content)
 
 
@@ -112,7 +112,7 @@ def test_a_state_of_other_sources_is_told_and_not_used_resume(interrupted, tmp_p
     ):
         records = execute(RUNS, interrupted)
     assert stated(records) == undisturbed(tmp_path)
-    assert not any(record.made["resumed"] for record in records)
+    assert not any(record.provenance["resumed"] for record in records)
 
 
 @pytest.mark.parametrize(("name", "value"), [("threads", 8), ("simd", "SSE9")])
@@ -120,7 +120,7 @@ def test_a_state_of_other_conditions_is_told_and_goes_on_resume(interrupted, nam
     edited(interrupted, **{name: value})
     with pytest.warns(UserWarning, match=f"3 runs were begun with {name} {value} and go on with"):
         records = execute(RUNS, interrupted)
-    assert all(record.made["resumed"] for record in records)
+    assert all(record.provenance["resumed"] for record in records)
 
 
 def test_what_is_left_of_finished_runs_is_cleared_away_resume(interrupted):

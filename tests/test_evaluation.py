@@ -58,20 +58,20 @@ def test_matched_outputs_have_the_stated_confidence(trained):
     assert [o.metrics["erased_vector_matched"] for o in outcomes] == pytest.approx(erased.tolist(), rel=1e-4)
 
 
-def test_moved_is_the_divergence_from_the_point_before(trained):
+def test_output_drift_is_the_divergence_from_the_point_before(trained):
     stack, outcomes, outputs = trained
     first = outcomes[0]
-    assert first.curves["moved"][0] is None
-    assert all(value > 0 for value in first.curves["moved"][1:])
-    assert first.metrics["moved"] == pytest.approx(sum(first.curves["moved"][1:]) / 11)
+    assert first.curves["output_drift"][0] is None
+    assert all(value > 0 for value in first.curves["output_drift"][1:])
+    assert first.metrics["output_drift"] == pytest.approx(sum(first.curves["output_drift"][1:]) / 11)
     test = outputs.test
     point = curve_point(outputs.validation, test, stack.data, outputs.validation)
-    assert point["moved"].abs().max() < 1e-6
+    assert point["output_drift"].abs().max() < 1e-6
     before = outputs.validation + torch.randn(outputs.validation.shape, generator=torch.Generator().manual_seed(0))
     p, q = before.double().softmax(-1), outputs.validation.double().softmax(-1)
     expected = (p * (p / q).log()).sum(-1).mean(-1)
     torch.testing.assert_close(
-        curve_point(outputs.validation, test, stack.data, before)["moved"], expected, rtol=1e-4, atol=1e-6
+        curve_point(outputs.validation, test, stack.data, before)["output_drift"], expected, rtol=1e-4, atol=1e-6
     )
 
 
@@ -234,10 +234,10 @@ def test_records_keep_what_the_chapters_draw():
     assert len(first.curves["information"]) == 3
     assert first.curves["information"][-1] == first.metrics["information"]
     assert 0 < first.metrics["information"] < math.log(20)
-    assert second.planes == {}
+    assert second.projection == {}
     labels = dataset("digits").split(100, 0).train_labels
-    assert sorted(row[2] for row in first.planes["train"]) == sorted(k for k in labels.tolist() if k < 3)
-    assert len(first.planes["test"]) == (dataset("digits").split(1, 0).test_labels < 3).sum()
+    assert sorted(row[2] for row in first.projection["train"]) == sorted(k for k in labels.tolist() if k < 3)
+    assert len(first.projection["test"]) == (dataset("digits").split(1, 0).test_labels < 3).sum()
     mixture = train([Run("mixture-10-80", 100, objective("lsr"), Schedule(0.1, epochs=3), 0)])[0]
-    assert mixture.planes == {}
+    assert mixture.projection == {}
     assert mixture.metrics["similar_distance"] < mixture.metrics["other_distance"]

@@ -57,7 +57,7 @@ def test_stacks_hold_runs_of_one_shape_and_no_more_than_fit(monkeypatch):
     monkeypatch.setattr(training, "train", lambda stack, *a, **o: stacks.append(stack) or real(stack, *a, **o))
     convnets = [Run("digits", 50, CE, Schedule(0.1, epochs=1), seed, Convnet((2,))) for seed in range(33)]
     execute([*runs(STACK + 3), *runs(2, train=75), *runs(3, method=LSR), *convnets])
-    assert all(len({run.shape for run in stack}) == 1 for stack in stacks)
+    assert all(len({run.stack_key for run in stack}) == 1 for stack in stacks)
     assert sorted(map(len, stacks)) == [1, 2, 6, Convnet((2,)).stack_size, STACK]  # methods share a stack, sizes do not
 
 
@@ -120,11 +120,11 @@ def test_a_store_that_cannot_be_written_is_refused_before_training(tmp_path, mon
 def test_records_say_how_they_were_made():
     together = execute(runs(3))
     for record in together:
-        assert record.made["threads"] == 1
-        assert record.made["stack"] == 3
-        assert (record.made["device"], record.made["precision"]) == ("cpu", "float32")
-        assert record.made["resumed"] is False
-        assert record.made == {**record.made, **provenance()}
+        assert record.provenance["threads"] == 1
+        assert record.provenance["stack"] == 3
+        assert (record.provenance["device"], record.provenance["precision"]) == ("cpu", "float32")
+        assert record.provenance["resumed"] is False
+        assert record.provenance == {**record.provenance, **provenance()}
         assert record.seconds > 0
 
 

@@ -35,7 +35,7 @@ def drawings(results, judgements):
     yield figures.curves_by_constant(results, {"n = 50": {0.1: LSR}}, {"n = 50": CE}, ["accuracy", "ece"], "ε")
     yield figures.heat(pd.DataFrame({0.1: {"τ = 1": 0.5, "τ = 4": -0.2}}).rename_axis(columns="α"), "points")
     yield figures.along_training(results, {"lsr": LSR, "cross-entropy": CE}, "test_accuracy", "accuracy")
-    yield figures.along_training(results, {"lsr": LSR}, "moved", "nats")
+    yield figures.along_training(results, {"lsr": LSR}, "output_drift", "nats")
     yield figures.by_setting(results, {"lsr": {"digits": LSR}, "cross-entropy": {"digits": CE}}, ["accuracy", "ece"])
 
 
@@ -54,14 +54,14 @@ def test_axes_have_labels(results, judgements):
             assert axes.get_xlabel() or axes.get_ylabel()
 
 
-def test_planes_show_each_point_of_the_record():
+def test_a_projection_shows_each_point_of_the_record():
     pictured = experiments.collect([CE, LSR], [0])
-    figure = figures.planes(pictured, {"cross-entropy": CE, "lsr": LSR})
+    figure = figures.projection(pictured, {"cross-entropy": CE, "lsr": LSR})
     assert [axes.get_title() for axes in figure.axes] == [
         f"{name}, {kind} images" for kind in ("training", "test") for name in ("cross-entropy", "lsr")
     ]
     shown = sum(len(line.get_xdata()) for line in figure.axes[0].lines)
-    assert shown == len(pictured.records(CE)[0].planes["train"])
+    assert shown == len(pictured.records(CE)[0].projection["train"])
 
 
 def test_a_figure_is_shown_with_caption_and_text_for_those_who_do_not_see_it():

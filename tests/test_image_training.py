@@ -32,7 +32,7 @@ def make(image_file):
     """A run on the file's images; what is not said is small."""
 
     def run(method="cross-entropy", network=SMALL, seed=0, role="student", teacher=None, seen=CROPS, **constants):
-        schedule = replace(SCHEDULE, **{k: constants.pop(k) for k in ("average", "clip", "epochs") if k in constants})
+        schedule = replace(SCHEDULE, **{k: constants.pop(k) for k in ("momentum", "epochs") if k in constants})
         made = objective(method, **constants)
         return Run(str(image_file), 100, made, schedule, seed, network, role, teacher, seen)
 
@@ -83,13 +83,13 @@ def test_a_run_is_what_an_ordinary_loop_makes(make, method):
     for name, tensor in expected.items():
         torch.testing.assert_close(weights[name], tensor, rtol=0, atol=1e-3)
     assert outcome.metrics["accuracy"] == pytest.approx(accuracy, abs=0.02)
-    assert set(outcome.curves) >= {"epoch", "validation_accuracy", "test_accuracy", "moved"}
+    assert set(outcome.curves) >= {"epoch", "validation_accuracy", "test_accuracy", "output_drift"}
 
 
 def test_students_side_by_side_are_students_alone(make):
     """Whatever their method, their schedule's constants and their mates."""
-    runs = [make(), make("lsr"), make("mrkd", every=1), make("ps-kd", epochs=2), make("lsr", average=0.9, clip=0.1)]
-    assert len({run.shape for run in runs}) == 1
+    runs = [make(), make("lsr"), make("mrkd", every=1), make("ps-kd", epochs=2), make("lsr", momentum=0.5)]
+    assert len({run.stack_key for run in runs}) == 1
     together, weights = kept_weights(runs)
     for run, outcome, tensors in zip(runs, together, weights, strict=True):
         (alone,), (own,) = kept_weights([run])
@@ -164,12 +164,12 @@ def test_a_run_that_diverges_leaves_its_mates_alone(make):
 @pytest.mark.slow
 @pytest.mark.parametrize("stops", [(1, 3, 5), (2, 4, 7)])
 def test_three_kills_change_no_bit(make, own_store, tmp_path, monkeypatch, stops):
-    """A residual network with augmentation, average and memory replay, stopped three times at a step."""
+    """A residual network with augmentation and memory replay, stopped three times at a step."""
 
     class Stopped(Exception):
         pass
 
-    runs = [make("mrkd", network=RESIDUAL, every=1, average=0.9), make("beta-smoothing", network=RESIDUAL)]
+    runs = [make("mrkd", network=RESIDUAL, every=1), make("beta-smoothing", network=RESIDUAL)]
     steps = iter(range(1, 100))
 
     def save_and_stop(self, state, threads):
@@ -186,7 +186,7 @@ def test_three_kills_change_no_bit(make, own_store, tmp_path, monkeypatch, stops
     records = execute(runs, own_store)
     monkeypatch.undo()
     whole = execute(runs, Store(tmp_path / "whole"))
-    assert any(record.made["resumed"] for record in records)
+    assert any(record.provenance["resumed"] for record in records)
     for ours, theirs in zip(records, whole, strict=True):
         assert (ours.metrics, ours.curves) == (theirs.metrics, theirs.curves)
 
@@ -195,7 +195,7 @@ def test_teachers_on_images_are_trained_before_their_students(make, own_store):
     teacher = make(role="teacher")
     (record,) = execute([make("kd", teacher=TrainedTeacher(teacher, 1))], own_store)
     assert teacher.key in own_store
-    assert record.made["threads"] == torch.get_num_threads()
+    assert record.provenance["threads"] == torch.get_num_threads()
     assert run_of(record.run) == make("kd", teacher=TrainedTeacher(teacher, 1))
 
 
@@ -205,7 +205,7 @@ def test_training_goes_on_through_half_precision_where_it_is_faster(make, monkey
     monkeypatch.setenv("LSR_STORE", str(tmp_path / "elsewhere"))
     monkeypatch.setattr(precision, "_gain", lambda *_: 1.2)
     (half,) = execute([run], Store(tmp_path / "elsewhere"))
-    assert (single.made["precision"], half.made["precision"]) == ("float32", "bfloat16")
+    assert (single.provenance["precision"], half.provenance["precision"]) == ("float32", "bfloat16")
     assert half.metrics["nll"] != single.metrics["nll"]
     assert half.metrics["nll"] == pytest.approx(single.metrics["nll"], rel=0.05)
 

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from lsr_core import InputError, objective
 from lsr_core.data import DATASETS
 from lsr_core.execute import execute
-from lsr_core.run import TrainedTeacher
+from lsr_core.run import TrainedTeacher, key_of
 from lsr_core.schedule import Schedule
 from lsr_core.store import Store
 from lsr_core.sweep import read_grid
@@ -121,7 +121,7 @@ def test_a_run_that_comes_out_differently_does_not_hold(tiny):
     for line in lines:
         line["exact"] = "0" * 16
         line["metrics"]["nll"] += 5 * spread
-        line["made"]["processor"] = "another"
+        line["provenance"]["processor"] = "another"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     published._read.cache_clear()
     again = [run for run in published.recompute("tiny", 9, np.random.default_rng(0)) if "second" in run.where]
@@ -226,3 +226,17 @@ def test_the_command_line_publishes_verifies_and_makes_again(tiny, tmp_path):
     unknown = call(main, ["results", "verify", "paperback"])
     assert unknown.exit_code == 2
     assert "'paperback' is not published; there are tiny" in unknown.stderr
+
+
+def before(run):
+    """The description that a run had while schedules had a clipped gradient and averaged weights, which none used."""
+    schedule = {("shape" if name == "curve" else name): value for name, value in run["schedule"].items()}
+    teacher = run["teacher"]
+    taught = {**teacher, "run": before(teacher["run"])} if teacher and "run" in teacher else teacher
+    return {**run, "schedule": {**schedule, "clip": None, "average": None}, "teacher": taught}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_line_describes_the_run_that_its_former_key_named(preset):
+    for line in published.lines(preset).values():
+        assert key_of(before(line.record.run)) == line.formerly

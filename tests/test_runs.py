@@ -15,7 +15,7 @@ RUN = Run("digits", 100, objective("lsr"), Schedule(0.1, 1e-3), seed=3)
 
 def test_the_key_is_fixed():
     """A change here trains every run anew: raise NUMERICS on purpose, not by accident."""
-    assert RUN.key == key_of(RUN.canonical()) == "67f91b9abf1085fcc51d"
+    assert RUN.key == key_of(RUN.canonical()) == "f143f03bb08a679bbc10"
 
 
 def test_equal_descriptions_have_one_key():
@@ -40,11 +40,9 @@ def test_equal_descriptions_have_one_key():
             {"schedule": Schedule(0.1, 1e-3, **constant)}
             for constant in (
                 {"nesterov": True},
-                {"shape": "constant"},
+                {"curve": "one-cycle"},
                 {"warmup": 1},
                 {"head_decay": 0.0},
-                {"clip": 1.0},
-                {"average": 0.9},
                 {"stop": 3},
             )
         ),
@@ -82,7 +80,7 @@ def taught(**teacher):
         taught(epoch=7),
         replace(taught(), teacher=TrainedTeacher(replace(taught(), role="generation-1"), 3)),
         Run("mixture-10-80", 50, objective("ladder-class-means"), Schedule(0.1), 0, teacher=ExactPosterior()),
-        replace(RUN, network=Convnet((4, 8)), schedule=Schedule(0.1, shape="step", milestones=(3, 5), head_decay=0)),
+        replace(RUN, network=Convnet((4, 8)), schedule=Schedule(0.1, curve="step", milestones=(3, 5), head_decay=0)),
         replace(RUN, objective=objective("prior-smoothing", prior=torch.rand(10, 10).softmax(-1))),
         replace(RUN, objective=objective("mrkd", copies=2), data="digits/first-7/tail-5", train=60),
     ],

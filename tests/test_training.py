@@ -303,7 +303,7 @@ def optimized(run, dtype=torch.float64):
 
 
 def ordinary(run, decay_groups=True):
-    """The run with torch's own optimizer and clipping."""
+    """The run with torch's own optimizer."""
     stack, schedule = _Stack([run], torch.float64), run.schedule
     head = {id(parameter) for parameter in stack.network.head}
     groups = [[p for p in stack.network.parameters() if (id(p) in head) == is_head] for is_head in (False, True)]
@@ -314,10 +314,6 @@ def ordinary(run, decay_groups=True):
         momentum=schedule.momentum,
         nesterov=schedule.nesterov,
     )
-    average = torch.optim.swa_utils.AveragedModel(
-        stack.network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(schedule.average or 0.5)
-    )
-    average.update_parameters(stack.network)
     inputs, labels = stack.data.train_inputs, stack.data.train_labels
     steps = math.ceil(run.train / schedule.batch_size)
     for epoch in range(schedule.last):
@@ -326,11 +322,8 @@ def ordinary(run, decay_groups=True):
                 group["lr"] = schedule.learning_rate * schedule.rate(epoch + step / steps)
             optimizer.zero_grad()
             run.objective(stack.network(inputs[:, rows]), labels[:, rows]).total.sum().backward()
-            if schedule.clip:
-                torch.nn.utils.clip_grad_norm_(stack.network.parameters(), schedule.clip)
             optimizer.step()
-            average.update_parameters(stack.network)
-    return stack, average.module
+    return stack
 
 
 def schedule_run(**constants):
@@ -344,36 +337,16 @@ def schedule_run(**constants):
         {},
         {"nesterov": True},
         {"head_decay": 0.3},
-        {"clip": 0.05},
         {"momentum": 0.0},
-        {"shape": "step", "milestones": (1, 2), "warmup": 1},
-        {"shape": "one-cycle", "nesterov": True, "clip": 0.1, "head_decay": 0.0},
+        {"curve": "step", "milestones": (1, 2), "warmup": 1},
+        {"curve": "one-cycle", "nesterov": True, "head_decay": 0.0},
     ],
     ids=str,
 )
 def test_the_optimizer_is_torchs(constants):
     run = schedule_run(**constants)
-    ours, (theirs, _) = optimized(run), ordinary(run)
+    ours, theirs = optimized(run), ordinary(run)
     torch.testing.assert_close(weights(ours, 0), weights(theirs, 0), rtol=1e-9, atol=1e-12)
-
-
-def test_what_is_measured_is_the_average_of_the_weights():
-    run = schedule_run(average=0.9)
-    ours, (theirs, average) = optimized(run), ordinary(run)
-    torch.testing.assert_close(weights(ours, 0), weights(theirs, 0), rtol=1e-9, atol=1e-12)
-    for name, weight in average.named_parameters():
-        torch.testing.assert_close(ours.weights(0)[name], weight[0].detach(), rtol=1e-9, atol=1e-12)
-    (plain,), (measured,) = train([schedule_run()], dtype=torch.float64), train([run], dtype=torch.float64)
-    assert plain.metrics["nll"] != measured.metrics["nll"]
-
-
-def test_gradients_are_clipped_run_by_run():
-    """A mate with a huge gradient takes nothing from the others."""
-    runs = [schedule_run(clip=0.05), replace(schedule_run(clip=0.05), objective=objective("lsrkd", temperature=90))]
-    stack = _Stack(runs, torch.float64)
-    stack.train()
-    for place, run in enumerate(runs):
-        torch.testing.assert_close(weights(stack, place), weights(optimized(run), 0), rtol=1e-9, atol=1e-12)
 
 
 def test_the_fused_kernel_of_a_network_that_trains_alone_makes_the_same_steps(monkeypatch):
@@ -412,7 +385,7 @@ def test_a_stopped_run_is_the_beginning_of_the_whole_one():
     ids=str,
 )
 def test_a_state_at_any_step_goes_on_to_the_same_bits_resume(method, network):
-    batch, logits = taught(method, 2, network, epochs=3, average=0.9, train=50), teachers_logits(2, 50)
+    batch, logits = taught(method, 2, network, epochs=3, train=50), teachers_logits(2, 50)
 
     class Every:
         """Takes the state after every step, as a checkpoint does."""

@@ -44,7 +44,7 @@ MEASURES: dict[str, Measure] = {
     "train_erased_vector": Measure("1 − S on training images", "", 1, 0.005, higher_is_better=False, digits=4),
     "train_erased_std": Measure("std on training images", "", 1, 0.005, higher_is_better=False, digits=4),
     "similar_mass": Measure("share of wrong mass on similar classes", "points", 100, 0.5, True, digits=2),
-    "moved": Measure("divergence from its past", "nats", 1, 0.01, higher_is_better=False, digits=3),
+    "output_drift": Measure("divergence from its past", "nats", 1, 0.01, higher_is_better=False, digits=3),
     # Centres are a scatter or two apart. A rank correlation of .1 is a small one in Cohen's convention.
     "similar_distance": Measure("distance of similar classes", "scatters", 1, 0.05, higher_is_better=True, digits=3),
     "other_distance": Measure("distance of other classes", "scatters", 1, 0.05, higher_is_better=True, digits=3),

@@ -147,7 +147,7 @@ def _arm(data: str, network: str, made: Objective) -> Arm:
     """A student by the protocol of Yuan et al. (2020), section 5.1 and released code."""
     study = _STUDIES[data]
     batch = 64 if network in study.halved else 128
-    steps = {"shape": "step", "milestones": (60, 120, 160), "drop": study.drop, "warmup": 1}
+    steps = {"curve": "step", "milestones": (60, 120, 160), "drop": study.drop, "warmup": 1}
     schedule = Schedule(0.1 * batch / 128, 5e-4, epochs=200, batch_size=batch, **steps)
     setting = Setting(data, dataset(data).largest)
     return Arm(setting, made, schedule, ImageNetwork(network), augmentation=study.augmentation)

@@ -242,7 +242,7 @@ def test_runs_on_images_are_described_and_made_again(monkeypatch):
     monkeypatch.setattr("lsr_core.run.dataset", lambda name: {"images": images}[name])
     networks = [ImageNetwork("resnet20"), ImageNetwork("resnet20", 8), ImageNetwork("wide_resnet", 2, 16)]
     runs = [Run("images", 50, objective("lsr"), Schedule(0.1), 0, network) for network in networks]
-    assert len({run.key for run in runs}) == len({run.shape for run in runs}) == 3
+    assert len({run.key for run in runs}) == len({run.stack_key for run in runs}) == 3
     for run in runs:
         assert run_of(run.canonical()) == run
 

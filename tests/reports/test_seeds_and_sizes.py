@@ -47,8 +47,8 @@ def test_whole_numbers_of_other_libraries_describe_the_same_run(of):
 @pytest.mark.parametrize("of", [np.float32, np.float64, np.array, torch.tensor])
 def test_decimals_of_other_libraries_are_numbers(of):
     assert objective("lsr", epsilon=of(0.25)) == objective("lsr", epsilon=0.25)
-    schedule = Schedule(of(0.5), of(0.25), momentum=of(0.5), clip=of(1.0), head_decay=of(0.5), average=of(0.5))
-    same = Schedule(0.5, 0.25, momentum=0.5, clip=1.0, head_decay=0.5, average=0.5)
+    schedule = Schedule(of(0.5), of(0.25), momentum=of(0.5), head_decay=of(0.5), drop=of(0.5))
+    same = Schedule(0.5, 0.25, momentum=0.5, head_decay=0.5, drop=0.5)
     made = [replace(RUN, objective=objective("lsr", epsilon=of(0.25)), schedule=schedule).key]
     assert made == [replace(RUN, objective=objective("lsr", epsilon=0.25), schedule=same).key]
 
@@ -61,7 +61,9 @@ def test_arrays_name_seeds():
 @pytest.mark.parametrize("seed", [True, np.True_, torch.tensor(True), 1.0, np.float64(1), "1", None, [1], -1])
 def test_what_is_no_seed_is_refused_everywhere(seed):
     for use in (
-        lambda: replace(RUN, seed=seed),
+        lambda: (
+            replace(RUN, seed=seed) if seed is not None else stream(seed, "student", "order")
+        ),  # a template has none
         lambda: dataset("digits").split(50, seed),
         lambda: stream(seed, "student", "weights"),
     ):
