@@ -1,7 +1,8 @@
-"""The one exception for mistakes that a sentence explains."""
+"""The one exception for mistakes that a sentence explains, and the checks that raise it."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import fields
+from functools import partial
 from math import inf
 from typing import Any
 
@@ -16,42 +17,6 @@ def require(condition: bool, sentence: str) -> None:
         raise InputError(sentence)
 
 
-def require_fraction(name: str, value: float) -> None:
-    """Raise `InputError` unless the value is a number in [0, 1]."""
-    require_number(name, value, float, lambda v: 0 <= v <= 1, "it must be a number from 0 to 1")
-
-
-def require_positive(name: str, value: float) -> None:
-    """Raise `InputError` unless the value is a finite number above 0."""
-    require_number(name, value, float, lambda v: 0 < v < inf, "it must be a finite number above 0")
-
-
-def require_temperature(name: str, value: float) -> None:
-    """Raise `InputError` unless the value is a temperature at which every loss keeps its digits, 0.001 to 1e9."""
-    require_positive(name, value)
-    require_number(name, value, float, lambda v: 1e-3 <= v <= 1e9, "losses keep their digits from 0.001 to 1e9")
-
-
-def require_not_negative(name: str, value: float) -> None:
-    """Raise `InputError` unless the value is a finite number, 0 or above."""
-    require_number(name, value, float, lambda v: 0 <= v < inf, "it must be a finite number, 0 or above")
-
-
-def require_count(name: str, value: int) -> None:
-    """Raise `InputError` unless the value is a whole number above 0."""
-    require_number(name, value, int, lambda v: v > 0, "it must be a whole number above 0")
-
-
-def require_seed(seed: int) -> None:
-    """Raise `InputError` unless the seed is a whole number, 0 or above."""
-    require_number("seed", seed, int, lambda v: v >= 0, "it must be a whole number, 0 or above")
-
-
-def require_classes(classes: int) -> None:
-    """Raise `InputError` unless there are at least two classes."""
-    require_number("classes", classes, int, lambda v: v >= 2, "it must be a whole number, 2 or above")
-
-
 def require_number(name: str, value: Any, kind: type, fits: Callable[[Any], bool], right: str) -> None:
     """Raise `InputError` that says what is `right` unless the value is a number of this kind that fits.
 
@@ -59,8 +24,24 @@ def require_number(name: str, value: Any, kind: type, fits: Callable[[Any], bool
     """
     number = plain(value)
     of_kind = isinstance(number, (int, kind)) and not isinstance(number, bool)
-    told = "" if isinstance(number, (int, float)) else f", of type {type(number).__name__}"
-    require(of_kind and fits(number), f"{name} is {' '.join(repr(number).split())}{told}; {right}")
+    type_name = "" if isinstance(number, (int, float)) else f", of type {type(number).__name__}"
+    require(of_kind and fits(number), f"{name} is {' '.join(repr(number).split())}{type_name}; {right}")
+
+
+_real, _whole = partial(require_number, kind=float), partial(require_number, kind=int)
+# Each is called with a name and a value, and raises `InputError` unless the value is:
+require_fraction = partial(_real, fits=lambda v: 0 <= v <= 1, right="it must be a number from 0 to 1")
+require_positive = partial(_real, fits=lambda v: 0 < v < inf, right="it must be a finite number above 0")
+require_not_negative = partial(_real, fits=lambda v: 0 <= v < inf, right="it must be a finite number, 0 or above")
+require_count = partial(_whole, fits=lambda v: v > 0, right="it must be a whole number above 0")
+require_seed = partial(_whole, "seed", fits=lambda v: v >= 0, right="it must be a whole number, 0 or above")
+require_classes = partial(_whole, "classes", fits=lambda v: v >= 2, right="it must be a whole number, 2 or above")
+
+
+def require_temperature(name: str, value: float) -> None:
+    """Raise `InputError` unless the value is a temperature at which every loss keeps its digits, 0.001 to 1e9."""
+    require_positive(name, value)
+    _real(name, value, fits=lambda v: 1e-3 <= v <= 1e9, right="losses keep their digits from 0.001 to 1e9")
 
 
 def counts(name: str, values: Iterable[int]) -> tuple[int, ...]:
@@ -80,6 +61,6 @@ def plain(value: Any) -> Any:
 
 
 def hold_plain(instance: Any) -> None:
-    """Let a frozen dataclass hold Python's own numbers: equal values are one description, and can be written."""
+    """Convert the fields of a frozen dataclass to Python's numbers: equal values are one description, and writable."""
     for field in fields(instance):
         object.__setattr__(instance, field.name, plain(getattr(instance, field.name)))

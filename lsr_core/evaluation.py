@@ -121,30 +121,22 @@ def _spreads(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
     complete = one_hot(labels, logits.shape[-1]).any(-2).all(-1) & (labels.shape[-1] > 3)
     spreads = torch.full((len(_SPREADS), len(logits)), torch.nan)
     if complete.any():
-        y, log_p = labels[complete], logits[complete].double().log_softmax(-1)
-        p = log_p.exp()
-        confidence = p.gather(-1, y[..., None])
+        z, y = logits[complete], labels[complete]
         measured = (
-            -(p * log_p).sum(-1).mean(-1),
-            metrics.differential_entropy(confidence[..., 0]),
-            confidence[..., 0].var(-1, correction=0),
-            *_erased(p, confidence, y),
+            metrics.predictive_uncertainty(z),
+            metrics.confidence_diversity(z, y),
+            metrics.confidence_variance(z, y),
+            metrics.erased_information(z, y, "vector_variance"),
+            metrics.erased_information(z, y, "std_true_class"),
         )
         spreads[:, complete] = torch.stack(measured).float()
     return dict(zip(_SPREADS, spreads, strict=True))
 
 
-def _erased(p: Tensor, confidence: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Both readings of 1 − S, of distributions `[S, N, K]` and the probabilities of their labels `[S, N, 1]`."""
-    vector, label = (metrics.variance_within_classes(values, labels, p.shape[-1]) for values in (p, confidence))
-    return vector.mean(-1).float(), label.sqrt().mean(-1).float()
-
-
 def _erased_at_equal_confidence(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    temperature = metrics.temperature_of_confidence(logits, CONFIDENCE)
-    p = (logits.double() / temperature[:, None, None]).softmax(-1)
-    vector, label = _erased(p, p.gather(-1, labels[..., None]), labels)
-    return {"erased_vector_matched": vector, "erased_std_matched": label}
+    softened = logits.double() / metrics.temperature_of_confidence(logits, CONFIDENCE)[:, None, None]
+    readings = {"erased_vector_matched": "vector_variance", "erased_std_matched": "std_true_class"}
+    return {name: metrics.erased_information(softened, labels, read).float() for name, read in readings.items()}
 
 
 def _drift(before: Tensor, now: Tensor) -> Tensor:

@@ -1,8 +1,7 @@
-"""Memories: what a method carries from step to step on one training trajectory.
+"""Memories: what a method keeps from step to step of one training.
 
-A memory sees the model after every step and every epoch; one that is forgotten is noticed by a later call. Copies of
-a model are dictionaries of its tensors, run through the model itself, so that any network can be remembered, a stack
-of runs too.
+A memory is called after every step and every epoch; a later call raises if one was left out. Copies of a model are
+dictionaries of its tensors, run through the model itself, so that any network can be remembered, a stack of runs too.
 """
 
 import warnings
@@ -18,51 +17,52 @@ from torch.func import functional_call
 from torch.nn.functional import log_softmax, one_hot
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
+from ._kernels import at_least_single
 from ._products import padded
 from .errors import require
 
 
 class Memory:
-    """The order of calls: a loss, `after_step`, and again; `after_epoch` at the end of every epoch.
+    """Call `after_step` after each optimizer step and `after_epoch` after each epoch; calls out of order raise.
 
-    Where one step is made of several losses, `after_loss` follows each of them. `generators` draw, of a stack one a
-    run; None is torch's own stream, which `torch.manual_seed` sets.
+    Where one step has several losses, call `after_loss` after each of them. `generators` draw random numbers, one for
+    each run of a stack; None is torch's own stream, which `torch.manual_seed` sets.
     """
 
     def __init__(self) -> None:
         self.steps = 0
         self.epochs = 0
         self.generators: list[torch.Generator] | None = None
-        self._losses, self._is_owed = 0, False  # losses of the step that is not made yet; whether only it may follow
+        self._losses, self._step_is_due = 0, False  # losses since the last step; whether no further one may follow
         self._last_epoch: int | None = None
-        self._shown = torch.zeros(0, dtype=torch.int64)  # in the first epoch: the step that showed an example last
+        self._last_shown = torch.zeros(0, dtype=torch.int64)  # in the first epoch: each example's last step, from 1
 
     def before_loss(self, index: Tensor | None) -> None:
-        """Check that a loss may be asked for; raises `InputError` if a hook was forgotten since the last one."""
+        """Raise `InputError` if a hook was left out since the last loss."""
         missing = "after_step(model) was not called since the last loss; call it after every step of the optimizer"
-        require(not self._is_owed, f"{missing}, and after_loss() after each loss of a step that has several")
-        if index is not None and self._last_epoch is None:  # later, a forgotten epoch shows in the epochs' numbers
+        require(not self._step_is_due, f"{missing}, and after_loss() after each loss of a step that has several")
+        if index is not None and self._last_epoch is None:  # later, the epochs' numbers show one that was left out
             numbers = index.reshape(-1, index.shape[-1])[0].cpu()  # the runs of a stack are in the same epoch
-            self._shown = _grown(self._shown, numbers)
-            shown = self._shown[numbers]
+            self._last_shown = _grow(self._last_shown, numbers)
+            shown = self._last_shown[numbers]
             again = bool(((shown > 0) & (shown <= self.steps)).all())
             missing = "after_epoch(model, epoch) was not called yet; call it at the end of every epoch"
             require(not again, f"every example of this batch returns, but {missing}")
-            self._shown[numbers] = self.steps + 1
+            self._last_shown[numbers] = self.steps + 1
 
     def count_loss(self) -> None:
-        """Note that a loss was given, and a step is to follow."""
-        self._losses, self._is_owed = self._losses + 1, True
+        """Note that a loss was computed, which a step has to follow."""
+        self._losses, self._step_is_due = self._losses + 1, True
 
     def after_loss(self) -> None:
-        """Note that the step may have more losses; raises `InputError` if there was none before."""
-        require(self._is_owed, "after_loss() was called twice, or without a loss before it")
-        self._is_owed = False
+        """Note that another loss may follow before the step; raises `InputError` without a loss before it."""
+        require(self._step_is_due, "after_loss() was called twice, or without a loss before it")
+        self._step_is_due = False
 
     def after_step(self, model: nn.Module) -> None:
-        """Note that the optimizer has made its step; raises `InputError` if there was no loss before it."""
+        """Note that the optimizer has made its step; raises `InputError` without a loss before it."""
         require(self._losses > 0, "after_step(model) was called twice, or without a loss before it")
-        self._losses, self._is_owed = 0, False
+        self._losses, self._step_is_due = 0, False
         self.steps += 1
 
     def after_epoch(self, model: nn.Module, epoch: int) -> None:
@@ -75,20 +75,20 @@ class Memory:
         require(self._losses == 0, f"{missing}; make the step and call it before after_epoch")
         self._last_epoch = int(epoch)
         self.epochs += 1
-        self._shown = self._shown[:0]
+        self._last_shown = self._last_shown[:0]
 
     def teach(self, model: nn.Module, inputs: Tensor) -> Tensor | None:
-        """The teacher's logits on this batch, or None where the memory holds no teacher."""
+        """The teacher's logits on this batch, or None if the memory holds no teacher."""
         return None
 
     @property
     def streams(self) -> list[torch.Generator]:
-        """The generators that draw."""
+        """The generators, or torch's own."""
         return [torch.default_generator] if self.generators is None else self.generators
 
     @contextmanager
     def drawing(self, *, keep: bool) -> Iterator[None]:
-        """Put the generators back at the end, unless they are to `keep` what they drew and nothing was raised."""
+        """Reset the generators at the end, unless they are to `keep` their new states and nothing was raised."""
         before, done = [generator.get_state() for generator in self.streams], False
         try:
             yield
@@ -99,12 +99,12 @@ class Memory:
                     generator.set_state(state)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on, as tensors and plain values, cloned; torch's own stream is not part of it."""
-        drawn = self.generators and [generator.get_state() for generator in self.generators]
-        return deepcopy({**vars(self), "generators": drawn})
+        """Cloned tensors and plain values from which training resumes; the state of torch's own stream is not in it."""
+        states = self.generators and [generator.get_state() for generator in self.generators]
+        return deepcopy({**vars(self), "generators": states})
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over a `state_dict`; raises `InputError` if it is not one of this method's."""
+        """Resume from a `state_dict`; raises `InputError` for another method's."""
         missing = sorted(vars(self).keys() ^ state.keys())
         require(not missing, f"state is of another method: {', '.join(missing)} differ")
         for name, value in deepcopy(state).items():
@@ -121,8 +121,8 @@ class PastCopies(Memory):
         self.copies: list[dict[str, Tensor]] = []
 
     def store(self, model: nn.Module, keep: int) -> None:
-        """Add a copy, and let the oldest go where there are more than `keep`."""
-        copy = {name: tensor.detach().clone() for name, tensor in _named(_bare(model)).items()}
+        """Add a copy, and drop the oldest ones beyond the newest `keep`."""
+        copy = {name: tensor.detach().clone() for name, tensor in _tensors(_unwrapped(model)).items()}
         self.copies = [*self.copies, copy][-keep:]
 
     @torch.no_grad()
@@ -130,16 +130,15 @@ class PastCopies(Memory):
         """The copies' logits `[n, ..., B, K]`, oldest first, in evaluation mode; None before the first copy."""
         if not self.copies:
             return None
-        model = _bare(model)
-        self.copies = [_beside(model, copy) for copy in self.copies]
-        with _mode(model, training=False):
-            return torch.stack([_run(model, copy, inputs) for copy in self.copies])
+        model = _unwrapped(model)
+        self.copies = [_on_device_of(model, copy) for copy in self.copies]
+        return torch.stack([_logits(model, copy, inputs, training=False) for copy in self.copies])
 
 
 class LearnedEnsemble(PastCopies):
-    """Past copies and a fully connected layer that joins their logits (MrKD, Sensors 2021; reconstructed).
+    """Past copies and a fully connected layer that combines their logits (MrKD, Sensors 2021; reconstructed).
 
-    The layer starts as the mean of the copies whenever one arrives, and learns from the `batches` of every training
+    The layer starts as the mean of the copies whenever one is added, and learns from the `batches` of each training
     step, logits and labels, by one step of normalised gradient descent on its cross-entropy with the labels.
     """
 
@@ -156,7 +155,7 @@ class LearnedEnsemble(PastCopies):
     def join(self, logits: Tensor) -> Tensor:
         """The ensemble's logits `[..., B, K]` from the copies' `[n, ..., B, K]`."""
         copies, classes = logits.shape[0], logits.shape[-1]
-        inputs = _inputs(logits)
+        inputs = _concatenated(logits)
         if self.layer is None:
             mean = torch.eye(classes).to(inputs).repeat(copies, 1) / copies
             self.layer = mean.repeat(*inputs.shape[:-2], 1, 1)
@@ -166,12 +165,12 @@ class LearnedEnsemble(PastCopies):
 
     @torch.no_grad()
     def learn(self, rate: float) -> None:
-        """One step of the layer on the batches since the last one, the copies' logits and the labels `[..., B]`."""
+        """One step of the layer on the batches since the last step, the copies' logits and the labels `[..., B]`."""
         if not self.batches:
             return
         logits, labels = zip(*self.batches, strict=True)
         logits, labels = torch.cat(logits, -2), torch.cat(labels, -1)
-        inputs, classes = _inputs(logits), self.layer.shape[-1]
+        inputs, classes = _concatenated(logits), self.layer.shape[-1]
         error = self.join(logits).softmax(-1) - one_hot(labels, classes)
         with torch.autocast(inputs.device.type, enabled=False):
             size = inputs.square().sum((-1, -2), keepdim=True).clamp_min(1e-12)
@@ -182,8 +181,8 @@ class LearnedEnsemble(PastCopies):
 class MovingAverage(Memory):
     """An exponential moving average of the weights with $\\lambda_s = \\min(1 - \\frac1{s+1}, \\lambda)$ at step s.
 
-    It starts from the student, or from random weights of its own; it is kept in single precision at least; it runs in
-    training mode (BatchNorm uses the batch) and its buffers are not averaged (Zhang & Sabuncu 2020,
+    It starts from the student, or from random weights of its own. It is kept in single precision at least and runs in
+    training mode (BatchNorm uses the batch); its buffers are not averaged (Zhang & Sabuncu 2020,
     `train_smoothing.py`).
     """
 
@@ -192,13 +191,13 @@ class MovingAverage(Memory):
         self.random_start = random_start
         self.average: dict[str, Tensor] | None = None
 
-    @torch.inference_mode(False)  # it is changed in place later, outside of it
+    @torch.inference_mode(False)  # later it is changed in place, outside of inference mode
     @torch.no_grad()
     def start(self, model: nn.Module) -> None:
-        """Take over the weights of `model`, a network like the student."""
-        model = _bare(model)
-        weights = {name: weight.to(_single(weight)) for name, weight in model.named_parameters()}
-        self.average = {name: tensor.detach().clone() for name, tensor in {**_named(model), **weights}.items()}
+        """Start from the weights of `model`, a network like the student."""
+        model = _unwrapped(model)
+        weights = {name: at_least_single(weight) for name, weight in model.named_parameters()}
+        self.average = {name: tensor.detach().clone() for name, tensor in {**_tensors(model), **weights}.items()}
 
     @torch.no_grad()
     def update(self, model: nn.Module, decay: float) -> None:
@@ -212,23 +211,21 @@ class MovingAverage(Memory):
     @torch.no_grad()
     def teach(self, model: nn.Module, inputs: Tensor) -> Tensor:
         """The average's logits `[..., B, K]`."""
-        model = self._started(model)
-        with _mode(model, training=True):
-            return _run(model, self.average, inputs)
+        return _logits(self._started(model), self.average, inputs, training=True)
 
     def _started(self, model: nn.Module) -> nn.Module:
-        """The bare model, once the average is there."""
-        model = _bare(model)
+        """Start the average if that was not done yet; returns the model without a wrapper."""
+        model = _unwrapped(model)
         if self.average is None:
-            self.start(_with_new_weights(model, self.streams) if self.random_start else model)
-        self.average = _beside(model, self.average)
+            self.start(_reinitialized(model, self.streams) if self.random_start else model)
+        self.average = _on_device_of(model, self.average)
         return model
 
 
 class Predictions(Memory):
     """The model's last prediction of every training example (PS-KD, Kim 2021).
 
-    What the losses of a step predict is taken over when the step is made; of two predictions of one example, the first.
+    The predictions of a step enter the table when the step is made; of two predictions of one example, the first.
     """
 
     def __init__(self) -> None:
@@ -236,11 +233,11 @@ class Predictions(Memory):
         self.table: Tensor | None = None  # log-probabilities [..., N, K]
         self.known = torch.zeros(0, dtype=torch.bool)
         self._predicted: list[tuple[Tensor, Tensor]] = []
-        self._count = 0  # how many were known when the last epoch ended
+        self._count = 0  # known examples at the end of the last epoch
 
     @torch.no_grad()
     def recall(self, logits: Tensor, labels: Tensor, index: Tensor) -> Tensor:
-        """The log-probabilities `[..., B, K]` last predicted, of the label where there are none."""
+        """The log-probabilities `[..., B, K]` last predicted; those of the bare label if there are none."""
         index, rows = self._places(logits, labels, index)
         known = self.known.gather(-1, index)[..., None]
         return torch.where(known, self.table.gather(-2, rows), one_hot(labels, logits.shape[-1]).to(self.table).log())
@@ -260,7 +257,7 @@ class Predictions(Memory):
         self._predicted = []
 
     def after_epoch(self, model: nn.Module, epoch: int) -> None:
-        """Warns where an epoch after the first showed examples that had no prediction yet."""
+        """Warns if an epoch after the first showed examples that had no prediction yet."""
         super().after_epoch(model, epoch)
         before, self._count = self._count, int(self.known.sum())
         if before and self._count > before:
@@ -268,18 +265,18 @@ class Predictions(Memory):
             warnings.warn(f"{new}; having no prediction of them, PS-KD taught them their bare labels", stacklevel=3)
 
     def _places(self, logits: Tensor, labels: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Where the examples stand; the table grows to hold them."""
+        """The places of the examples in a table large enough for them, `[..., B]` and `[..., B, K]`."""
         index = index.expand(labels.shape)
         with torch.inference_mode(False), torch.no_grad():
             if self.table is None:
-                self.table = logits.new_zeros((*logits.shape[:-2], 0, logits.shape[-1]), dtype=_single(logits))
+                self.table = at_least_single(logits.new_zeros((*logits.shape[:-2], 0, logits.shape[-1])))
                 self.known = torch.zeros(*labels.shape[:-1], 0, dtype=torch.bool, device=logits.device)
-            self.table = _grown(self.table.to(logits.device), index, -2)
-            self.known = _grown(self.known.to(logits.device), index)
+            self.table = _grow(self.table.to(logits.device), index, -2)
+            self.known = _grow(self.known.to(logits.device), index)
         return index, index[..., None].expand(logits.shape)
 
 
-def _grown(table: Tensor, index: Tensor, dim: int = -1) -> Tensor:
+def _grow(table: Tensor, index: Tensor, dim: int = -1) -> Tensor:
     """The table with room for the largest number in `index`, at least doubled when it grows."""
     size, needed = table.shape[dim], int(index.max()) + 1
     if needed <= size:
@@ -289,45 +286,46 @@ def _grown(table: Tensor, index: Tensor, dim: int = -1) -> Tensor:
     return torch.cat([table, table.new_zeros(shape)], dim)
 
 
-def _inputs(logits: Tensor) -> Tensor:
+def _concatenated(logits: Tensor) -> Tensor:
     """Logits `[n, ..., B, K]` of n networks as one row an example, `[..., B, nK]`."""
-    return torch.cat(list(logits), -1).to(_single(logits))
+    return at_least_single(torch.cat(list(logits), -1))
 
 
-def _single(values: Tensor) -> torch.dtype:
-    """The type of the values, in single precision at least."""
-    return torch.promote_types(values.dtype, torch.float32)
-
-
-def _bare(model: nn.Module) -> nn.Module:
-    """The model without a wrapper that spreads it over devices."""
+def _unwrapped(model: nn.Module) -> nn.Module:
+    """The model without a wrapper that distributes it over devices."""
     return model.module if isinstance(model, DataParallel | DistributedDataParallel) else model
 
 
-def _named(model: nn.Module) -> dict[str, Tensor]:
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
     """A model's parameters and buffers, each once: under the first name of those that share it."""
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
 @torch.inference_mode(False)
-def _beside(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors on the devices of the model's own, where a checkpoint may not have left them."""
-    own = _named(model)
+def _on_device_of(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors, each on the device of the model's own, which may differ after a checkpoint."""
+    own = _tensors(model)
     return {name: tensor.to(own[name].device) for name, tensor in tensors.items()}
 
 
-def _run(model: nn.Module, tensors: dict[str, Tensor], inputs: Tensor) -> Tensor:
-    """The logits of the model with these tensors instead of its own, in its own precision."""
-    names = {id(tensor): name for name, tensor in _named(model).items()}
-    given, every = {}, {"recurse": False, "remove_duplicate": False}
+def _logits(model: nn.Module, tensors: dict[str, Tensor], inputs: Tensor, *, training: bool) -> Tensor:
+    """The logits of the model with these tensors instead of its own, in its own precision and in this mode."""
+    names = {id(tensor): name for name, tensor in _tensors(model).items()}
+    replaced, options = {}, {"recurse": False, "remove_duplicate": False}
     for path, module in model.named_modules():  # a shared module once: swapped twice, it would not get its own back
-        for name, own in [*module.named_parameters(path, **every), *module.named_buffers(path, **every)]:
-            given[name] = tensors[names[id(own)]].to(own.dtype)
-    return functional_call(model, given, (inputs,), tie_weights=False)
+        for name, own in [*module.named_parameters(path, **options), *module.named_buffers(path, **options)]:
+            replaced[name] = tensors[names[id(own)]].to(own.dtype)
+    modes = {module: module.training for module in model.modules()}
+    model.train(training)
+    try:
+        return functional_call(model, replaced, (inputs,), tie_weights=False)
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
 
 
-def _with_new_weights(model: nn.Module, generators: Sequence[torch.Generator]) -> nn.Module:
-    """The same network with weights drawn anew by its modules' own rule; no other random stream is touched."""
+def _reinitialized(model: nn.Module, generators: Sequence[torch.Generator]) -> nn.Module:
+    """The same network with new weights by its modules' own rule; no other random stream changes."""
     if hasattr(model, "redrawn"):  # a stack, whose runs draw from streams of their own
         return model.redrawn(generators)
     other = deepcopy(model)
@@ -346,15 +344,3 @@ def _with_new_weights(model: nn.Module, generators: Sequence[torch.Generator]) -
             if hasattr(module, "_reset_parameters"):
                 module._reset_parameters()
     return other
-
-
-@contextmanager
-def _mode(model: nn.Module, *, training: bool) -> Iterator[None]:
-    """Training or evaluation mode for a while."""
-    before = {module: module.training for module in model.modules()}
-    model.train(training)
-    try:
-        yield
-    finally:
-        for module, mode in before.items():
-            module.training = mode

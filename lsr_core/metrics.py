@@ -3,34 +3,27 @@
 Logits are `[..., N, K]`, features `[..., N, D]`, labels int64 `[N]` or `[..., N]`; the result has the leading axes, one
 value a run. Entropies and divergences are in nats. Inputs of less than single precision are measured in single.
 
-The prediction is the class with the largest logit, the first of equal ones; an example with a NaN is never right, and
-makes every other metric nan. A logit of −∞ is a probability of 0. What needs an example of each class is nan without.
+The prediction is the class with the largest logit, the first of equal ones. An example with a NaN counts as wrong and
+makes every other metric nan. A logit of −∞ is a probability of 0. A metric over classes is nan if one has no example.
 """
 
 import math
 from collections.abc import Callable
-from itertools import pairwise
 from typing import Literal
 
-import numpy as np
 import torch
-from scipy import stats
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from .errors import require, require_count, require_positive
-
-Reading = Literal["vector_variance", "std_true_class"]
+from ._kernels import at_least_single
+from .errors import InputError, require, require_count, require_positive
 
 _LOG_RANGE = math.log(100)  # temperatures are searched from 1/100 to 100
-_HALVINGS = 20  # to 1e-5 of the temperature
+_BISECTIONS = 20  # to 1e-5 of the temperature
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
-    """The share of examples whose label is predicted, from 0 to 1; of equal logits the first is the prediction.
-
-    An example with a NaN counts as wrong. Raises `InputError` for a label that is no class.
-    """
+    """The share of examples whose label is predicted, from 0 to 1; raises `InputError` for a label that is no class."""
     right = _right(logits, labels)
     return right.sum(-1).double() / right.shape[-1]
 
@@ -41,49 +34,18 @@ def nll(logits: Tensor, labels: Tensor, temperature: Tensor | float = 1.0) -> Te
     return (by_class.logsumexp(-2) - _of_label(by_class, labels)).mean(-1, dtype=torch.float64)
 
 
-def brier(logits: Tensor, labels: Tensor) -> Tensor:
-    """Brier score, the mean squared distance of the distribution from the label, from 0 to 2 (Brier 1950)."""
-    p = _distribution(logits)
-    return (p - one_hot(labels, p.shape[-1])).square().sum(-1).mean(-1)
+def ece(logits: Tensor, labels: Tensor, bins: int = 15) -> Tensor:
+    """Expected calibration error, from 0 to 1, with bins of equal width (Guo 2017 Eq. 3).
 
-
-def ece(
-    logits: Tensor, labels: Tensor, bins: int = 15, spacing: Literal["equal-width", "equal-mass"] = "equal-width"
-) -> Tensor:
-    """Expected calibration error, from 0 to 1, with bins of equal width (Guo 2017 Eq. 3) or equally many examples.
-
-    Müller 2019 has 15 bins of equal width, Zhang & Sabuncu 2020 have 20. Where equal confidences fall into several bins
-    of equal mass, it is the mean over their orders. Raises `InputError` for another spacing, or a label that is no
-    class.
+    Müller 2019 has 15 bins, Zhang & Sabuncu 2020 have 20. Raises `InputError` for a label that is no class.
     """
     require_count("bins", bins)
-    require(spacing in ("equal-width", "equal-mass"), f"spacing is {spacing!r}; there are 'equal-width', 'equal-mass'")
     right = _right(logits, labels)
-    if spacing == "equal-mass":
-        runs = (values.reshape(-1, right.shape[-1]).cpu().numpy() for values in (_confidence(logits), right))
-        errors = [_error_at_equal_mass(*run, bins) for run in zip(*runs, strict=True)]
-        return torch.tensor(errors, dtype=torch.float64, device=logits.device).view(right.shape[:-1])
     confidence = 1 / _below_largest(logits).exp().sum(-2)
     gap = confidence.double() - right.double()
     index = (confidence * bins).ceil().long().clamp(1, bins) - 1
     total = torch.zeros((*gap.shape[:-1], bins), dtype=gap.dtype, device=gap.device).scatter_add_(-1, index, gap)
     return total.abs().sum(-1) / gap.shape[-1]
-
-
-def aurc(logits: Tensor, labels: Tensor) -> Tensor:
-    """Area under the risk-coverage curve, from 0 to 1: the error among the most confident, over all coverages.
-
-    The mean over n of the error rate among the n most confident examples (Geifman 2019; PS-KD prints it × 1000); of
-    equal confidences, the mean over their orders. Raises `InputError` for a label that is no class.
-    """
-    confidence, order = _confidence(logits).sort(-1, descending=True)
-    wrong = (~_right(logits, labels)).double().gather(-1, order)
-    tie = torch.zeros_like(order)
-    tie[..., 1:] = (confidence.diff() != 0).cumsum(-1)
-    counts, errors = (torch.zeros_like(wrong).scatter_add(-1, tie, w) for w in (torch.ones_like(wrong), wrong))
-    covered = torch.arange(1, wrong.shape[-1] + 1, device=wrong.device)
-    risk = (errors / counts).gather(-1, tie).cumsum(-1) / covered
-    return risk.mean(-1).where(confidence.isfinite().all(-1), math.nan)
 
 
 def best_temperature(logits: Tensor, targets: Tensor) -> Tensor:
@@ -93,35 +55,35 @@ def best_temperature(logits: Tensor, targets: Tensor) -> Tensor:
     """
     below = _below_largest(logits)
     wanted = _weighted(targets.mT, below).sum((-1, -2), dtype=torch.float64)
-    below = below.clamp_min(torch.finfo(below.dtype).min)  # without odds it counts as 0, as −∞ would not
+    below = below.clamp_min(torch.finfo(below.dtype).min)  # −∞ has zero odds: 0 · ∞ is to be 0
 
     def too_sharp(softened: Tensor) -> Tensor:  # the sign of the slope, which rises with 1/T
         odds = softened.exp()
         return ((odds * below).sum(-2) / odds.sum(-2)).sum(-1, dtype=torch.float64) > wanted
 
-    return _halved(below, wanted, too_sharp)
+    return _bisect(below, wanted, too_sharp)
 
 
 def temperature_of_confidence(logits: Tensor, confidence: Tensor | float) -> Tensor:
     """The temperature in [1/100, 100] at which the mean largest probability is `confidence`, one value a run."""
     below = _below_largest(logits)
     wanted = torch.as_tensor(confidence, dtype=torch.float64, device=logits.device).expand(logits.shape[:-2])
-    return _halved(below, wanted, lambda softened: (1 / softened.exp().sum(-2)).double().mean(-1) > wanted)
+    return _bisect(below, wanted, lambda softened: (1 / softened.exp().sum(-2)).double().mean(-1) > wanted)
 
 
 def kl_to_posterior(posterior: Tensor, logits: Tensor, temperature: Tensor | float = 1.0) -> Tensor:
     """$D_{KL}$ from the true posterior `[N, K]`, or from votes `[N, K]` in any number, to the network.
 
-    A mean over the examples that have a vote; nan where none has.
+    A mean over the examples that have a vote; nan without any.
     """
     by_class = _by_class(_scaled(logits, temperature))
     return _mean_kl(posterior, by_class, by_class.logsumexp(-2))
 
 
 def kl_of_dark_part(posterior: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
-    """The same on the wrong classes alone, both sides renormalised: what is known beyond the label.
+    """`kl_to_posterior` on the wrong classes alone, both sides renormalised: what is known beyond the label.
 
-    A mean over the examples whose posterior has something on them; nan where none has.
+    A mean over the examples whose posterior is not zero on all of them; nan without any.
     """
     by_class, label = _by_class(logits), one_hot(labels, logits.shape[-1]).bool()
     wrong = by_class.masked_fill(label.mT, -math.inf).logsumexp(-2)
@@ -144,18 +106,12 @@ def confidence_diversity(logits: Tensor, labels: Tensor, neighbours: int = 3) ->
     Estimated from the distance to the k-th of `neighbours`, $\\psi(N) - \\psi(k) + \\ln 2 + \\overline{\\ln\\rho_k}$
     (Kozachenko & Leonenko 1987); distances below 1e-12 count as that. Raises `InputError` unless 0 < k < N.
     """
-    return differential_entropy(_of_true_class(logits, labels), neighbours)
-
-
-def differential_entropy(values: Tensor, neighbours: int = 3) -> Tensor:
-    """Of the density of `values` `[..., N]` in nats, from the distance to each one's k-th neighbour on the line."""
-    values = _precise(values).sort(-1).values
+    values = _of_true_class(logits, labels).sort(-1).values
     count, k = values.shape[-1], neighbours
     require_count("neighbours", k)
     require(k < count, f"neighbours is {k}; with {count} examples it must be below {count}")
     edge = torch.full((*values.shape[:-1], k), math.inf, dtype=values.dtype, device=values.device)
-    padded = torch.cat([-edge, values, edge], -1)
-    windows = padded.unfold(-1, k + 1, 1)  # k + 1 neighbours in order; every example is in k + 1 of them
+    windows = torch.cat([-edge, values, edge], -1).unfold(-1, k + 1, 1)  # each value is in k + 1 of them
     spans = [
         torch.maximum(values - windows[..., j : j + count, 0], windows[..., j : j + count, -1] - values)
         for j in range(k + 1)
@@ -166,7 +122,7 @@ def differential_entropy(values: Tensor, neighbours: int = 3) -> Tensor:
 
 
 def equivalent_smoothing(logits: Tensor, labels: Tensor, temperature: float = 1.0) -> Tensor:
-    """The ε of label smoothing that takes as much from the label: $\\frac{K}{K-1}$ times the mean of $1-p_y(T)$.
+    """The ε of the label smoothing that leaves as much to the label: $\\frac{K}{K-1}$ times the mean of $1-p_y(T)$.
 
     Called γ in Müller 2019. Raises `InputError` for a temperature that is not above 0.
     """
@@ -178,45 +134,36 @@ def equivalent_smoothing(logits: Tensor, labels: Tensor, temperature: float = 1.
 def erased_information(
     logits: Tensor,
     labels: Tensor,
-    reading: Reading,
-    superclasses: Tensor | None = None,
+    reading: Literal["vector_variance", "std_true_class"],
     confidence: Tensor | float | None = None,
 ) -> Tensor:
-    """Shen 2021's $1 - \\mathcal S$ (Eq. 2): how far outputs spread within a class; the lower, the more was erased.
+    """Shen 2021's $1 - \\mathcal S$ (Eq. 2): how far outputs spread within a class; the lower, the more is erased.
 
-    What label smoothing erased is the difference between a smoothed and a plain network. `"vector_variance"` is Eq. 2
+    What label smoothing erases is the difference between a smoothed and a plain network. `"vector_variance"` is Eq. 2
     as printed, the variance of the distribution; `"std_true_class"`, the standard deviation of the label's probability,
-    is the only reading whose size fits Table 1. The mean over classes, or over the classes of each superclass, as
-    `superclasses` `[K]` numbers them: `[..., G]`. With a `confidence`, the plain network's mean largest probability,
-    the logits are first softened by one temperature to have it too: what is erased beyond shrinkage.
+    is the only reading whose size fits Table 1. With a `confidence`, the plain network's mean largest probability, one
+    temperature first softens the logits to the same: what is erased beyond shrinkage.
     """
     known = ("vector_variance", "std_true_class")
     require(reading in known, f"unknown reading {reading!r}; there are {known[0]!r} and {known[1]!r}")
-    classes = logits.shape[-1]
     if confidence is not None:
-        logits = _scaled(logits, temperature_of_confidence(logits, confidence))
-    values = _distribution(logits) if reading == known[0] else _of_true_class(logits, labels)[..., None]
-    by_class = variance_within_classes(values, labels, classes)
-    by_class = by_class if reading == known[0] else by_class.sqrt()
-    if superclasses is None:
-        return by_class.mean(-1)
-    groups = range(int(superclasses.max()) + 1)
-    return torch.stack([by_class[..., superclasses == group].mean(-1) for group in groups], -1)
+        logits = _scaled(logits.double(), temperature_of_confidence(logits, confidence))
+    if reading == "vector_variance":
+        return variance_within_classes(_distribution(logits), labels, logits.shape[-1]).mean(-1)
+    confidences = _of_true_class(logits, labels)[..., None]
+    return variance_within_classes(confidences, labels, logits.shape[-1]).sqrt().mean(-1)
 
 
 def variance_within_classes(values: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """The mean squared distance `[..., K]` of values `[..., N, D]` from the mean of their class; nan without any."""
+    """The mean squared distance `[..., K]` of values `[..., N, D]` from the mean of their class; nan if it is empty."""
     own = labels.expand(values.shape[:-1])[..., None].expand(values.shape)
     distances = (values - class_means(values, labels, classes).gather(-2, own)).square().sum(-1, keepdim=True)
     return class_means(distances, labels, classes)[..., 0]
 
 
 def class_means(values: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """The mean over each class `[..., K, D]` of values `[..., N, D]`: what is known of a class, not of an image.
-
-    That of a class without an example is nan.
-    """
-    values = _precise(values)
+    """The mean over each class `[..., K, D]` of values `[..., N, D]`; nan for a class without an example."""
+    values = at_least_single(values)
     member = one_hot(labels, classes).to(values)
     return member.mT @ values / member.sum(-2)[..., None]
 
@@ -247,12 +194,12 @@ def mutual_information(differences: Tensor) -> Tensor:
 
 
 def class_plane(features: Tensor, templates: Tensor) -> Tensor:
-    """Penultimate features `[N, D]` on the plane through three classes' `templates` `[3, D]`: `[N, 2]` (Müller 2019).
+    """Project features `[N, D]` on the plane through the `templates` `[3, D]` of three classes: `[N, 2]` (Müller 2019).
 
-    Coordinates are in the orthonormal basis that QR makes of the two differences from the first template, the origin.
+    Coordinates are in the orthonormal basis that QR gives for the two differences from the first template, the origin.
     """
     require(templates.shape[-2] == 3, f"templates are {templates.shape[-2]}; a plane needs those of 3 classes")
-    features, templates = _precise(features), _precise(templates)
+    features, templates = at_least_single(features), at_least_single(templates)
     basis, size = torch.linalg.qr((templates[1:] - templates[0]).mT)
     return (features - templates[0]) @ (basis * size.diagonal().sign())
 
@@ -260,35 +207,11 @@ def class_plane(features: Tensor, templates: Tensor) -> Tensor:
 def _right(logits: Tensor, labels: Tensor) -> Tensor:
     """Whether the first of the largest logits is the label's `[..., N]`."""
     classes = logits.shape[-1]
-    bad = labels[(labels < 0) | (labels >= classes)][:1].tolist()
-    told = f"a label is {', '.join(map(str, bad))}; with {classes} classes it must be from 0 to {classes - 1}"
-    require(not bad, told)
+    bad = labels[(labels < 0) | (labels >= classes)].tolist()
+    if bad:
+        raise InputError(f"a label is {bad[0]}; with {classes} classes it must be from 0 to {classes - 1}")
     largest, predicted = logits.max(-1)
     return (predicted == labels) & ~largest.isnan()
-
-
-def _confidence(logits: Tensor) -> Tensor:
-    """The largest probability `[..., N]` in float64, summed in an order that does not depend on that of the classes."""
-    return logits.double().sort(-1, descending=True).values.softmax(-1)[..., 0]
-
-
-def _error_at_equal_mass(confidence: np.ndarray, right: np.ndarray, bins: int) -> float:
-    """The mean, over the orders of equal confidences `[N]`, of the calibration error with bins of equal mass.
-
-    How many right ones a bin gets of those that it shares with others is hypergeometric.
-    """
-    values, tie, counts = np.unique(confidence, return_inverse=True, return_counts=True)
-    hits, ends, count = np.bincount(tie, right).astype(int), counts.cumsum(), len(confidence)
-    total = 0.0
-    for low, high in pairwise(-(-count * b // bins) for b in range(bins + 1)):
-        taken = (np.minimum(ends, high) - np.maximum(ends - counts, low)).clip(0)
-        whole, chances = taken == counts, np.ones(1)
-        for place in np.flatnonzero((taken > 0) & ~whole):
-            m = taken[place]
-            chances = np.convolve(chances, stats.hypergeom.pmf(np.arange(m + 1), counts[place], hits[place], m))
-        gap = taken @ values - hits[whole].sum()
-        total += abs(gap - np.arange(len(chances))) @ chances
-    return total / count
 
 
 def _mean_kl(truth: Tensor, by_class: Tensor, log_total: Tensor) -> Tensor:
@@ -301,18 +224,13 @@ def _mean_kl(truth: Tensor, by_class: Tensor, log_total: Tensor) -> Tensor:
 
 
 def _weighted(weights: Tensor, values: Tensor) -> Tensor:
-    """Their product, where a value of −∞ without weight counts as 0."""
+    """Their product; 0 where the weight is 0, even if the value is −∞."""
     return (weights * values).where(weights != 0, 0)
 
 
-def _precise(values: Tensor) -> Tensor:
-    """In single precision at least."""
-    return values.to(torch.promote_types(values.dtype, torch.float32))
-
-
 def _by_class(logits: Tensor) -> Tensor:
-    """Logits `[..., K, N]`, for which torch is several times faster where classes are few."""
-    return _precise(logits).mT.contiguous()
+    """Logits `[..., K, N]`: with few classes torch is several times faster in this layout."""
+    return at_least_single(logits).mT.contiguous()
 
 
 def _below_largest(logits: Tensor) -> Tensor:
@@ -330,22 +248,22 @@ def _of_label(by_class: Tensor, labels: Tensor) -> Tensor:
 def _scaled(logits: Tensor, temperature: Tensor | float) -> Tensor:
     if isinstance(temperature, float) and temperature == 1:
         return logits
-    logits = _precise(logits)
+    logits = at_least_single(logits)
     return logits / torch.as_tensor(temperature, dtype=logits.dtype)[..., None, None]
 
 
-def _halved(by_class: Tensor, like: Tensor, too_sharp: Callable[[Tensor], Tensor]) -> Tensor:
-    """The temperature at which logits `[..., K, N]` stop being too sharp, by halving the interval of log T.
+def _bisect(by_class: Tensor, target: Tensor, too_sharp: Callable[[Tensor], Tensor]) -> Tensor:
+    """The temperature at which logits `[..., K, N]` stop being too sharp, by bisection of log T.
 
-    nan where a logit is, or where what it shall be `like` is not finite.
+    nan if a logit is nan or the `target` is not finite.
     """
-    low = torch.full_like(like, -_LOG_RANGE)
+    low = torch.full_like(target, -_LOG_RANGE)
     high = -low
-    for _ in range(_HALVINGS):
+    for _ in range(_BISECTIONS):
         middle = (low + high) / 2
         sharp = too_sharp(by_class * torch.exp(-middle)[..., None, None].to(by_class.dtype))
         low, high = torch.where(sharp, middle, low), torch.where(sharp, high, middle)
-    known = like.isfinite() & ~by_class.isnan().flatten(-2).any(-1)
+    known = target.isfinite() & ~by_class.isnan().flatten(-2).any(-1)
     return torch.exp((low + high) / 2).where(known, math.nan)
 
 

@@ -286,15 +286,16 @@ def test_constants_may_be_one_a_run(batch, generator, temperatures):
         torch.testing.assert_close(distilled.total[run], alone.total, rtol=1e-7, atol=1e-9)
 
 
-def test_many_rows_are_taken_in_pieces_without_a_seam(monkeypatch, batch):
-    logits, labels = batch
+def test_the_chunks_of_many_rows_have_no_seam(generator):
+    logits = torch.randn(90_000, K, generator=generator, dtype=torch.float64).requires_grad_()  # four chunks
+    labels = torch.randint(K, (90_000,), generator=generator)
     weights = {"hard_weight": 0.9, "soft_weight": 1.6, "temperature": 4.0, "share": 0.3}
     results = []
-    for size in (losses._PIECE, 7 * K):  # all at once, and seven rows at a time
-        monkeypatch.setattr(losses, "_PIECE", size)
-        total = losses.smoothing_loss(logits, labels, **weights).total
-        results.append((total.detach(), *torch.autograd.grad(total.sum(), logits)))
-    torch.testing.assert_close(*results, rtol=1e-14, atol=1e-16)
+    for rows in (90_000, 10_000):
+        parts = zip(logits.split(rows), labels.split(rows), strict=True)
+        total = torch.stack([losses.smoothing_loss(*part, **weights).total for part in parts]).mean()
+        results.append((total.detach(), *torch.autograd.grad(total, logits)))
+    torch.testing.assert_close(*results, rtol=1e-13, atol=1e-18)
 
 
 def test_a_run_that_is_not_finite_leaves_its_mates_alone(batch):

@@ -1,7 +1,7 @@
 """Objectives: each method's name, its teacher and its weights.
 
 An objective is a frozen set of constants that can be called: `loss = objective(logits, labels)`. One loop serves every
-method: `objective.teacher_logits(model, inputs)` gives the teacher that a method remembers itself, if it does, and
+method: `objective.teacher_logits(model, inputs)` returns the logits of a teacher that the method remembers itself, and
 `after_step(model)` and `after_epoch(model, epoch)` let it remember.
 """
 
@@ -12,75 +12,28 @@ from typing import Any
 from torch import Tensor
 
 from ..errors import require
+from . import hand_made, learned, remembered
 from ._base import Batch, Fixed, HandMade, Objective
-from .hand_made import (
-    LSR,
-    BetaSmoothingConstant,
-    CrossEntropy,
-    LadderUniform,
-    LsrKD,
-    LsrKDTC,
-    LsrKDTCShare,
-    LSRWrongClasses,
-    TfKDReg,
-    TfKDRegLogits,
-    TfKDRegReleased,
-)
-from .learned import (
-    KD,
-    ConfidencePenalty,
-    KDReleased,
-    KDUnscaled,
-    KDWeighted,
-    LadderClassMeans,
-    LadderConfidence,
-    LadderPermuted,
-    LadderTeacher,
-    PriorSmoothing,
-    SelfDistillation,
-    SelfDistillationReleased,
-    SoftOnly,
-    ZipfSmoothing,
-)
-from .remembered import (
-    PSKD,
-    BetaSmoothing,
-    BetaSmoothingReleased,
-    BetaSmoothingShuffled,
-    MrKD,
-    MrKDEnsemble,
-    MrKDEnsembleKA,
-    MrKDTC,
-)
 
-__all__ = [
-    "ALIASES",
-    "METHODS",
-    "Batch",
-    "Fixed",
-    "HandMade",
-    "Objective",
-    "as_label_smoothing",
-    "constants_of",
-    "describe",
-    "ladder",
-    "objective",
-]
+__all__ = ["Batch", "Fixed", "HandMade", "Objective"]
 
 METHODS: dict[str, type[Objective]] = {
     method.name: method
     for method in (
-        *(CrossEntropy, LSR, LSRWrongClasses, ConfidencePenalty),
-        *(KD, KDUnscaled, KDReleased, KDWeighted, SoftOnly, SelfDistillation, SelfDistillationReleased),
-        *(TfKDReg, TfKDRegLogits, TfKDRegReleased, LsrKD, LsrKDTC, LsrKDTCShare),
-        *(MrKD, MrKDTC, MrKDEnsemble, MrKDEnsembleKA, PSKD),
-        *(BetaSmoothing, BetaSmoothingReleased, BetaSmoothingShuffled, BetaSmoothingConstant),
-        *(ZipfSmoothing, PriorSmoothing),
-        *(LadderUniform, LadderClassMeans, LadderConfidence, LadderPermuted, LadderTeacher),
+        *(hand_made.CrossEntropy, hand_made.LSR, hand_made.LSRWrongClasses, learned.ConfidencePenalty),
+        *(learned.KD, learned.KDUnscaled, learned.KDReleased, learned.KDWeighted, learned.SoftOnly),
+        *(learned.SelfDistillation, learned.SelfDistillationReleased),
+        *(hand_made.TfKDReg, hand_made.TfKDRegLogits, hand_made.TfKDRegReleased),
+        *(hand_made.LsrKD, hand_made.LsrKDTC, hand_made.LsrKDTCShare),
+        *(remembered.MrKD, remembered.MrKDTC, remembered.MrKDEnsemble, remembered.MrKDEnsembleKA, remembered.PSKD),
+        *(remembered.BetaSmoothing, remembered.BetaSmoothingReleased, remembered.BetaSmoothingShuffled),
+        *(hand_made.BetaSmoothingConstant, learned.ZipfSmoothing, learned.PriorSmoothing),
+        *(hand_made.LadderUniform, learned.LadderClassMeans, learned.LadderConfidence),
+        *(learned.LadderPermuted, learned.LadderTeacher),
     )
 }
 ALIASES = {"lsr-os": "lsrkd", "lsr-os-tc": "lsrkd-tc", "re-kd": "kd", "de-kd": "kd", "tf-kd-self": "kd"}
-_ELSEWHERE = {  # what others call them; only suggested, for a name that is not here says nothing of its constants
+_COMMON_NAMES = {  # only suggested: other libraries' names say nothing about the constants
     **dict.fromkeys(("label-smoothing", "ls"), "lsr"),
     **dict.fromkeys(("ce", "nll", "one-hot"), "cross-entropy"),
     **dict.fromkeys(("distillation", "knowledge-distillation", "hinton"), "kd"),
@@ -91,21 +44,25 @@ _ELSEWHERE = {  # what others call them; only suggested, for a name that is not 
 
 
 def objective(method: str, **constants: Any) -> Objective:
-    """The objective of a method by its name, with its default constants where none are given.
+    """The objective of a method by its name; constants that are not given have their defaults.
 
     Raises `InputError` for an unknown method or constant, or a constant out of range.
     """
-    known = {**METHODS, **{alias: METHODS[name] for alias, name in ALIASES.items()}}
-    asked = str(method).lower().replace("_", "-").replace(" ", "-")
-    close = [asked] if asked in {*known, *_ELSEWHERE} else get_close_matches(asked, [*known, *_ELSEWHERE], 3)
-    near = " or ".join(dict.fromkeys(repr(_ELSEWHERE.get(name, name)) for name in close))
-    hint = f"; did you mean {near}?" if near else "; there are " + ", ".join(known)
-    require(isinstance(method, str) and method in known, f"unknown method {method!r}{hint}")
+    known = METHODS | {alias: METHODS[name] for alias, name in ALIASES.items()}
+    require(isinstance(method, str) and method in known, f"unknown method {method!r}{_hint(method, list(known))}")
     accepted = constants_of(known[method])
     for name in constants:
         takes = ", ".join(accepted) or "no constants"
         require(name in accepted, f"method {method!r} has no constant {name!r}; it takes {takes}")
     return known[method](**constants)
+
+
+def _hint(method: Any, known: list[str]) -> str:
+    """The methods that an unknown name may mean, or all there are."""
+    name, names = str(method).lower().replace("_", "-").replace(" ", "-"), [*known, *_COMMON_NAMES]
+    close = [name] if name in names else get_close_matches(name, names, 3)
+    near = " or ".join(dict.fromkeys(repr(_COMMON_NAMES.get(name, name)) for name in close))
+    return f"; did you mean {near}?" if near else "; there are " + ", ".join(known)
 
 
 def constants_of(method: type[Objective]) -> list[str]:
@@ -122,12 +79,12 @@ def describe(objective: Objective) -> dict[str, Any]:
 
 
 def ladder(teacher_logits: Tensor, labels: Tensor, *, alpha: float, temperature: float) -> list[Objective]:
-    """The five rungs made from one teacher, by its logits `[N, K]` on the training set; all distil with α and τ.
+    """The five rungs of one teacher, given its logits `[N, K]` on the training set; all distil with α and τ.
 
-    Rungs 0 and 1 take their constants from these logits; 2 to 4 are called with the teacher's logits on the batch.
+    The constants of rungs 0 and 1 are computed from these logits; call 2 to 4 with the teacher's logits on the batch.
     """
-    rungs = (LadderUniform, LadderClassMeans, LadderConfidence, LadderPermuted, LadderTeacher)
-    outputs = Batch(teacher_logits, labels, teacher_logits, index=None)
+    outputs = Batch(teacher_logits, labels, teacher_logits)
+    rungs = (METHODS[f"ladder-{rung}"] for rung in ("uniform", "class-means", "confidence", "permuted", "teacher"))
     return [rung(alpha=alpha, temperature=temperature).fitted(outputs) for rung in rungs]
 
 
@@ -138,8 +95,8 @@ def as_label_smoothing(objective: HandMade, classes: int) -> tuple[float, float]
     $(h+s)\\,[p - (1-\\varepsilon)\\,y - \\varepsilon u]$ with $\\varepsilon = s(1-e)/(h+s)$. Raises `InputError` for a
     softened student, which no label smoothing equals.
     """
-    made = isinstance(objective, HandMade)
-    require(made, f"method {objective.name!r} has no hand-made teacher; only one with it can be label smoothing")
+    has_share = isinstance(objective, HandMade)
+    require(has_share, f"method {objective.name!r} has no hand-made teacher; only one with it can be label smoothing")
     excess = (classes * objective.teacher_share(classes) - 1) / (classes - 1)
     tau = objective.student_temperature
     require(tau == 1, f"temperature is {tau!r}; only an unsoftened student (1) is label smoothing")

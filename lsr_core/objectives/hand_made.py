@@ -1,4 +1,4 @@
-"""Methods whose teacher is made by hand: a share for the right class, the rest spread evenly."""
+"""Methods with a hand-made teacher, given by its share of the right class; the rest is uniform."""
 
 import warnings
 from dataclasses import dataclass, replace
@@ -24,7 +24,7 @@ class CrossEntropy(HandMade):
 class LSR(HandMade):
     """Label smoothing, $(1-\\varepsilon) H(y,p) + \\varepsilon D_{KL}(u\\|p)$ (Szegedy 2016; Yuan 2020 Eq. 3).
 
-    The mass ε/K lies on every class.
+    Every class gets the mass ε/K.
     """
 
     name = "lsr"
@@ -39,10 +39,7 @@ class LSRWrongClasses(LSR):
     """Label smoothing that puts ε/(K−1) on each wrong class (Shen 2021 Eq. 1; Yuan's and Zhang's released code)."""
 
     name = "lsr-wrong-classes"
-
-    @property
-    def teacher(self) -> Teacher:
-        return Share(0.0)
+    teacher = Share(0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +56,7 @@ class LsrKD(HandMade):
 
 @dataclass(frozen=True, kw_only=True)
 class LsrKDTC(LsrKD):
-    """LsrKD with teacher correction by target gap: the teacher asks for the logit gap G (`teachers.TargetGap`).
+    """LsrKD with teacher correction by the optimum's logit gap G (`teachers.TargetGap`).
 
     LSR-OS-TC in Wang 2021; reconstructed from the abstracts, the parameter G is this study's.
     """
@@ -123,15 +120,12 @@ class TfKDRegReleased(TfKDRegLogits):
 
     The student is not softened and the divergence is averaged over classes too (Yuan 2020, `my_loss_function.py`). It
     is label smoothing with its own ε and loss scale (`as_label_smoothing`). The defaults are those of ResNet-18 on 100
-    classes; with another number of classes a multiplier of 100 is warned of.
+    classes; a multiplier of 100 with another number of classes warns.
     """
 
     name = "tf-kd-reg-released"
+    student_temperature = 1.0
     multiplier: float = 100.0
-
-    @property
-    def student_temperature(self) -> float:
-        return 1.0
 
     def teacher_share(self, classes: int) -> float:
         require_classes(classes)
@@ -164,9 +158,9 @@ class BetaSmoothingConstant(HandMade):
 
 @dataclass(frozen=True, kw_only=True)
 class LadderUniform(LsrKD):
-    """Rung 0 of the ladder: uniform but for the teacher's mean probability of the label, `share` (this study).
+    """Rung 0 of the ladder: the teacher's mean probability of the label, `share`; the rest is uniform (this study).
 
-    `fitted` takes it from a teacher's outputs.
+    `fitted` computes it from a teacher's outputs.
     """
 
     name = "ladder-uniform"
@@ -179,5 +173,5 @@ class LadderUniform(LsrKD):
         return Share(self.share)
 
     def fitted(self, batch: Batch) -> Self:
-        q = (self._given(batch).double() / self.temperature).softmax(-1)
+        q = (self._required_teacher(batch).double() / self.temperature).softmax(-1)
         return replace(self, share=float(q.gather(-1, batch.labels[..., None]).mean()))

@@ -6,6 +6,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from .._kernels import at_least_single
 from ..errors import require
 from ..losses import divergence, reverse_divergence, without_label
 from ..metrics import class_means
@@ -28,7 +29,7 @@ class KDWeighted(Fixed):
         return self.hard_weight, self.soft_weight
 
     def scores(self, batch: Batch) -> Tensor:
-        return softened(self._given(batch), self.teacher_temperature)
+        return softened(self._required_teacher(batch), self.teacher_temperature)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +46,7 @@ class KD(Fixed):
     temperature: float = 20.0
 
     def scores(self, batch: Batch) -> Tensor:
-        return softened(self._given(batch), self.temperature)
+        return softened(self._required_teacher(batch), self.temperature)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +89,7 @@ class SoftOnly(KD):
 class SelfDistillation(KD):
     """A generation of self-distillation: the teacher is the same network, trained before (Zhang & Sabuncu 2020).
 
-    The form with τ², teacher and student softened alike, at the released constants.
+    With τ² and one temperature for teacher and student, at the released constants.
     """
 
     name = "self-distillation"
@@ -100,15 +101,12 @@ class SelfDistillation(KD):
 class SelfDistillationReleased(SelfDistillation):
     """Self-distillation as released, $(1-\\alpha) H(y,p) + \\alpha H(q_\\tau, p)$ up to the teacher's entropy.
 
-    Only the teacher is softened and there is no τ² (Zhang & Sabuncu 2020, `train_distillation.py`). The code takes
+    Only the teacher is softened, and there is no τ² (Zhang & Sabuncu 2020, `train_distillation.py`). The code takes
     $\\ln(p + 10^{-8})$, this $\\ln p$; `study.released_code.SelfDistillationOffset` is the code's.
     """
 
     name = "self-distillation-released"
-
-    @property
-    def student_temperature(self) -> float:
-        return 1.0
+    student_temperature = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +126,7 @@ class LadderConfidence(LadderTeacher):
     takes_mixtures = False
 
     def scores(self, batch: Batch) -> Tensor:
-        return keep_confidence(self._given(batch), batch.labels, self.temperature)
+        return keep_confidence(self._required_teacher(batch), batch.labels, self.temperature)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,15 +140,17 @@ class LadderPermuted(LadderTeacher):
     takes_mixtures = False
 
     def scores(self, batch: Batch) -> Tensor:
-        return permute_wrong(softened(self._given(batch), self.temperature), batch.labels, self._numbered(batch))
+        return permute_wrong(
+            softened(self._required_teacher(batch), self.temperature), batch.labels, self._required_index(batch)
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class PriorSmoothing(Fixed):
     """Smoothing towards a prior of each class, $\\tilde y = (1-\\alpha) y + \\alpha\\pi_y$ (Camporese 2020).
 
-    `prior` holds the rows $\\pi_y$, a distribution each: `[K, K]`, a tensor or nested sequences
-    (`teachers.similarity_prior` makes one); None is the uniform prior. Raises `InputError` for rows that are none.
+    `prior` `[K, K]` holds a distribution $\\pi_y$ in each row, as a tensor or nested sequences
+    (`teachers.similarity_prior` returns one); None is the uniform prior. Raises `InputError` for other rows.
     """
 
     name = "prior-smoothing"
@@ -161,8 +161,10 @@ class PriorSmoothing(Fixed):
         super().__post_init__()
         if self.prior is not None:
             rows = torch.as_tensor(self.prior, dtype=torch.float64)
-            square = rows.ndim == 2 and rows.shape[0] == rows.shape[1]
-            require(square, f"prior has shape {list(rows.shape)}; it must be [K, K]")
+            require(
+                rows.ndim == 2 and rows.shape[0] == rows.shape[1],
+                f"prior has shape {list(rows.shape)}; it must be [K, K]",
+            )
             fits = bool((rows >= 0).all()) and bool(((rows.sum(-1) - 1).abs() < 1e-4).all())
             require(fits, "prior holds a row that is no distribution; it must be at least 0 and sum to 1")
             total = rows.sum(-1, keepdim=True)
@@ -175,17 +177,17 @@ class PriorSmoothing(Fixed):
 
     def scores(self, batch: Batch) -> Tensor:
         self.check(batch.logits.shape[-1])
+        uniform = at_least_single(torch.zeros_like(batch.logits))
         if self.prior is None:
-            return torch.zeros_like(batch.logits)
-        dtype = torch.promote_types(batch.logits.dtype, torch.float32)
-        return torch.tensor(self.prior, dtype=dtype, device=batch.labels.device).log()[batch.labels]
+            return uniform
+        return torch.tensor(self.prior, dtype=uniform.dtype, device=uniform.device).log()[batch.labels]
 
 
 @dataclass(frozen=True, kw_only=True)
 class LadderClassMeans(PriorSmoothing):
     """Rung 1 of the ladder: the mean of the softened teacher over each class, `prior` (this study).
 
-    `fitted` takes it from a teacher's outputs.
+    `fitted` computes it from a teacher's outputs.
     """
 
     name = "ladder-class-means"
@@ -194,7 +196,7 @@ class LadderClassMeans(PriorSmoothing):
     temperature: float = 4.0
 
     def fitted(self, batch: Batch) -> Self:
-        q = (self._given(batch).double() / self.temperature).softmax(-1)
+        q = (self._required_teacher(batch).double() / self.temperature).softmax(-1)
         missing = sorted(set(range(q.shape[-1])) - set(batch.labels.flatten().tolist()))[:1]
         require(not missing, f"no example of class {', '.join(map(str, missing))}; class means need one of each")
         return replace(self, prior=class_means(q, batch.labels, q.shape[-1]))
@@ -219,9 +221,9 @@ class ConfidencePenalty(Objective):
 class ZipfSmoothing(Objective):
     """Zipf's label smoothing, $H(y,p) + \\lambda D_{KL}(\\tilde p\\|\\hat p)$ over the wrong classes (Liang 2022).
 
-    $\\tilde p_c \\propto 1/r_c$ by rank among all classes. The ranks come from `teacher_logits`: votes of a feature
-    map's positions (`teachers.dense_votes`) as in the paper, or any scores; without them, from the student itself. The
-    released code's classifiers on earlier layers are left out.
+    $\\tilde p_c \\propto 1/r_c$ by rank among all classes. The ranks are those of `teacher_logits`: votes of a feature
+    map's positions (`teachers.dense_votes`) as in the paper, or any scores; without them, of the student's logits.
+    There are no classifiers on earlier layers, which the released code has.
     """
 
     name = "zipf"

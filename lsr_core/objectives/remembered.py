@@ -1,4 +1,4 @@
-"""Methods that remember their own teacher: past copies, an average of the weights, past predictions."""
+"""Methods that remember their own teacher: past copies, an average of the weights, or past predictions."""
 
 from dataclasses import dataclass, field
 
@@ -15,9 +15,9 @@ from ._base import Batch, Objective
 class MrKD(Objective):
     """Memory replay, $(1-\\alpha) H(y,p) + \\frac{\\alpha\\tau^2}{n}\\sum_i D_{KL}(p^{(t_i)}_\\tau\\|p_\\tau)$.
 
-    A copy of the model is kept after `every` κ epochs, the newest n = `copies`; before the first it is cross-entropy.
-    The sum is one divergence from the mean of the copies, without their spread, a constant (Wang 2020; Sensors 2021;
-    reconstructed from the abstracts, constants are this study's).
+    The teachers are the newest n = `copies` of the model, one after `every` κ epochs; before the first, the loss is
+    cross-entropy. The sum is computed as one divergence from the copies' mean, which is the same up to a constant (Wang
+    2020; Sensors 2021; reconstructed from the abstracts, constants are this study's).
     """
 
     name = "mrkd"
@@ -43,13 +43,13 @@ class MrKD(Objective):
         return divergence(self.scores(self._copies(batch), batch), batch.logits, self.temperature)
 
     def _copies(self, batch: Batch) -> Tensor:
-        copies = self._given(batch)
+        copies = self._required_teacher(batch)
         return copies if copies.ndim > batch.logits.ndim else copies[None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class MrKDTC(MrKD):
-    """MrKD with teacher correction: a wrong copy gives way to `share` on the label (`teachers.replace_wrong`).
+    """MrKD with teacher correction: `teachers.replace_wrong` replaces a copy that is wrong.
 
     Reconstructed from the abstract (Wang 2020), with the rule of knowledge adjustment by label smoothing.
     """
@@ -63,9 +63,9 @@ class MrKDTC(MrKD):
 
 @dataclass(frozen=True, kw_only=True)
 class MrKDEnsemble(MrKD):
-    """MrKD whose copies are joined by a learned, fully connected layer (Sensors 2021; reconstructed).
+    """MrKD with a learned, fully connected layer that combines the copies (Sensors 2021; reconstructed).
 
-    `rate` is the size of the layer's normalised steps, one a step of the model (`memory.LearnedEnsemble`).
+    `rate` is the size of the layer's normalised steps, one for each step of the model (`memory.LearnedEnsemble`).
     """
 
     name = "mrkd-fcn"
@@ -89,7 +89,7 @@ class MrKDEnsemble(MrKD):
 class MrKDEnsembleKA(MrKDEnsemble):
     """MrKD's journal form: learned ensemble and knowledge adjustment (Sensors 2021; reconstructed).
 
-    Where the ensemble is wrong, the predicted class and the label exchange their logits (`teachers.shift_wrong`).
+    Where the ensemble is wrong, `teachers.shift_wrong` exchanges the logits of the predicted class and the label.
     """
 
     name = "mrkd-fcn-ka"
@@ -102,9 +102,8 @@ class MrKDEnsembleKA(MrKDEnsemble):
 class PSKD(Objective):
     """PS-KD, $H((1-\\alpha_t) y + \\alpha_t p^{(t-1)}, p)$ up to a constant, $\\alpha_t = \\alpha\\,t/T$ (Kim 2021).
 
-    The teacher is the model's own prediction when it last trained on the example, in the last epoch as a rule, kept in
-    a table by `index`; before the first it is the label, and an epoch after the first that shows new examples warns.
-    `epochs` is T.
+    The teacher is the model's prediction when it last trained on the example, normally in the last epoch, from a table
+    by `index`; before the first prediction it is the label. A later epoch that shows new examples warns. `epochs` is T.
     """
 
     name = "ps-kd"
@@ -117,7 +116,7 @@ class PSKD(Objective):
         return 1 - alpha, alpha
 
     def soft(self, batch: Batch) -> Tensor:
-        return divergence(self.memory.recall(batch.logits, batch.labels, self._numbered(batch)), batch.logits)
+        return divergence(self.memory.recall(batch.logits, batch.labels, self._required_index(batch)), batch.logits)
 
     def remember(self, batch: Batch) -> None:
         super().remember(batch)
@@ -126,9 +125,9 @@ class PSKD(Objective):
 
 @dataclass(frozen=True, kw_only=True)
 class BetaSmoothingShuffled(Objective):
-    """Beta smoothing's control: every example has a share $b$ of its own, drawn from Beta(a, 1), whoever it is.
+    """Beta smoothing's control: each example gets a share $b$ drawn from Beta(a, 1), whatever its confidence.
 
-    $(1-\\alpha) H(y,p) + \\alpha H(q,p)$ up to a constant, $q_y = b$ (this study). A training loss draws anew, from
+    $(1-\\alpha) H(y,p) + \\alpha H(q,p)$ up to a constant, $q_y = b$ (this study). Each training loss draws again, from
     torch's own stream or from `memory.generators`, a list of one generator of yours.
     """
 
@@ -138,7 +137,7 @@ class BetaSmoothingShuffled(Objective):
     memory: Memory = field(default_factory=Memory, init=False, repr=False, compare=False)
 
     def shares(self, draws: Tensor, batch: Batch) -> Tensor:
-        """Which draw goes to which example `[..., B]`."""
+        """The draws `[..., B]` in the order of the examples."""
         return draws
 
     def soft(self, batch: Batch) -> Tensor:
@@ -150,8 +149,8 @@ class BetaSmoothingShuffled(Objective):
 class BetaSmoothing(BetaSmoothingShuffled):
     """Beta smoothing, $(1-\\alpha) H(y,p) + \\alpha H(q,p)$ up to a constant, $q_y = b$ (Zhang & Sabuncu 2020).
 
-    The draws $b$ from Beta(a, 1) are matched by rank: the largest goes to the example on which an average of the
-    weights (`memory.MovingAverage`, here started from the student) is the most confident.
+    The draws $b$ from Beta(a, 1) are matched by rank: the largest goes to the example of which an average of the
+    weights (`memory.MovingAverage`, started from the student) is most confident.
     """
 
     name = "beta-smoothing"
@@ -163,8 +162,8 @@ class BetaSmoothing(BetaSmoothingShuffled):
         self.memory.update(model, self.decay)
 
     def shares(self, draws: Tensor, batch: Batch) -> Tensor:
-        log_q = log_softmax(self._given(batch).float(), -1).gather(-1, batch.labels[..., None])[..., 0]
-        return matched_by_rank(draws, log_q).where(log_q.isfinite(), torch.nan)  # a rank would hide what is no number
+        log_q = log_softmax(self._required_teacher(batch).float(), -1).gather(-1, batch.labels[..., None])[..., 0]
+        return matched_by_rank(draws, log_q).where(log_q.isfinite(), torch.nan)  # ranks would hide a nan
 
 
 @dataclass(frozen=True, kw_only=True)
