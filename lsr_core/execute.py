@@ -19,7 +19,7 @@ from ._parent import end_with_parent
 from ._progress import Bar, bar
 from .checkpoints import Checkpoint, Weights, unfinished
 from .data import Mixture, dataset
-from .models import ImageNetwork
+from .models.images import ImageNetwork, defining_modules
 from .precision import training_precision
 from .run import ExactPosterior, Run, TrainedTeacher
 from .sharing import Claims
@@ -235,7 +235,8 @@ def stack_size(run: Run) -> int:
 @contextmanager
 def _helpers(runs: Sequence[Run], store: Store, workers: int) -> Iterator[None]:
     """Other processes at the same runs; they end with this one's work, and where it is killed, with it."""
-    command = [sys.executable, "-c", "from lsr_core.execute import _help; _help()"]
+    program = f"import {', '.join(defining_modules())}; from lsr_core.execute import _help; _help()"
+    command = [sys.executable, "-c", program]
     threads = torch.get_num_threads()
     torch.set_num_threads(max(1, threads // workers))  # two programs on one core's threads wait for each other
     alike = {"TQDM_DISABLE": "1", "OMP_NUM_THREADS": str(torch.get_num_threads())}

@@ -1,12 +1,16 @@
+import http.server
 import json
 import os
 import shutil
 import subprocess
 import sys
+import threading
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
+import archives
 import numpy as np
 import pytest
 import torch
@@ -40,6 +44,21 @@ def image_arrays():
         arrays[f"{part}_labels"], arrays[f"{part}_superclass_labels"] = labels, labels // 2
     arrays["test_label_counts"] = random.integers(1, 9, (12, 3))
     return arrays
+
+
+@pytest.fixture
+def served(tmp_path, monkeypatch):
+    """A folder and the address under which its files are served."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(archives.Handler, directory=folder))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield folder, f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
 
 
 @pytest.fixture(scope="session")

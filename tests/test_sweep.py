@@ -18,7 +18,7 @@ RUNS = [
     Run("digits", 50, objective("kd"), Schedule(0.1, epochs=3), 0, teacher=TrainedTeacher(TEACHER)),
     Run("digits", 50, objective("mrkd", every=1), Schedule(0.1, epochs=3), 0),
 ]
-NEEDED = {"torch", "torchvision", "numpy", "scipy", "safetensors"}
+NEEDED = {"torch", "torchvision", "numpy", "scipy", "safetensors", "filelock"}
 
 
 def stated(records):

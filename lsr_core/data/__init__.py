@@ -1,11 +1,12 @@
 """Named data sets: training and validation examples drawn by seed, one fixed test set."""
 
-from ._split import Split, size, split_generator
+from ._split import Split, size
 from .digits import Digits
+from .download import Download
 from .gtzan import Gtzan
 from .images import Images
 from .mixture import Mixture
 from .registry import DATASETS, dataset
 from .subset import Subset
 
-__all__ = ["DATASETS", "Digits", "Gtzan", "Images", "Mixture", "Split", "Subset", "dataset", "size", "split_generator"]
+__all__ = ["DATASETS", "Digits", "Download", "Gtzan", "Images", "Mixture", "Split", "Subset", "dataset", "size"]

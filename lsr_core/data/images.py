@@ -13,7 +13,7 @@ from ..errors import require
 from ..files import cache_folder
 from ._split import Split, size, split_generator, stratified_order
 from ._uniform import ImageRows, read_images
-from .archives import ARCHIVES, fetch
+from .download import Download, fetch
 
 _VALIDATION_SHARE = 10  # one in ten images of the training part is for validation: 5,000 of CIFAR's 50,000
 
@@ -35,6 +35,7 @@ class Images:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     votes: str | None = None
+    download: Download | None = None
 
     @classmethod
     def of_file(cls, name: str) -> Self:
@@ -96,7 +97,7 @@ class Images:
     def fetch(self) -> None:
         """Download and convert a named set whose file is missing; raises `InputError` where that fails."""
         if not self._own and not self.path.exists():
-            fetch(self.name, self.path)
+            fetch(self.name, self.path, self.download)
 
     def check(self) -> None:
         """Raise `InputError` unless the file is there, whole, and holds what the study was made with."""
@@ -140,7 +141,7 @@ class Images:
         return rows
 
     def _check(self, rows: ImageRows) -> None:
-        found = rows.whole if self._own else rows.source if self.name in ARCHIVES else rows.content
+        found = rows.whole if self._own else rows.source or rows.content
         same = (
             found == self.fingerprint
             and tuple(rows.train_labels.bincount(minlength=self.classes).tolist()) == self.counts

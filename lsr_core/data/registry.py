@@ -5,8 +5,8 @@ import re
 from functools import cache
 
 from ..errors import require
-from .archives import ARCHIVES
 from .digits import Digits
+from .download import Download, cifar10, cifar100, fashion_mnist, mnist
 from .gtzan import FOLDS, Gtzan
 from .images import Images
 from .mixture import Mixture
@@ -21,27 +21,23 @@ _MIXTURES = (
     Mixture("mixture-50-80", 50, 10, 64, 0.53475, "a17c19948b9da22f"),
     Mixture("mixture-50-95", 50, 10, 64, 0.79615, "a17c19948b9da22f"),
 )
-_RGB = (3, 32, 32)
-_GREY = (1, 28, 28)
-_MNIST_COUNTS = (5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949)
-# Means and deviations are the training part's; Tiny-ImageNet's are those of the released code of Yuan et al. (2020).
-_IMAGES = (
+_RGB, _GREY = (3, 32, 32), (1, 28, 28)
+_IMAGES = (  # means and deviations are the training part's
     Images(
-        "cifar100", (500,) * 100, _RGB, "e86726c53d59c27d", (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
+        "cifar100", (500,) * 100, _RGB, "e86726c53d59c27d", (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762),
+        download=Download(cifar100, ("cifar-100-python.tar.gz",)),
     ),
     Images(
         "cifar10", (5000,) * 10, _RGB, "11f43fa84682ad5a", (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616),
-        votes="0bc32edf9dbcad5b",
+        votes="0bc32edf9dbcad5b", download=Download(cifar10, ("cifar-10-python.tar.gz", "cifar10h-counts.npy")),
     ),
     Images(
-        "cinic10", (9000,) * 10, _RGB, ARCHIVES["cinic10"].fingerprint,
-        (0.4789, 0.4723, 0.4305), (0.2421, 0.2383, 0.2587),
+        "fashion_mnist", (6000,) * 10, _GREY, "8ee457d5d57cdf2a", (0.2860,), (0.3530,),
+        download=Download(fashion_mnist),
     ),
-    Images("fashion_mnist", (6000,) * 10, _GREY, "8ee457d5d57cdf2a", (0.2860,), (0.3530,)),
-    Images("mnist", _MNIST_COUNTS, _GREY, "3169a86903e46c02", (0.1307,), (0.3081,)),
     Images(
-        "tiny_imagenet", (500,) * 200, (3, 64, 64), ARCHIVES["tiny_imagenet"].fingerprint,
-        (0.4802, 0.4481, 0.3975), (0.2302, 0.2265, 0.2262),
+        "mnist", (5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949), _GREY, "3169a86903e46c02",
+        (0.1307,), (0.3081,), download=Download(mnist),
     ),
 )  # fmt: skip
 _GTZAN = (Gtzan("gtzan"), *(Gtzan(f"gtzan/fold-{fold}", fold) for fold in range(FOLDS)))

@@ -10,29 +10,30 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import hold_plain, require, require_classes, require_count
-from .adapted import densenet121, googlenet, mobilenetv2, resnet18, resnet50, shufflenetv2
 from .plain import plain_cnn
-from .residual import cifar_resnet, resnext29, wide_resnet
+from .residual import cifar_resnet, torchvision_resnet
 
-_Body = Callable[..., tuple[nn.Module, int]]
-_FAMILIES: dict[str, tuple[_Body, dict[str, int]]] = {  # the body, and the sizes that can be chosen
+Body = Callable[..., tuple[nn.Module, int]]
+
+# Each architecture's body, a function of the image's shape and of sizes, and the default of each size. Other packages
+# add their own: `ARCHITECTURES["mine"] = (body, {"width": 16})`.
+ARCHITECTURES: dict[str, tuple[Body, dict[str, int]]] = {
     "plain_cnn": (plain_cnn, {"width": 32}),
     "resnet8": (partial(cifar_resnet, depth=8), {"width": 16}),
     "resnet20": (partial(cifar_resnet, depth=20), {"width": 16}),
     "resnet56": (partial(cifar_resnet, depth=56), {"width": 16}),
-    "wide_resnet": (wide_resnet, {"width": 10, "depth": 28}),
-    "resnext29": (resnext29, {}),
-    "mobilenetv2": (mobilenetv2, {}),
-    "shufflenetv2": (shufflenetv2, {}),
-    "resnet18": (resnet18, {}),
-    "resnet50": (resnet50, {}),
-    "googlenet": (googlenet, {}),
-    "densenet121": (densenet121, {}),
+    "resnet18": (partial(torchvision_resnet, name="resnet18"), {}),
 }
+
+
+def defining_modules() -> list[str]:
+    """The modules that another process imports to know the same architectures."""
+    modules = {getattr(body, "func", body).__module__ for body, _ in ARCHITECTURES.values()}
+    return sorted(modules - {"__main__"})
+
+
 _SHAPES = [(channels, side, side) for channels in (1, 3) for side in range(28, 65)]
 _IMAGES = "square images of 1 or 3 channels and 28 to 64 pixels a side"
-
-ARCHITECTURES: tuple[str, ...] = tuple(_FAMILIES)
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class ImageNetwork:
         hold_plain(self)
         known = self.architecture in ARCHITECTURES
         require(known, f"unknown architecture {self.architecture!r}; there are {', '.join(ARCHITECTURES)}")
-        defaults = _FAMILIES[self.architecture][1]
+        defaults = ARCHITECTURES[self.architecture][1]
         for name in ("width", "depth"):
             value = getattr(self, name)
             if value is None:
@@ -103,7 +104,7 @@ class ImageNetwork:
         require(shape in _SHAPES, f"shape is {shape!r}; {self.architecture} takes (C, H, W) of {_IMAGES}")
         shape = _SHAPES[_SHAPES.index(shape)]  # whole numbers, whatever equal ones were given
         require_classes(classes)
-        body, defaults = _FAMILIES[self.architecture]
+        body, defaults = ARCHITECTURES[self.architecture]
         with torch.device("meta"):
             return ImageClassifier(*body(shape, **{name: getattr(self, name) for name in defaults}), classes)
 

@@ -1,42 +1,39 @@
-"""Residual networks for small images that torchvision lacks: a 3×3 stem, three stages, the mean over positions."""
+"""Residual networks for small images: He et al.'s own for CIFAR, and torchvision's with another stem."""
 
 from collections.abc import Callable
 
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from .._torchvision import import_torchvision
+
+Block = Callable[[int, int, int], nn.Module]  # of input channels, output channels and stride
+
 
 def cifar_resnet(shape: tuple[int, int, int], *, depth: int, width: int) -> tuple[nn.Module, int]:
-    """The body for images of this shape and what it gives, `4·width` features; depth is 6n + 2.
+    """The body for images of this shape and its `4·width` features; depth is 6n + 2.
 
     Shortcuts that change size have no weights: every other pixel, and zeros for the new channels (option A).
     Source: He et al. (2016), section 4.2.
     """
-    stem = [_conv(shape[0], width), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
-    stages = _stages(_basic, width, (width, 2 * width, 4 * width), (depth - 2) // 6)
-    return nn.Sequential(*stem, *stages, *_mean()), 4 * width
+    stem = [convolution(shape[0], width), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+    blocks = stages(_basic, width, (width, 2 * width, 4 * width), (depth - 2) // 6)
+    return nn.Sequential(*stem, *blocks, *mean_over_positions()), 4 * width
 
 
-def resnext29(shape: tuple[int, int, int]) -> tuple[nn.Module, int]:
-    """The body of ResNeXt-29, 8×64d, for images of this shape and its 1,024 features.
+def torchvision_resnet(shape: tuple[int, int, int], *, name: str) -> tuple[nn.Module, int]:
+    """The body of torchvision's residual network of this name, and how many features it has.
 
-    Shortcuts that change the number of channels are 1×1 convolutions. Source: Xie et al. (2017), section 5.3.
+    `conv1` is a 3×3 convolution of stride 1 without max-pooling, so that a small image enters the first stage whole.
+    Source: He et al. (2016).
     """
-    stem = [_conv(shape[0], 64), nn.BatchNorm2d(64), nn.ReLU(inplace=True)]
-    return nn.Sequential(*stem, *_stages(_grouped_bottleneck, 64, (256, 512, 1024), 3), *_mean()), 1024
+    network = getattr(import_torchvision().models, name)()
+    network.conv1, network.maxpool = convolution(shape[0], 64), nn.Identity()
+    features, network.fc = network.fc.in_features, nn.Identity()
+    return network, features
 
 
-def wide_resnet(shape: tuple[int, int, int], *, depth: int, width: int) -> tuple[nn.Module, int]:
-    """The body for images of this shape and what it gives, `64·width` features; depth is 6n + 4.
-
-    BatchNorm and ReLU stand before each convolution; no dropout. Source: Zagoruyko & Komodakis (2016), table 1.
-    """
-    stages = _stages(_preactivated, 16, (16 * width, 32 * width, 64 * width), (depth - 4) // 6)
-    last = [nn.BatchNorm2d(64 * width), nn.ReLU(inplace=True)]
-    return nn.Sequential(_conv(shape[0], 16), *stages, *last, *_mean()), 64 * width
-
-
-class _Sum(nn.Module):
+class Residual(nn.Module):
     """Shortcut plus branch."""
 
     def __init__(self, shortcut: nn.Module, branch: nn.Module) -> None:
@@ -58,57 +55,33 @@ class _ZeroPadded(nn.Module):
         return pad(maps[:, :, ::2, ::2], (0, 0, 0, 0, 0, self.more))
 
 
-def _stages(
-    block: Callable[[int, int, int], nn.Module], given: int, widths: tuple[int, ...], blocks: int
-) -> list[nn.Module]:
+def stages(block: Block, channels: int, widths: tuple[int, ...], blocks: int) -> list[nn.Module]:
     """`blocks` blocks of each width; the first block of every stage but the first halves the image."""
     layers = []
-    for stage, out in enumerate(widths):
+    for stage, width in enumerate(widths):
         for place in range(blocks):
-            layers.append(block(given, out, 2 if stage > 0 and place == 0 else 1))
-            given = out
+            layers.append(block(channels, width, 2 if stage > 0 and place == 0 else 1))
+            channels = width
     return layers
 
 
-def _basic(given: int, out: int, stride: int) -> nn.Module:
-    branch = nn.Sequential(
-        _conv(given, out, 3, stride),
-        nn.BatchNorm2d(out),
-        nn.ReLU(inplace=True),
-        _conv(out, out),
-        nn.BatchNorm2d(out),
-    )
-    shortcut = nn.Identity() if stride == 1 else _ZeroPadded(out - given)
-    return nn.Sequential(_Sum(shortcut, branch), nn.ReLU(inplace=True))
+def convolution(channels: int, width: int, size: int = 3, stride: int = 1, groups: int = 1) -> nn.Conv2d:
+    """A convolution without bias, padded so that stride 1 keeps the image's size."""
+    return nn.Conv2d(channels, width, size, stride, padding=size // 2, groups=groups, bias=False)
 
 
-def _grouped_bottleneck(given: int, out: int, stride: int) -> nn.Module:
-    inner = 2 * out  # 8 groups of 64, 128 and 256 channels in the three stages
-    branch = nn.Sequential(
-        _conv(given, inner, 1),
-        nn.BatchNorm2d(inner),
-        nn.ReLU(inplace=True),
-        _conv(inner, inner, 3, stride, groups=8),
-        nn.BatchNorm2d(inner),
-        nn.ReLU(inplace=True),
-        _conv(inner, out, 1),
-        nn.BatchNorm2d(out),
-    )
-    projected = nn.Sequential(_conv(given, out, 1, stride), nn.BatchNorm2d(out))
-    return nn.Sequential(_Sum(nn.Identity() if given == out else projected, branch), nn.ReLU(inplace=True))
-
-
-def _preactivated(given: int, out: int, stride: int) -> nn.Module:
-    first = [nn.BatchNorm2d(given), nn.ReLU(inplace=True)]
-    rest = [_conv(given, out, 3, stride), nn.BatchNorm2d(out), nn.ReLU(inplace=True), _conv(out, out)]
-    if given == out:
-        return _Sum(nn.Identity(), nn.Sequential(*first, *rest))
-    return nn.Sequential(*first, _Sum(_conv(given, out, 1, stride), nn.Sequential(*rest)))
-
-
-def _conv(given: int, out: int, size: int = 3, stride: int = 1, groups: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(given, out, size, stride, padding=size // 2, groups=groups, bias=False)
-
-
-def _mean() -> tuple[nn.Module, nn.Module]:
+def mean_over_positions() -> tuple[nn.Module, nn.Module]:
+    """The layers that average each channel over the image."""
     return nn.AdaptiveAvgPool2d(1), nn.Flatten()
+
+
+def _basic(channels: int, width: int, stride: int) -> nn.Module:
+    branch = nn.Sequential(
+        convolution(channels, width, 3, stride),
+        nn.BatchNorm2d(width),
+        nn.ReLU(inplace=True),
+        convolution(width, width),
+        nn.BatchNorm2d(width),
+    )
+    shortcut = nn.Identity() if stride == 1 else _ZeroPadded(width - channels)
+    return nn.Sequential(Residual(shortcut, branch), nn.ReLU(inplace=True))

@@ -34,7 +34,6 @@ from .grids import (
 )
 from .measures import MEASURES, Measure
 from .named import CLASSES_SETTINGS, NETWORKS, TAIL_SETTINGS, arm, generation, loss_scale_arms, with_objective
-from .paper import paper_arms, paper_grid
 from .publishing import Published, study
 from .results import Results, collect, flat
 from .tables import interactions, records_table, signed, single_table, table
@@ -102,8 +101,6 @@ __all__ = [
     "loss_scale_arms",
     "paced_grid",
     "paired_seeds",
-    "paper_arms",
-    "paper_grid",
     "preset",
     "records_table",
     "regime",

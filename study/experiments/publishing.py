@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from lsr_core.errors import require
 from lsr_core.run import Run
 
+from ..paper import grid
 from .arms import PRESETS, TUNING_SEEDS, Arm
 from .desktop import desktop_arms, desktop_grid
-from .paper import PAPER_DATA, paper_arms, paper_grid
 from .single import REFERENCE_SEEDS, reference_grid, references, regime_grid, regime_trials
 
 
@@ -16,16 +16,14 @@ from .single import REFERENCE_SEEDS, reference_grid, references, regime_grid, re
 class Published:
     """A study whose records come with the project: arms by name, by the file they stand in; seeds; runs in order."""
 
-    arms: Callable[[], dict[str, dict[str, Arm]]]
+    arms: Callable[[], dict[str, dict[str, Arm | Run]]]
     grid: Callable[[], list[Run]]
     seeds: Sequence[int]
 
 
 _STUDIES = {
     "desktop": Published(desktop_arms, desktop_grid, range(PRESETS["desktop"].seeds)),
-    "paper": Published(
-        lambda: {data: paper_arms(data) for data in PAPER_DATA}, paper_grid, range(PRESETS["paper"].seeds)
-    ),
+    "paper": Published(lambda: {data: grid.paper_arms(data) for data in grid.DATA}, grid.paper_grid, grid.SEEDS),
     "reference": Published(references, reference_grid, REFERENCE_SEEDS),
     "regime": Published(regime_trials, regime_grid, TUNING_SEEDS[:1]),
 }

@@ -1,19 +1,17 @@
 """Images that users bring: sets with odd channels and classes, sizes that leave one, archives put in by hand."""
 
-import hashlib
-import io
 import pickle
-import tarfile
 
 import numpy as np
 import pytest
 import torch
+from archives import md5, tar_of
 
 from lsr_core import InputError, objective
 from lsr_core._torchvision import import_torchvision
 from lsr_core.augmentation import normalised
-from lsr_core.data import dataset
-from lsr_core.data.archives import fetch
+from lsr_core.data import DATASETS, dataset
+from lsr_core.data.download import fetch
 from lsr_core.data.images import channel_statistics
 from lsr_core.models import ARCHITECTURES, Convnet, ImageNetwork, Perceptron
 from lsr_core.run import Run
@@ -132,8 +130,8 @@ def test_an_archive_put_in_by_hand_is_checked_first_and_left_alone(name, tmp_pat
     monkeypatch.setattr(loader, "url", f"http://127.0.0.1:9/{loader.filename}")
     by_hand, wanted = tmp_path / loader.filename, loader.tgz_md5
     by_hand.write_bytes(b"cut short")
-    with pytest.raises(InputError, match=f"has MD5 {hashlib.md5(b'cut short').hexdigest()}; it should have {wanted}"):
-        fetch(name, tmp_path / f"{name}.npz")
+    with pytest.raises(InputError, match=f"has MD5 {md5(b'cut short')}; it should have {wanted}"):
+        fetch(name, tmp_path / f"{name}.npz", DATASETS[name].download)
     assert by_hand.read_bytes() == b"cut short"
     assert [file.name for file in tmp_path.glob("[!.]*")] == [loader.filename]
 
@@ -145,19 +143,14 @@ def test_a_whole_archive_put_in_by_hand_is_used(tmp_path, monkeypatch):
     batch = {"data": np.zeros((4, 3072), np.uint8), "fine_labels": [0, 1, 0, 1], "coarse_labels": [0, 0, 0, 0]}
     meta = {"fine_label_names": ["apple", "bear"], "coarse_label_names": ["things"]}
     files = {name: pickle.dumps(content) for name, content in (("train", batch), ("test", batch), ("meta", meta))}
-    content = io.BytesIO()
-    with tarfile.open(fileobj=content, mode="w:gz") as tar:
-        for name, data in files.items():
-            entry = tarfile.TarInfo(f"{CIFAR100.base_folder}/{name}")
-            entry.size = len(data)
-            tar.addfile(entry, io.BytesIO(data))
-    md5s = {name: hashlib.md5(data).hexdigest() for name, data in files.items()}
+    content = tar_of({f"{CIFAR100.base_folder}/{name}": data for name, data in files.items()})
+    md5s = {name: md5(data) for name, data in files.items()}
     monkeypatch.setattr(CIFAR100, "url", f"http://127.0.0.1:9/{CIFAR100.filename}")
-    monkeypatch.setattr(CIFAR100, "tgz_md5", hashlib.md5(content.getvalue()).hexdigest())
+    monkeypatch.setattr(CIFAR100, "tgz_md5", md5(content))
     monkeypatch.setattr(CIFAR100, "train_list", [["train", md5s["train"]]])
     monkeypatch.setattr(CIFAR100, "test_list", [["test", md5s["test"]]])
     monkeypatch.setattr(CIFAR100, "meta", CIFAR100.meta | {"md5": md5s["meta"]})
-    (tmp_path / CIFAR100.filename).write_bytes(content.getvalue())
-    fetch("cifar100", tmp_path / "cifar100.npz")
-    assert (tmp_path / CIFAR100.filename).read_bytes() == content.getvalue()
+    (tmp_path / CIFAR100.filename).write_bytes(content)
+    fetch("cifar100", tmp_path / "cifar100.npz", DATASETS["cifar100"].download)
+    assert (tmp_path / CIFAR100.filename).read_bytes() == content
     assert np.load(tmp_path / "cifar100.npz")["train_labels"].tolist() == [0, 1, 0, 1]

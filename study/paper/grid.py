@@ -20,18 +20,19 @@ from lsr_core.data import dataset
 from lsr_core.errors import require
 from lsr_core.models import ImageNetwork
 from lsr_core.objectives import Objective, objective
-from lsr_core.run import Run
+from lsr_core.run import Run, TrainedTeacher
 from lsr_core.schedule import Schedule
 
 from ..released_code import CONFIGURATIONS, Configuration
-from .arms import PRESETS, Arm, ArmTeacher, Setting
+
+SEEDS = range(3)
 
 _Row = dict[str, tuple[str | None, ...]]  # of one student: each method's teachers, None where it needs none
 
 
 @dataclass(frozen=True)
-class _Study:
-    """The arms of one data set, and what its protocol has of its own; networks in `halved` have half the batch."""
+class _Protocol:
+    """The arms of one data set, and what its training has of its own; networks in `halved` have half the batch."""
 
     students: dict[str, _Row]
     halved: tuple[str, ...] = ("googlenet", "resnext29")
@@ -39,7 +40,7 @@ class _Study:
     augmentation: Augmentation = field(default_factory=Augmentation)
 
 
-_MADE: dict[str, Objective] = {
+_OBJECTIVES: dict[str, Objective] = {
     "cross-entropy": objective("cross-entropy"),
     "lsr": objective("lsr", epsilon=0.1),
     "lsrkd": objective("lsrkd", alpha=0.1, temperature=4.0),
@@ -57,8 +58,8 @@ _JOURNAL: _Row = dict.fromkeys(("cross-entropy", "lsr", "lsrkd", "lsrkd-tc", "tf
 _EVERY: _Row = _JOURNAL | {"mrkd-tc": (None,)}
 _SELF: _Row = _EVERY | {"tf-kd-self": (None,)}
 _SMALL, _DEEP, _POOREST = ("mobilenetv2", "shufflenetv2"), ("resnet50", "resnext29"), tuple(_POOR)
-_STUDIES = {
-    "cifar100": _Study(  # Tables 1, 4, 5 and 9
+_PROTOCOLS = {
+    "cifar100": _Protocol(  # Tables 1, 4, 5 and 9
         {
             "resnet18": _SELF | {"kd": _DEEP, "re-kd": _SMALL, "de-kd": _DEEP},
             "mobilenetv2": _SELF | {"kd": ("resnet18", "resnet50", "densenet121", "resnext29"), "de-kd": _POOREST},
@@ -69,7 +70,7 @@ _STUDIES = {
             "resnext29": _SELF | {"re-kd": ("mobilenetv2", "resnet18")},
         }
     ),
-    "cifar10": _Study(  # Table 2
+    "cifar10": _Protocol(  # Table 2
         {
             "resnet18": _EVERY | {"kd": ("resnext29",), "re-kd": ("plain_cnn", "mobilenetv2")},
             "mobilenetv2": _EVERY | {"kd": ("resnet18",), "re-kd": ("plain_cnn",)},
@@ -77,7 +78,7 @@ _STUDIES = {
             "resnext29": _BASELINE | {"re-kd": ("resnet18",)},
         }
     ),
-    "tiny_imagenet": _Study(  # Tables 3, 4, 6 and 10
+    "tiny_imagenet": _Protocol(  # Tables 3, 4, 6 and 10
         {
             "resnet18": _EVERY | {"kd": ("resnet50",), "re-kd": _SMALL},
             **dict.fromkeys(_SMALL, _SELF | dict.fromkeys(("kd", "de-kd"), ("resnet18", "resnet50"))),
@@ -88,26 +89,26 @@ _STUDIES = {
         drop=0.1,
         augmentation=Augmentation(0, flip=True, rotation=20.0),
     ),
-    "cinic10": _Study({"resnet18": _JOURNAL, "mobilenetv2": _JOURNAL}),  # of both journal papers
+    "cinic10": _Protocol({"resnet18": _JOURNAL, "mobilenetv2": _JOURNAL}),  # of both journal papers
 }
-PAPER_DATA = tuple(_STUDIES)
+DATA = tuple(_PROTOCOLS)
 
 
-def paper_arms(data: str) -> dict[str, Arm]:
-    """Every arm of the paper preset on a data set, by name; raises `InputError` for a data set that it has not.
+def paper_arms(data: str) -> dict[str, Run]:
+    """Every arm of the paper preset on a data set, by name; raises `InputError` for another data set.
 
     `mobilenetv2 lsr` has no other network for teacher, `resnet18 <- mobilenetv2, re-kd` has one. A method of Yuan et
     al. (2020) stands there in the paper's form (Eq. 4, 7, 9) and, with `released` at the end, in that of their code.
     """
-    require(data in _STUDIES, f"unknown data set {data!r}; the paper preset has {', '.join(_STUDIES)}")
+    require(data in _PROTOCOLS, f"unknown data set {data!r}; the paper preset has {', '.join(_PROTOCOLS)}")
     arms = {}
-    for student, row in _STUDIES[data].students.items():
+    for student, row in _PROTOCOLS[data].students.items():
         for method in _ORDER:
             for teacher in row.get(method, ()):
-                source = _source(data, method, student if method == "tf-kd-self" else teacher)
+                trained = _teacher(data, method, student if method == "tf-kd-self" else teacher)
                 name = f"{student} <- {teacher}, {method}" if teacher else f"{student} {method}"
-                for form, made in _forms(method, student).items():
-                    arms[name + form] = replace(_arm(data, student, made), teacher=source)
+                for form, term in _forms(method, student).items():
+                    arms[name + form] = _arm(data, student, term, trained)
     return arms
 
 
@@ -117,46 +118,46 @@ def paper_grid() -> list[Run]:
     ResNet-18 and MobileNetV2 on CIFAR-100 come first, with every method but MrKD-TC and Tf-KD_self; then the rest of
     CIFAR-100, and one data set after the other. In each of these parts all arms have a seed before one has the next.
     """
-    parts = [paper_arms(data) for data in _STUDIES]
+    parts = [paper_arms(data) for data in _PROTOCOLS]
     first = {name: arm for name, arm in parts[0].items() if _is_first(name, arm)}
     runs: dict[Run, None] = {}
-    for part, seed in product((first, *parts), range(PRESETS["paper"].seeds)):
+    for part, seed in product((first, *parts), SEEDS):
         for arm in part.values():
-            sources = (arm.teacher.arm, arm) if arm.teacher else (arm,)
-            runs |= dict.fromkeys(source.run(seed) for source in sources)
+            trained = (arm.teacher.run, arm) if arm.teacher else (arm,)
+            runs |= dict.fromkeys(run.at(seed) for run in trained)
     return list(runs)
 
 
-def _is_first(name: str, arm: Arm) -> bool:
-    networks = {own.network.architecture for own in (arm, arm.teacher.arm if arm.teacher else arm)}
+def _is_first(name: str, arm: Run) -> bool:
+    networks = {run.network.architecture for run in (arm, arm.teacher.run if arm.teacher else arm)}
     return networks <= {"resnet18", "mobilenetv2"} and not name.split()[1].startswith(("mrkd-tc", "tf-kd-self"))
 
 
 def _forms(method: str, student: str) -> dict[str, Objective]:
-    """A student's objective, or those of the paper's and the released form, by what ends the arm's name."""
-    if method in _MADE:
-        return {"": _MADE[method]}
-    known = (found for found in (*CONFIGURATIONS, *_NOT_RELEASED) if _MODES[method] in found.mode.split(", "))
-    made = next(found for found in known if student.replace("_", " ") in found.student.lower().split(", "))
+    """A student's objective, or those of the paper's and the released form, by the end of the arm's name."""
+    if method in _OBJECTIVES:
+        return {"": _OBJECTIVES[method]}
+    of_mode = (found for found in (*CONFIGURATIONS, *_NOT_RELEASED) if _MODES[method] in found.mode.split(", "))
+    released = next(found for found in of_mode if student.replace("_", " ") in found.student.lower().split(", "))
     equation = "tf-kd-reg" if method == "tf-kd-reg" else "kd-unscaled"
-    paper = objective(equation, alpha=made.alpha, temperature=made.temperature)
-    return {"": paper, " released": made.objective}
+    paper = objective(equation, alpha=released.alpha, temperature=released.temperature)
+    return {"": paper, " released": released.objective}
 
 
-def _arm(data: str, network: str, made: Objective) -> Arm:
+def _arm(data: str, network: str, method: Objective, teacher: TrainedTeacher | None = None) -> Run:
     """A student by the protocol of Yuan et al. (2020), section 5.1 and released code."""
-    study = _STUDIES[data]
-    batch = 64 if network in study.halved else 128
-    steps = {"curve": "step", "milestones": (60, 120, 160), "drop": study.drop, "warmup": 1}
+    protocol = _PROTOCOLS[data]
+    batch = 64 if network in protocol.halved else 128
+    steps = {"curve": "step", "milestones": (60, 120, 160), "drop": protocol.drop, "warmup": 1}
     schedule = Schedule(0.1 * batch / 128, 5e-4, epochs=200, batch_size=batch, **steps)
-    setting = Setting(data, dataset(data).largest)
-    return Arm(setting, made, schedule, ImageNetwork(network), augmentation=study.augmentation)
+    train, seen = dataset(data).largest, protocol.augmentation
+    return Run(data, train, method, schedule, None, ImageNetwork(network), teacher=teacher, augmentation=seen)
 
 
-def _source(data: str, method: str, network: str | None) -> ArmTeacher | None:
-    """A network trained by cross-entropy on streams of its own, for De-KD not to the end."""
+def _teacher(data: str, method: str, network: str | None) -> TrainedTeacher | None:
+    """A network trained by cross-entropy on streams of its own; for De-KD, training stops early."""
     if network is None:
         return None
-    plain = _arm(data, network, _MADE["cross-entropy"])
+    plain = _arm(data, network, _OBJECTIVES["cross-entropy"])
     stop = _POOR[network] if method == "de-kd" else None
-    return ArmTeacher(replace(plain, schedule=replace(plain.schedule, stop=stop), role="teacher"))
+    return TrainedTeacher(replace(plain, schedule=replace(plain.schedule, stop=stop), role="teacher"))

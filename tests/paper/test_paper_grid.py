@@ -1,5 +1,7 @@
 """The paper preset: constants against the papers' own, the order of the grid, and that all of it can be trained."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import groupby
 
@@ -11,10 +13,13 @@ from lsr_core.augmentation import Augmentation
 from lsr_core.data import dataset
 from lsr_core.execute import execute
 from lsr_core.models import ImageNetwork
+from lsr_core.models.images import defining_modules
 from lsr_core.objectives import describe
 from lsr_core.run import run_of
+from lsr_core.sweep import write_grid
 from study import paper_values
-from study.experiments import PRESETS, Setting, paper_arms, paper_grid
+from study.experiments import PRESETS
+from study.paper.grid import SEEDS, paper_arms, paper_grid
 
 DATA = ("cifar100", "cifar10", "tiny_imagenet", "cinic10")
 ARMS = {data: paper_arms(data) for data in DATA}
@@ -22,7 +27,6 @@ CIFAR100 = ARMS["cifar100"]
 CLASSES = {"cifar100": 100, "cifar10": 10, "tiny_imagenet": 200, "cinic10": 10}
 SMALL = ("mobilenetv2", "shufflenetv2")
 TINIEST = ImageNetwork("plain_cnn", 4)
-SEEDS = range(PRESETS["paper"].seeds)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +36,7 @@ def grid():
 
 def with_teachers(arms):
     arms = list(arms)
-    return {*arms, *(arm.teacher.arm for arm in arms if arm.teacher)}
+    return {*arms, *(arm.teacher.run for arm in arms if arm.teacher)}
 
 
 # On CIFAR-100, the weights of the cross-entropy and of the divergence's batch mean: the released configurations' α, τ
@@ -113,7 +117,7 @@ def test_the_protocol_is_the_papers(data):
         assert (schedule.epochs, schedule.momentum, schedule.weight_decay) == (200, 0.9, 5e-4)
         assert not schedule.nesterov
         assert [schedule.rate(done) for done in rates] == pytest.approx(list(rates.values()))
-        assert arm.setting == Setting(data, dataset(data).largest)
+        assert (arm.data, arm.train) == (data, dataset(data).largest)
         assert arm.augmentation == (Augmentation(0, True, 20.0) if tiny else Augmentation(4, True, 15.0))
 
 
@@ -123,8 +127,8 @@ def test_teachers_are_plain_and_have_streams_of_their_own(data):
         assert (arm.role, arm.schedule.stop) == ("student", None)
         assert arm.objective.needs_teacher == (arm.teacher is not None)
         if arm.teacher:
-            assert (arm.teacher.arm.role, arm.teacher.arm.objective.name) == ("teacher", "cross-entropy")
-            assert (arm.teacher.epoch, arm.teacher.arm.teacher) == (None, None)
+            assert (arm.teacher.run.role, arm.teacher.run.objective.name) == ("teacher", "cross-entropy")
+            assert (arm.teacher.epoch, arm.teacher.run.teacher) == (None, None)
 
 
 @pytest.mark.parametrize("data", DATA)
@@ -136,9 +140,9 @@ def test_names_say_who_teaches_and_poor_teachers_stop_early(data):
         student = student.split()[0]
         assert arm.network == ImageNetwork(student)
         taught_by = student if method == "tf-kd-self" else teacher
-        assert (arm.teacher and arm.teacher.arm.network) == (taught_by and ImageNetwork(taught_by))
+        assert (arm.teacher and arm.teacher.run.network) == (taught_by and ImageNetwork(taught_by))
         if arm.teacher:
-            assert arm.teacher.arm.schedule.stop == (poor[teacher] if method == "de-kd" else None)
+            assert arm.teacher.run.schedule.stop == (poor[teacher] if method == "de-kd" else None)
 
 
 def compared(number):
@@ -187,6 +191,24 @@ def test_another_data_set_is_refused():
         paper_arms("mnist")
 
 
+@pytest.mark.slow
+def test_other_processes_know_the_papers_networks_and_data(tmp_path):
+    """The helpers of `execute`, and `python -m study.paper`."""
+    known = "from lsr_core.data import dataset; from lsr_core.models import ImageNetwork as Network"
+    code = f"import {', '.join(defining_modules())}; {known}; print(dataset('cinic10').classes, Network('googlenet'))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("10 ImageNetwork")
+    write_grid([CIFAR100["mobilenetv2 lsr"].at(0)], tmp_path / "grid.jsonl")
+    command = [sys.executable, "-m", "study.paper", tmp_path / "grid.jsonl", "--budget-seconds", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "budget-seconds is 0" in done.stderr
+
+
+def test_the_preset_has_the_grids_seeds():
+    assert PRESETS["paper"].seeds == len(SEEDS)
+
+
 def test_no_run_is_made_twice_and_each_can_be_read_again(grid):
     assert len({run.key for run in grid}) == len(grid)
     for run in grid:
@@ -195,7 +217,7 @@ def test_no_run_is_made_twice_and_each_can_be_read_again(grid):
 
 def test_the_grid_is_every_arm_with_every_seed_and_its_teachers(grid):
     arms = with_teachers(arm for own in ARMS.values() for arm in own.values())
-    assert set(grid) == {arm.run(seed) for arm in arms for seed in SEEDS}
+    assert set(grid) == {arm.at(seed) for arm in arms for seed in SEEDS}
 
 
 def test_a_teacher_stands_before_its_students(grid):
@@ -211,7 +233,7 @@ def test_the_first_runs_are_two_networks_with_every_main_method(grid):
     students = [run for run in grid if run.role == "student"]
     for seed in SEEDS:
         part = students[seed * len(names) : (seed + 1) * len(names)]
-        assert set(part) == {CIFAR100[name].run(seed) for name in names}
+        assert set(part) == {CIFAR100[name].at(seed) for name in names}
     networks = {run.network.architecture for run in grid[: grid.index(part[-1])]}
     assert networks == {"resnet18", "mobilenetv2"}
 
@@ -244,15 +266,15 @@ def small(arm, path, network=TINIEST):
     """The arm on eight images of a file, in batches of four, for two epochs at most."""
     schedule = replace(arm.schedule, stop=min(arm.schedule.stop or 2, 2), batch_size=4)
     made = replace(arm.objective, every=1) if hasattr(arm.objective, "every") else arm.objective
-    teacher = arm.teacher and replace(arm.teacher, arm=small(arm.teacher.arm, path))
-    return replace(arm, setting=Setting(path, 8), schedule=schedule, objective=made, teacher=teacher, network=network)
+    teacher = arm.teacher and replace(arm.teacher, run=small(arm.teacher.run, path))
+    return replace(arm, data=path, train=8, schedule=schedule, objective=made, teacher=teacher, network=network)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("data", DATA)
 def test_every_method_trains_on_images_of_the_right_shape(data, image_set, own_store):
     path = image_set(dataset(data).shape[-1], CLASSES[data])
-    runs = {name: small(arm, path).run(0) for name, arm in ARMS[data].items()}
+    runs = {name: small(arm, path).at(0) for name, arm in ARMS[data].items()}
     records = dict(zip(runs, execute(list(runs.values()), own_store), strict=True))
     assert all(record.diverged_at is None for record in records.values())
     own = {records[name].key: records[name].metrics["train_nll"] for name in runs if name.startswith("resnet18 ")}
@@ -266,5 +288,5 @@ def test_every_network_trains(network, side, image_set, own_store):
     data = "tiny_imagenet" if side == 64 else "cifar100"
     arm = small(ARMS[data]["resnet18 cross-entropy"], image_set(side, 2), ImageNetwork(network))
     arm = replace(arm, schedule=replace(arm.schedule, stop=1))
-    (record,) = execute([arm.run(0)], own_store)
+    (record,) = execute([arm.at(0)], own_store)
     assert record.diverged_at is None

@@ -1,0 +1,136 @@
+"""Downloads of named image sets, converted once to the uniform file; torchvision fetches and reads the archives.
+
+The votes of CIFAR-10H are from Peterson et al. (2019).
+"""
+
+import importlib
+import pickle
+import shutil
+import tarfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import ModuleType
+from typing import Any
+from urllib.error import HTTPError
+
+import numpy as np
+from filelock import FileLock
+
+from .._torchvision import import_torchvision
+from ..errors import InputError
+from ..files import whole_file
+
+VOTES_URL = "https://github.com/jcpeterson/cifar-10h/raw/master/data/cifar10h-counts.npy"
+_FAILURES = (
+    OSError, RuntimeError, ValueError, EOFError, KeyError, HTTPException, tarfile.TarError, zipfile.BadZipFile,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Download:
+    """How a named image set is fetched: `convert` downloads into an empty folder and returns the uniform arrays.
+
+    `archives` are the files that `convert` uses, unchanged, where a user has put them beside that folder.
+    """
+
+    convert: Callable[[Path], dict[str, Any]]
+    archives: tuple[str, ...] = ()
+
+
+def fetch(name: str, path: Path, download: Download) -> None:
+    """Write the uniform file of a named image set to `path`; nothing is left of a failed download.
+
+    One process downloads, others wait for it. Raises `InputError` where that fails.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_name(f".{name}.lock")):
+            for left in path.parent.glob(f".{name}.*.part"):  # by a process that was killed
+                shutil.rmtree(left)
+            if path.exists():
+                return
+            with TemporaryDirectory(dir=path.parent, prefix=f".{name}.", suffix=".part") as folder:
+                arrays = download.convert(Path(folder))
+            with whole_file(path) as file:
+                np.savez(file, **arrays)
+    except _FAILURES as error:
+        reason, files = " ".join(str(error).split()), " and ".join(download.archives) or path.name
+        message = f"{name} could not be fetched: {reason}; try again, or put {files} into {path.parent} by hand"
+        raise InputError(message) from None
+
+
+def archive(url: str, folder: Path, md5: str | None = None) -> Path:
+    """Download an archive into the folder, or link the one beside it; raises `OSError` for another MD5."""
+    utils = torchvision_datasets().utils
+    path = folder / url.rpartition("/")[2]
+    by_hand = folder.parent / path.name
+    try:
+        if by_hand.exists():
+            path.symlink_to(by_hand.absolute())
+        else:
+            utils.download_url(url, folder)
+    except HTTPError as error:
+        error.close()
+        raise OSError(f"{url}: {error.reason}") from None
+    found = utils.calculate_md5(path)
+    if md5 not in (None, found):
+        raise OSError(f"{path.name} has MD5 {found}; it should have {md5}")
+    return path
+
+
+def cifar10(folder: Path) -> dict[str, Any]:
+    """CIFAR-10 with the votes of CIFAR-10H on its test images."""
+    arrays = _cifar("CIFAR10", folder)
+    votes = np.load(archive(VOTES_URL, folder), allow_pickle=False)
+    return arrays | {"test_label_counts": votes.astype(np.int64)}
+
+
+def cifar100(folder: Path) -> dict[str, Any]:
+    """CIFAR-100 with its superclasses."""
+    arrays = _cifar("CIFAR100", folder)
+    train, test, meta = (_unpickled(folder / "cifar-100-python" / name) for name in ("train", "test", "meta"))
+    for part, batch in (("train", train), ("test", test)):
+        arrays[f"{part}_superclass_labels"] = np.array(batch["coarse_labels"], np.int64)
+    return arrays | {"superclass_names": np.array(meta["coarse_label_names"])}
+
+
+def mnist(folder: Path) -> dict[str, Any]:
+    """MNIST."""
+    return _from_torchvision(torchvision_datasets().MNIST, folder)
+
+
+def fashion_mnist(folder: Path) -> dict[str, Any]:
+    """Fashion-MNIST."""
+    return _from_torchvision(torchvision_datasets().FashionMNIST, folder)
+
+
+def torchvision_datasets() -> ModuleType:
+    """The module `torchvision.datasets`, imported where it is needed."""
+    import_torchvision()
+    return importlib.import_module("torchvision.datasets")
+
+
+def _cifar(name: str, folder: Path) -> dict[str, Any]:
+    loader = getattr(torchvision_datasets(), name)
+    archive(loader.url, folder, loader.tgz_md5)  # first, because torchvision would write over a damaged one
+    return _from_torchvision(loader, folder)
+
+
+def _from_torchvision(loader: Callable[..., Any], folder: Path) -> dict[str, Any]:
+    arrays = {}
+    for part in ("train", "test"):
+        loaded = loader(folder, train=part == "train", download=True)
+        images = np.asarray(loaded.data)
+        arrays[f"{part}_images"] = images if images.ndim == 4 else images[..., None]
+        arrays[f"{part}_labels"] = np.asarray(loaded.targets, np.int64)
+    names = [name.partition(" - ")[0].replace(" ", "_") for name in loaded.classes]
+    return arrays | {"class_names": np.array(names)}
+
+
+def _unpickled(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:  # torchvision has checked its MD5
+        return pickle.load(file, encoding="latin1")
