@@ -21,6 +21,7 @@ from lsr_core.models import ImageNetwork, cost
 from lsr_core.objectives import objective
 from lsr_core.run import Run, TrainedTeacher, stream
 from lsr_core.schedule import Schedule
+from study import paper  # noqa: F401 (it adds MobileNetV2)
 
 DATA = "cifar100"
 _BATCH, _STEPS, _ROUNDS = 128, 8, 3

@@ -2,8 +2,8 @@
 
 GRID is a file with one run's canonical form a line, as `write_grid` makes it; runs are made in its order, those of one
 seed together. What is missing is trained; shortly before the budget ends the state is kept, and the same command goes
-on from there. Needs only torch, torchvision, numpy, scipy and safetensors, so that a bare machine runs it from a copy
-of the source.
+on from there. Needs only torch, torchvision, numpy, scipy, safetensors and filelock, so that a bare machine runs it
+from a copy of the source.
 """
 
 import argparse
