@@ -18,13 +18,13 @@ from torch.profiler import ProfilerActivity, profile
 from lsr_core import metrics
 from lsr_core._progress import bar
 from lsr_core.data import dataset
-from lsr_core.evaluation import stated_epochs
+from lsr_core.evaluation import evaluation_epochs
 from lsr_core.models import Convnet, Perceptron
 from lsr_core.objectives import objective
 from lsr_core.run import Run, stream
 from lsr_core.schedule import Schedule
 from lsr_core.store import provenance
-from lsr_core.training import THREADS, measured_training, threads, train
+from lsr_core.trainer import STACK_THREADS, Trainer, threads, train
 
 _ROUNDS, _LOSS_ROUNDS = 3, 40
 _BATCH, _CLASSES = 1024, 1000
@@ -100,8 +100,9 @@ def evaluation_rows() -> list[Row]:
         runs = [Run(data, examples, objective("lsr"), Schedule(0.1, 1e-3), seed) for seed in range(count)]
         for _ in range(_ROUNDS):
             start = time.perf_counter()
-            measuring = measured_training(runs)
-            seconds.append((measuring / count, (time.perf_counter() - start) / count))
+            trainer = Trainer.of(runs)
+            trainer.train()
+            seconds.append((trainer.evaluation_seconds / count, (time.perf_counter() - start) / count))
         ours, other = (statistics.median(column) for column in zip(*seconds, strict=True))
         name = f"evaluation/{data}-{examples}"
         table.append({"name": name, "ours": ours, "other": other, "unit": "s a run", "ratio": other / ours})
@@ -126,11 +127,11 @@ def _stack_row(name: str, network: Perceptron | Convnet, alone: Callable[[Run], 
     return {"name": name, "ours": fast, "other": slow, "unit": "s a run", "ratio": slow / fast}
 
 
-@threads(THREADS)
+@threads(STACK_THREADS)
 def plain_loop(run: Run, dtype: torch.dtype = torch.float32) -> tuple[nn.Sequential, dict[str, float]]:
     """Train one perceptron the ordinary way: `nn.Linear`, `torch.optim.SGD`, torch's own cross-entropy.
 
-    The same run as `training.train` makes it, from the same initial weights, in the same order, with the same
+    The same run as the trainer makes it, from the same initial weights, in the same order, with the same
     measurements at the same epochs; for cross-entropy and label smoothing. Returns the network and its metrics.
     """
     if run.objective.name not in ("cross-entropy", "lsr"):
@@ -157,7 +158,7 @@ def plain_loop(run: Run, dtype: torch.dtype = torch.float32) -> tuple[nn.Sequent
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        if epoch + 1 in stated_epochs(schedule.epochs):
+        if epoch + 1 in evaluation_epochs(schedule.epochs):
             _measure(network, split.validation_inputs.to(dtype), split.validation_labels)
             measured = _measure(network, split.test_inputs.to(dtype), split.test_labels)
     return network, measured

@@ -15,12 +15,12 @@ from lsr_core._progress import bar
 from lsr_core._torchvision import import_torchvision
 from lsr_core.augmentation import Augmentation
 from lsr_core.data import Split, dataset
-from lsr_core.evaluation import stated_epochs
-from lsr_core.image_training import ImageProgram
+from lsr_core.evaluation import evaluation_epochs
 from lsr_core.models import ImageNetwork, cost
 from lsr_core.objectives import objective
 from lsr_core.run import Run, TrainedTeacher, stream
 from lsr_core.schedule import Schedule
+from lsr_core.trainer import Trainer
 from study import paper  # noqa: F401 (it adds MobileNetV2)
 
 DATA = "cifar100"
@@ -86,12 +86,12 @@ def _peak_row(network: ImageNetwork, images: float, peak: float) -> Row:
 def _measuring_row() -> Row:
     """Seconds of a run of 40 epochs on 5,000 images that go into measuring it, from an epoch and both measurements."""
     schedule = replace(_SCHEDULE, epochs=40)
-    program = ImageProgram([replace(_run(ImageNetwork("resnet8")), train=_MEASURED, schedule=schedule)])
-    program.finish_epoch(None)
-    program.measure(is_last=False)
-    program.order, program.step = None, 0
-    epoch, point = _seconds(lambda: program.finish_epoch(None)), _seconds(lambda: program.measure(is_last=False))
-    measuring = (len(stated_epochs(schedule.last)) - 1) * point + _seconds(lambda: program.measure(is_last=True))
+    trainer = Trainer.of([replace(_run(ImageNetwork("resnet8")), train=_MEASURED, schedule=schedule)])
+    trainer.train_epoch()
+    trainer.evaluate()
+    epoch, point = _seconds(trainer.train_epoch), _seconds(trainer.evaluate)
+    trainer.epoch = schedule.last
+    measuring = (len(evaluation_epochs(schedule.last)) - 1) * point + _seconds(trainer.evaluate)
     whole = schedule.last * epoch + measuring
     return {
         "name": "evaluation/resnet8-5000",
@@ -128,7 +128,7 @@ def _shared_row(name: str, teacher: ImageNetwork) -> Row:
 
 def _cost_row(name: str, teacher: ImageNetwork) -> Row:
     """Images per second in a forward pass, of the student and of its teacher: what the teacher's answers cost."""
-    student, taught = (ImageProgram([_run(network)]) for network in (_STUDENT, teacher))
+    student, taught = (Trainer.of([_run(network)]) for network in (_STUDENT, teacher))
     fast, slow = _in_turn(lambda: _answer(student), lambda: _answer(taught))
     return {
         "name": f"teacher-forward/{name}",
@@ -140,18 +140,18 @@ def _cost_row(name: str, teacher: ImageNetwork) -> Row:
 
 
 @torch.no_grad()
-def _answer(program: ImageProgram) -> None:
+def _answer(trainer: Trainer) -> None:
     """A forward pass of every training image, in the batches of training."""
-    network = program.students[0].network.eval()
-    for images in program.data.train_inputs.split(_BATCH):
-        with program._autocast():
-            network(program._seen(images))
+    network, data = trainer.network.eval(), trainer.data
+    for images in data.split.train_inputs.split(_BATCH):
+        with data.autocast():
+            network(data.prepare(images))
 
 
 def _compiled_row() -> Row:
     """Images per second as it is, and with the network compiled, once that is done."""
     eager, compiled = _Epochs(_run(_STUDENT)), _Epochs(_run(_STUDENT))
-    _compiled(compiled.program.students[0].network)
+    _compiled(compiled.trainer.network.networks[0])
     fast, slow = _in_turn(eager.make, compiled.make)
     return {
         "name": f"compiled/{_STUDENT.architecture}",
@@ -179,11 +179,8 @@ class _Epochs:
     """Epochs of our program, without measurements."""
 
     def __init__(self, *runs: Run, teacher: dict[str, Tensor] | None = None) -> None:
-        self.program = ImageProgram(runs, teacher)
-
-    def make(self) -> None:
-        self.program.order, self.program.step = None, 0
-        self.program.finish_epoch(None)
+        self.trainer = Trainer.of(runs, teacher)
+        self.make = self.trainer.train_epoch
 
 
 class _PlainEpochs:

@@ -33,7 +33,7 @@ class Outputs(NamedTuple):
     test: Tensor
 
 
-def stated_epochs(epochs: int) -> list[int]:
+def evaluation_epochs(epochs: int) -> list[int]:
     """The epochs, at most 12 and always the last, after which validation and test are measured."""
     return sorted({round(epochs * (i + 1) / CURVE_POINTS) for i in range(CURVE_POINTS)} - {0})
 
@@ -44,13 +44,14 @@ def curve_point(validation: Tensor, test: Tensor, data: Split, before: Tensor | 
 
     `output_drift` is the divergence of validation outputs from those at the point `before`, nan at the first point.
     """
-    labels = data.test_labels[..., : test.shape[1]]
+    validation_labels = data.validation_labels[..., : validation.shape[1]]
+    test_labels = data.test_labels[..., : test.shape[1]]
     drift = torch.full((len(test),), torch.nan) if before is None else _drift(before, validation)
     return {
-        "validation_accuracy": metrics.accuracy(validation, data.validation_labels),
-        "validation_nll": metrics.nll(validation, data.validation_labels),
-        "test_accuracy": metrics.accuracy(test, labels),
-        "test_nll": metrics.nll(test, labels),
+        "validation_accuracy": metrics.accuracy(validation, validation_labels),
+        "validation_nll": metrics.nll(validation, validation_labels),
+        "test_accuracy": metrics.accuracy(test, test_labels),
+        "test_nll": metrics.nll(test, test_labels),
         "output_drift": drift,
     }
 
@@ -185,15 +186,15 @@ def shifted(images: Tensor, side: int) -> Tensor:
     return torch.cat([square.lerp(whole, SHARE).flatten(-2) for whole in moved], 1)
 
 
-class Followed(NamedTuple):
+class InformationProbe(NamedTuple):
     """What Müller 2019 follows along training: 20 images of two classes in five positions."""
 
     inputs: Tensor  # [S, 100, D]
     labels: Tensor  # [S, 20]
-    enough: Tensor  # [S], whether the run has so many
+    valid: Tensor  # [S], whether the run has so many
 
     @classmethod
-    def of(cls, data: Split, side: int) -> "Followed":
+    def of(cls, data: Split, side: int) -> "InformationProbe":
         """Those of training data `[S, N, side²]`."""
         places = two_classes(data.train_labels)
         chosen = places.clamp_min(0)
@@ -204,8 +205,8 @@ class Followed(NamedTuple):
         """Between an image and the difference of the two classes' logits `[S, 100, K]`, in nats; nan where too few."""
         classes = self.labels[:, [0, -1]]
         first, second = logits.gather(-1, classes[:, None].expand(-1, logits.shape[1], -1)).unbind(-1)
-        told = metrics.mutual_information((first - second).unflatten(1, (len(STEPS), -1)).mT)
-        return told.float().where(self.enough, torch.nan)
+        information = metrics.mutual_information((first - second).unflatten(1, (len(STEPS), -1)).mT)
+        return information.float().where(self.valid, torch.nan)
 
 
 def projected(features: Tensor, labels: Tensor, templates: Tensor) -> list[list[float]]:

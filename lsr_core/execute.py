@@ -1,4 +1,4 @@
-"""From runs to records: what is missing is trained in stacks, by as many processes as are at it; the rest is read."""
+"""From runs to records: load records, train the missing runs in stacks. Safe with several processes."""
 
 import math
 import os
@@ -7,27 +7,29 @@ import subprocess
 import sys
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from . import image_training, training
 from ._parent import end_with_parent
-from ._progress import Bar, bar
-from .checkpoints import Checkpoint, Weights, unfinished
-from .data import Mixture, dataset
+from ._progress import bar
+from .data import dataset
 from .models.images import ImageNetwork, defining_modules
-from .precision import training_precision
 from .run import ExactPosterior, Run, TrainedTeacher
-from .sharing import Claims
-from .store import Record, Store, provenance
+from .store import Checkpoint, Record, RunLocks, Store, Weights, provenance, unfinished
+from .trainer import Tensors, Trainer, stack_logits
 
 STUDENTS = 6  # of one teacher on images
 MOST_COPIES = 96  # of networks that the runs of a stack remember together
-_POLL = 0.2  # seconds between two looks at what another process trains
+_POLL = 0.2  # seconds between two looks at the runs that another process has locked
+
+
+class OutOfTime(Exception):
+    """The deadline has passed; the state is kept, and the same runs go on from it next time."""
 
 
 def execute(
@@ -35,36 +37,38 @@ def execute(
 ) -> list[Record]:
     """The records of runs, in their order; runs without a record are trained first, and their teachers before them.
 
-    Any number of processes may be given the same runs: nothing is trained twice, and what a stopped process left is
-    taken up where it stood. `workers` is how many processes this call itself uses. Raises `InputError` where the store
+    Any number of processes may be given the same runs: no run is trained twice, and the stack of a stopped process goes
+    on from its last state. `workers` is how many processes this call itself uses. Raises `InputError` where the store
     cannot be written or holds a damaged record of one of the runs, and `OutOfTime` when `time.monotonic()` passes the
-    `deadline`, after the state was kept.
+    `deadline`, after the state was kept at the end of the epoch.
     """
     store = store or Store()
     wanted = {run.key: run for run in runs}
     kept = {key: store.get(key) for key in wanted if key in store}
-    levels = _levels([run for key, run in wanted.items() if key not in kept], store, Weights(store))
+    levels = _levels([run for key, run in wanted.items() if key not in kept], store)
     if levels:
         store.check_writable()
     with bar(total=sum(map(len, levels)), unit="run") as progress, _helpers(runs, store, workers if levels else 1):
         for level in levels:
-            _finish(level, store, progress, deadline)
+            _Execution(store, Weights(store), deadline, progress).finish(level)
     return [kept[run.key] if run.key in kept else store.get(run.key) for run in runs]
 
 
 @dataclass(frozen=True)
-class _Work:
-    """A run that is needed, and the epochs after which its weights are."""
+class Job:
+    """A run to train, and the epochs after which its weights are needed."""
 
     run: Run
     epochs: frozenset[int] = frozenset()
 
-    def is_done(self, store: Store, weights: Weights) -> bool:
+    def is_done(self, store: Store) -> bool:
+        """Whether the record and the weights are there."""
+        weights = Weights(store)
         return self.run.key in store and all(weights.path(self.run.key, epoch).exists() for epoch in self.epochs)
 
 
-def _levels(runs: Sequence[Run], store: Store, weights: Weights) -> list[list[_Work]]:
-    """What has to be trained, teachers before their students: each level needs only those before it."""
+def _levels(runs: Sequence[Run], store: Store) -> list[list[Job]]:
+    """The jobs, teachers before their students: each level needs only those before it."""
     needed: dict[str, Run] = {}
     epochs: dict[str, set[int]] = defaultdict(set)
     depth: dict[str, int] = {}
@@ -72,120 +76,143 @@ def _levels(runs: Sequence[Run], store: Store, weights: Weights) -> list[list[_W
     def need(run: Run) -> int:
         if run.key not in depth:
             needed[run.key], depth[run.key] = run, 0
-            teacher = run.teacher
-            if isinstance(teacher, TrainedTeacher):
-                taught = _Work(teacher.run, frozenset([teacher.after]))
-                if not taught.is_done(store, weights):
-                    depth[run.key] = 1 + need(taught.run)
-                    epochs[taught.run.key] |= taught.epochs
+            if isinstance(run.teacher, TrainedTeacher):
+                teacher_job = Job(run.teacher.run, frozenset([run.teacher.after]))
+                if not teacher_job.is_done(store):
+                    depth[run.key] = 1 + need(teacher_job.run)
+                    epochs[teacher_job.run.key] |= teacher_job.epochs
         return depth[run.key]
 
     for run in runs:
         need(run)
-    levels: list[list[_Work]] = [[] for _ in range(1 + max(depth.values(), default=-1))]
+    levels: list[list[Job]] = [[] for _ in range(1 + max(depth.values(), default=-1))]
     for key, run in needed.items():
-        levels[depth[key]].append(_Work(run, frozenset(epochs[key])))
+        levels[depth[key]].append(Job(run, frozenset(epochs[key])))
     return levels
 
 
-def _finish(works: Sequence[_Work], store: Store, progress: Bar, deadline: float) -> None:
-    """Train what no other process trains, until all is done."""
-    weights = Weights(store)
-    while works:
-        _take_up(works, store, weights, deadline)
-        busy: list[_Work] = []
-        before = progress.n
-        with closing(_claimed(works, store, weights, busy.append)) as stacks:
-            for stack, claims in stacks:
-                progress.set_description(f"{stack[0].run.data}, {stack[0].run.train} examples", refresh=False)
-                epochs = {work.run.key: work.epochs for work in stack}
-                _train(Checkpoint(store, [work.run for work in stack], deadline), epochs, claims, store, weights)
-                progress.update(len(stack))
-        progress.update(before + len(works) - len(busy) - progress.n)
-        works = busy
-        if busy:
-            time.sleep(_POLL)
+@dataclass(frozen=True)
+class _Execution:
+    """The jobs of one level in one process."""
 
+    store: Store
+    weights: Weights
+    deadline: float
+    progress: Any
 
-def _claimed(
-    works: Sequence[_Work], store: Store, weights: Weights, busy: Callable[[_Work], None]
-) -> Iterator[tuple[list[_Work], Claims]]:
-    """Stacks of what is not done and nobody trains, with their claims; what another process trains goes to `busy`."""
-    by_shape = defaultdict(deque)
-    for work in works:
-        by_shape[work.run.stack_key].append(work)
-    for queue in by_shape.values():
-        size = stack_size(queue[0].run)
+    def finish(self, jobs: Sequence[Job]) -> None:
+        """Train what no other process trains, until all jobs are done."""
+        while jobs:
+            self._resume(jobs)
+            locked: list[Job] = []
+            trained = sum(self._train_queue(queue, locked) for queue in _queues(jobs))
+            self.progress.update(len(jobs) - len(locked) - trained)
+            jobs = locked
+            if locked:
+                time.sleep(_POLL)
+
+    def _train_queue(self, queue: deque[Job], locked: list[Job]) -> int:
+        """Train jobs of one `stack_key`, stack by stack; those that another process has locked are left in `locked`."""
+        size, trained = stack_size(queue[0].run), 0
         while queue:
-            stack = []
-            with Claims(store) as claims:
-                while queue and len(stack) < size:
-                    work = queue.popleft()
-                    if work.is_done(store, weights):
-                        continue
-                    if not claims.take(work.run.key):
-                        busy(work)
-                    elif work.is_done(store, weights):  # by another process, a moment ago
-                        claims.release(work.run.key)
-                    else:
-                        stack.append(work)
+            with RunLocks(self.store) as locks:
+                stack = self._lock(queue, size, locks, locked)
                 if stack:
-                    yield stack, claims
+                    run = stack[0].run
+                    self.progress.set_description(f"{run.data}, {run.train} examples", refresh=False)
+                    self._train(Checkpoint(self.store, [job.run for job in stack]), stack, locks)
+                    self.progress.update(len(stack))
+                    trained += len(stack)
+        return trained
+
+    def _lock(self, queue: deque[Job], size: int, locks: RunLocks, locked: list[Job]) -> list[Job]:
+        """Take a stack from the queue: the next jobs that are not done, locked for this process."""
+        stack: list[Job] = []
+        while queue and len(stack) < size:
+            job = queue.popleft()
+            if job.is_done(self.store):
+                continue
+            if not locks.lock(job.run.key):
+                locked.append(job)
+            elif job.is_done(self.store):  # by another process, a moment ago
+                locks.release(job.run.key)
+            else:
+                stack.append(job)
+        return stack
+
+    def _resume(self, jobs: Sequence[Job]) -> None:
+        """Finish the stacks that stopped processes left, if any of their runs is wanted and no process trains them."""
+        wanted = {job.run.key: job for job in jobs}
+        for checkpoint in unfinished(self.store):
+            stack = [wanted.get(run.key, Job(run)) for run in checkpoint.runs]
+            is_over = all(job.is_done(self.store) for job in stack)
+            if not is_over and wanted.keys().isdisjoint(job.run.key for job in stack):
+                continue
+            teachers = [job.run.teacher for job in stack if isinstance(job.run.teacher, TrainedTeacher)]
+            if not all(self.weights.path(teacher.run.key, teacher.after).exists() for teacher in teachers):
+                continue  # the wanted ones start again, with teachers of their own
+            with RunLocks(self.store) as locks:
+                if all(locks.lock(job.run.key) for job in stack):
+                    if all(job.is_done(self.store) for job in stack):
+                        checkpoint.remove()
+                    else:
+                        self._train(checkpoint, stack, locks)
+
+    def _train(self, checkpoint: Checkpoint, jobs: Sequence[Job], locks: RunLocks) -> None:
+        """Train a stack from its last state, keep its records and the weights that teach, and release its locks."""
+        if time.monotonic() >= self.deadline:
+            raise OutOfTime
+        start = time.perf_counter()
+        trainer = Trainer.of(checkpoint.runs, self._teacher(checkpoint.runs))
+        state = checkpoint.load(trainer.data.threads)
+        if state:
+            trainer.load_state_dict(state)
+
+        def on_epoch_end(trainer: Trainer) -> None:
+            for place, job in enumerate(jobs):
+                if trainer.epoch in job.epochs:
+                    self.weights.put(job.run.key, trainer.epoch, trainer.weights(place))
+            self._keep_state(checkpoint, trainer)
+
+        outcomes = trainer.train(on_epoch_end)
+        seconds = round((time.perf_counter() - start) / len(jobs), 6)
+        origin = {**provenance(), **_conditions(trainer), "stack": len(jobs), "resumed": checkpoint.resumed}
+        for job, outcome in zip(jobs, outcomes, strict=True):
+            if job.run.key not in self.store:
+                measured = (outcome.metrics, outcome.curves, outcome.diverged_at)
+                self.store.put(Record(job.run.canonical(), *measured, seconds, origin, outcome.projection))
+            locks.release(job.run.key)
+        checkpoint.remove()
+
+    def _keep_state(self, checkpoint: Checkpoint, trainer: Trainer) -> None:
+        """Write the state of unfinished runs now and then, and once more when the deadline has passed."""
+        is_late = time.monotonic() >= self.deadline
+        if not trainer.is_finished and (is_late or checkpoint.is_due()):
+            checkpoint.save(trainer.state_dict(), trainer.data.threads)
+            if is_late:
+                raise OutOfTime
+
+    def _teacher(self, runs: Sequence[Run]) -> Tensor | Tensors | None:
+        """What `Trainer.of` takes as the teacher of runs."""
+        teacher = runs[0].teacher
+        if isinstance(runs[0].network, ImageNetwork):
+            return teacher and self.weights.get(teacher.run.key, teacher.after)
+        return teacher_logits(runs, self.weights)
 
 
-def _take_up(works: Sequence[_Work], store: Store, weights: Weights, deadline: float) -> None:
-    """Finish the stacks that stopped processes left, if any of their runs is wanted and nobody else is at it."""
-    wanted = {work.run.key: work for work in works}
-    for checkpoint in unfinished(store, deadline):
-        keys = [run.key for run in checkpoint.runs]
-        if wanted.keys().isdisjoint(keys) and not all(key in store for key in keys):
-            continue
-        taught = [run.teacher for run in checkpoint.runs if isinstance(run.teacher, TrainedTeacher)]
-        if not all(weights.path(teacher.run.key, teacher.after).exists() for teacher in taught):
-            continue  # the wanted ones start again, with teachers of their own
-        with Claims(store) as claims:
-            if all(claims.take(key) for key in keys):
-                if all(wanted[key].is_done(store, weights) if key in wanted else key in store for key in keys):
-                    checkpoint.remove()
-                else:
-                    epochs = {key: wanted[key].epochs for key in keys if key in wanted}
-                    _train(checkpoint, epochs, claims, store, weights)
+def _queues(jobs: Sequence[Job]) -> list[deque[Job]]:
+    """The jobs that may train together, in their order."""
+    by_key: dict[object, deque[Job]] = defaultdict(deque)
+    for job in jobs:
+        by_key[job.run.stack_key].append(job)
+    return list(by_key.values())
 
 
-def _train(
-    checkpoint: Checkpoint, epochs: dict[str, frozenset[int]], claims: Claims, store: Store, weights: Weights
-) -> None:
-    """Train a stack from its last state, keep its records and the weights that teach, and give the claims back."""
-
-    def keep(run: Run, epoch: int, network: Callable[[], training.Network]) -> None:
-        if epoch in epochs.get(run.key, ()):
-            weights.put(run.key, epoch, network())
-
-    start, stack = time.perf_counter(), checkpoint.runs
-    if isinstance(stack[0].network, ImageNetwork):
-        teacher = stack[0].teacher
-        taught = teacher and weights.get(teacher.run.key, teacher.after)
-        outcomes = image_training.train(stack, taught, keep=keep, checkpoint=checkpoint)
-    else:
-        outcomes = training.train(stack, teacher_logits(stack, weights), keep=keep, checkpoint=checkpoint)
-    seconds = (time.perf_counter() - start) / len(stack)
-    made = {**provenance(), **_conditions(stack[0]), "stack": len(stack), "resumed": checkpoint.resumed}
-    for run, outcome in zip(stack, outcomes, strict=True):
-        if run.key not in store:
-            measured = (outcome.metrics, outcome.curves, outcome.diverged_at)
-            store.put(Record(run.canonical(), *measured, round(seconds, 6), made, outcome.projection))
-        claims.release(run.key)
-    checkpoint.remove()
-
-
-def _conditions(run: Run) -> dict[str, str | int]:
-    """Device, precision and threads that a run is trained with."""
-    if isinstance(run.network, ImageNetwork):
-        device, shape = image_training.device(), dataset(run.data).shape
-        name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-        precision = str(training_precision(run.network, shape, device)).removeprefix("torch.")
-        return {"device": name, "precision": precision, "threads": torch.get_num_threads()}
-    return {"device": "cpu", "precision": "float32", "threads": training.THREADS}
+def _conditions(trainer: Trainer) -> dict[str, str | int]:
+    """Device, precision and threads of training."""
+    device, precision = trainer.data.device, str(trainer.data.precision).removeprefix("torch.")
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    return {"device": name, "precision": precision, "threads": trainer.data.threads}
 
 
 def teacher_logits(runs: Sequence[Run], weights: Weights) -> Tensor | None:
@@ -201,24 +228,20 @@ def teacher_logits(runs: Sequence[Run], weights: Weights) -> Tensor | None:
         return None
     source = dataset(runs[0].data)
     table = torch.zeros(len(runs), runs[0].train, source.classes)
-    of_kind = defaultdict(list)
-    for (teacher, seed), taught in places.items():
+    by_network = defaultdict(list)
+    for (teacher, seed), students in places.items():
         inputs = source.split(runs[0].train, seed).train_inputs
         if isinstance(teacher, ExactPosterior):
-            table[taught] = _log_posterior(source, inputs)
+            table[students] = torch.from_numpy(source.log_posterior(inputs.double().numpy())).float()
         else:
-            of_kind[teacher.run.network].append((teacher, inputs, taught))
-    for network, group in of_kind.items():
-        teachers, inputs, taught = zip(*group, strict=True)
+            by_network[teacher.run.network].append((teacher, inputs, students))
+    for network, group in by_network.items():
+        teachers, inputs, students = zip(*group, strict=True)
         networks = [weights.get(teacher.run.key, teacher.after) for teacher in teachers]
-        answers = training.outputs(network, networks, torch.stack(inputs), source.classes)
-        for row, own in zip(answers, taught, strict=True):
+        logits = stack_logits(network, networks, torch.stack(inputs), source.classes)
+        for row, own in zip(logits, students, strict=True):
             table[own] = row
     return table
-
-
-def _log_posterior(source: Mixture, inputs: Tensor) -> Tensor:
-    return torch.from_numpy(source.log_posterior(inputs.double().numpy())).float()
 
 
 def stack_size(run: Run) -> int:

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and where they are kept."""
+"""Atomic writes, and the folders of a user's cache."""
 
 import os
 from collections.abc import Iterator
@@ -15,9 +15,9 @@ def cache_folder(variable: str, name: str) -> Path:
 
 @contextmanager
 def whole_file(path: Path, *, sync: bool = False) -> Iterator[BinaryIO]:
-    """Open a file to write aside and rename it at the end, so that no reader and no crash ever sees a part.
+    """Open a file that is written beside its place and renamed at the end: no reader and no crash ever sees a part.
 
-    `sync` survives power loss.
+    With `sync` it survives a loss of power.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
@@ -34,7 +34,7 @@ def whole_file(path: Path, *, sync: bool = False) -> Iterator[BinaryIO]:
 
 
 def write_whole(path: Path, content: bytes, *, sync: bool = False) -> None:
-    """Write a file aside and rename it, so that no reader and no crash ever sees a part; `sync` survives power loss."""
+    """Write a file at once, as `whole_file` does."""
     with whole_file(path, sync=sync) as file:
         file.write(content)
 

@@ -1,33 +1,42 @@
-"""The store: a folder with one JSON file for every finished run, named by the run's key."""
+"""The store: records of finished runs, weights that teach, states of runs in training, and locks of runs."""
 
 import hashlib
+import io
 import json
 import platform
 import subprocess
 import tempfile
-from collections.abc import Iterator
+import time
+import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy
 import scipy
 import torch
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
 
 from .errors import InputError, require
-from .files import cache_folder, write_whole
-from .run import NUMERICS, is_key, key_of, require_key
+from .files import cache_folder, remove_with_parts, write_whole
+from .run import NUMERICS, Run, is_key, key_of, require_key, run_of
 
+SECONDS = 20.0  # between two states of a stack; the clock decides when one is written, never what is trained
 _SUFFIX = ".json"
+_CONDITIONS = ("threads", "simd", "isa", "processor", "torch")  # under which a state goes on to the same bits
 
 
 @dataclass(frozen=True)
 class Record:
-    """What is kept of one finished run: its canonical form, what it measured, and where and how it was made.
+    """What is kept of one finished run: its canonical form, what it measured, and its provenance.
 
-    Accuracies, ECE are fractions, likelihoods and divergences nats, `seconds` the run's share of its stack's time,
-    `projection` rows (x, y, class) of features that are drawn.
+    Accuracies and ECE are fractions, likelihoods and divergences nats, `seconds` the run's share of its stack's time,
+    `projection` rows (x, y, class) of features.
     """
 
     run: dict[str, Any]
@@ -44,7 +53,10 @@ class Record:
 
 
 class Store:
-    """Records in a folder. Writing is atomic; a damaged record is reported, never used and never overwritten."""
+    """Records in a folder, one JSON file each, named by the run's key.
+
+    Writing is atomic; a damaged record is reported, never used and never overwritten.
+    """
 
     def __init__(self, folder: Path | str | None = None) -> None:
         self.folder = Path(folder) if folder is not None else default_folder()
@@ -68,19 +80,22 @@ class Store:
             sound = checksum == _checksum(content) and record.key == path.stem
         except (ValueError, TypeError, KeyError, AttributeError):
             sound = False
-        if not sound:
-            raise InputError(
-                f"record {path} is damaged (cut short or edited); remove it with `lsr runs rm {path.stem}`, "
-                "and the run will be trained again when it is needed"
-            )
+        require(
+            sound,
+            f"record {path} is damaged (cut short or edited); remove it with `lsr runs rm {path.stem}`, "
+            "and the run will be trained again when it is needed",
+        )
         return record
 
     def put(self, record: Record) -> None:
         """Keep a record; raises `InputError` where the folder cannot be written."""
         content = asdict(record)
-        path = self._path(record.key)
+        self.write(self._path(record.key), json.dumps({**content, "checksum": _checksum(content)}).encode())
+
+    def write(self, path: Path, content: bytes, *, sync: bool = False) -> None:
+        """Write a file of the store atomically; raises `InputError` where that cannot be done."""
         try:
-            write_whole(path, json.dumps({**content, "checksum": _checksum(content)}).encode())
+            write_whole(path, content, sync=sync)
         except OSError as error:
             raise self.unwritable(error) from None
 
@@ -107,7 +122,7 @@ class Store:
         return (self.get(key) for key in self.keys())
 
     def unwritable(self, error: OSError) -> InputError:
-        """What is raised where nothing can be written here, or the disk is full."""
+        """The error to raise where nothing can be written here, or the disk is full."""
         return InputError(
             f"results folder {self.folder} cannot be written ({error.strerror}); finished runs are kept; "
             "make room there, or set LSR_STORE to a folder of yours"
@@ -117,6 +132,158 @@ class Store:
         return self.folder / require_key(key)[:2] / (key + _SUFFIX)
 
 
+class Weights:
+    """Networks after an epoch of a run, one safetensors file each; missing ones can be trained again."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def path(self, key: str, epoch: int) -> Path:
+        """The file of a run's weights after an epoch."""
+        return self._store.folder / "weights" / require_key(key)[:2] / f"{key}-{epoch}.safetensors"
+
+    def put(self, key: str, epoch: int, tensors: dict[str, Tensor]) -> None:
+        """Keep the weights; raises `InputError` where the folder cannot be written."""
+        content = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        self._store.write(self.path(key, epoch), save(content, {"checksum": _checksum_of_tensors(content)}))
+
+    def get(self, key: str, epoch: int) -> dict[str, Tensor]:
+        """The weights; a damaged file is removed, and raises `InputError`."""
+        path = self.path(key, epoch)
+        content = path.read_bytes()
+        try:
+            tensors = load(content)
+            sound = _checksum_of_tensors(tensors).encode() in content
+        except (SafetensorError, ValueError):
+            sound = False
+        if not sound:
+            path.unlink()
+            raise InputError(f"weights {path} were damaged and are removed; the same command trains them again")
+        return tensors
+
+
+class Checkpoint:
+    """The state of a stack of runs after an epoch; it is removed when the runs are finished.
+
+    The file is one line of JSON (the runs, their provenance, a checksum of the rest), then tensors as torch writes
+    them.
+    """
+
+    def __init__(self, store: Store, runs: Sequence[Run]) -> None:
+        self.runs, self.resumed = tuple(runs), False
+        self._store, self._last = store, time.monotonic()
+        name = hashlib.sha256(" ".join(run.key for run in runs).encode()).hexdigest()[:20]
+        self.path = store.folder / "checkpoints" / f"{name}.state"
+
+    def is_due(self) -> bool:
+        """Whether it is time to write a state again."""
+        return time.monotonic() - self._last >= SECONDS
+
+    def save(self, state: dict[str, Any], threads: int) -> None:
+        """Keep a state; raises `InputError` where that cannot be done."""
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        content = buffer.getvalue()
+        head = {
+            "runs": [run.canonical() for run in self.runs],
+            "provenance": {**provenance(), "threads": threads},
+            "checksum": hashlib.sha256(content).hexdigest(),
+        }
+        self._store.write(self.path, json.dumps(head).encode() + b"\n" + content, sync=True)
+        self._last = time.monotonic()
+
+    def load(self, threads: int) -> dict[str, Any] | None:
+        """The last state, or None; warns where it comes from other conditions, or cannot be used."""
+        head = _head(self.path)
+        if head is None:
+            return None
+        content = self.path.read_bytes().split(b"\n", 1)[1]
+        if hashlib.sha256(content).hexdigest() != head["checksum"]:
+            _discard(self.path, _DAMAGED)
+            return None
+        now = {**provenance(), "threads": threads}
+        for name in _CONDITIONS:
+            before = head["provenance"].get(name)
+            if before != now[name]:
+                warnings.warn(
+                    f"{len(self.runs)} runs were begun with {name} {before} and go on with {now[name]}; their last "
+                    "digits may differ from those of an undisturbed run",
+                    stacklevel=2,
+                )
+        self.resumed = True
+        return torch.load(io.BytesIO(content), weights_only=True)
+
+    def remove(self) -> None:
+        """Delete the state."""
+        remove_with_parts(self.path)
+
+
+def unfinished(store: Store) -> list[Checkpoint]:
+    """The states that stopped processes left; one that cannot be used is removed, and its runs start again."""
+    heads = [_head(path) for path in sorted((store.folder / "checkpoints").glob("*.state"))]
+    return [Checkpoint(store, [run_of(run) for run in head["runs"]]) for head in heads if head is not None]
+
+
+_DAMAGED = "is damaged (cut short or changed)"
+
+
+def _head(path: Path) -> dict[str, Any] | None:
+    """The first line of a state; None where there is no state, or none that can be used."""
+    try:
+        with path.open("rb") as file:
+            head = json.loads(file.readline())
+        usable = head["provenance"]["sources"] == provenance()["sources"]
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, KeyError):
+        _discard(path, _DAMAGED)
+        return None
+    if not usable:
+        _discard(path, "was made by another version of lsr_core")
+    return head if usable else None
+
+
+def _discard(path: Path, reason: str) -> None:
+    remove_with_parts(path)
+    warnings.warn(f"checkpoint {path} {reason} and is removed; its runs start again", stacklevel=3)
+
+
+class RunLocks:
+    """The runs that this process has locked; the system releases them when the process dies."""
+
+    def __init__(self, store: Store) -> None:
+        self._store, self._locks = store, dict[str, FileLock]()
+
+    def lock(self, key: str) -> bool:
+        """Lock a run; False where another process has it. Raises `InputError` where the store cannot be written."""
+        path = self._path(key)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(path)
+            lock.acquire(blocking=False)
+        except Timeout:
+            return False
+        except OSError as error:
+            raise self._store.unwritable(error) from None
+        self._locks[key] = lock
+        return True
+
+    def release(self, key: str) -> None:
+        """Delete the lock file, then release; waiters check again whether the run is done."""
+        self._path(key).unlink(missing_ok=True)
+        self._locks.pop(key).release()
+
+    def _path(self, key: str) -> Path:
+        return self._store.folder / "locks" / f"{require_key(key)}.lock"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for key in list(self._locks):
+            self.release(key)
+
+
 def default_folder() -> Path:
     """`LSR_STORE`, or a folder in the user's cache."""
     return cache_folder("LSR_STORE", "records")
@@ -124,7 +291,7 @@ def default_folder() -> Path:
 
 @cache
 def provenance() -> dict[str, Any]:
-    """Hardware, versions and sources that a record was made with; the commit where the tree is clean.
+    """Hardware, versions and sources that a run is trained with; the commit where the tree is clean.
 
     `simd` is what torch's own kernels use, `isa` what the libraries for products and convolutions find.
     """
@@ -145,6 +312,13 @@ def provenance() -> dict[str, Any]:
 
 def _checksum(content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _checksum_of_tensors(tensors: dict[str, Tensor]) -> str:
+    state = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        state.update(f"{name}{tensor.dtype}{list(tensor.shape)}".encode() + tensor.numpy().tobytes())
+    return state.hexdigest()
 
 
 def _sources_hash() -> str:

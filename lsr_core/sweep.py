@@ -14,9 +14,8 @@ from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
-from .checkpoints import OutOfTime
 from .errors import InputError, require, require_positive
-from .execute import execute
+from .execute import OutOfTime, execute
 from .files import write_whole
 from .run import Run, run_of
 from .store import Store

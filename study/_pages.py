@@ -11,7 +11,7 @@ from typing import Any
 
 from lsr_core.files import write_whole
 from lsr_core.store import Store, provenance
-from lsr_core.training import train
+from lsr_core.trainer import train
 
 from .experiments import DIGITS, tuned
 

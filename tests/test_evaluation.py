@@ -8,7 +8,7 @@ from lsr_core import metrics, objective
 from lsr_core.data import dataset
 from lsr_core.evaluation import (
     CONFIDENCE,
-    Followed,
+    InformationProbe,
     Outputs,
     _direction,
     cluster_metrics,
@@ -22,29 +22,29 @@ from lsr_core.execute import execute
 from lsr_core.models import Convnet, ImageNetwork, Perceptron
 from lsr_core.run import Run, stream
 from lsr_core.schedule import Schedule
-from lsr_core.training import _Stack, train
+from lsr_core.trainer import Trainer, train
 
 
 @pytest.fixture(scope="module")
 def trained():
     """A stack of three short runs, its outcomes, and its outputs."""
     runs = [Run("digits", 100, objective("lsr"), Schedule(0.1, epochs=12), seed) for seed in range(3)]
-    stack = _Stack(runs, torch.float32)
+    stack = Trainer.of(runs)
     outcomes = stack.train()
-    parts = (stack.data.train_inputs, stack.data.validation_inputs, stack.data.test_inputs)
+    parts = (stack.data.split.train_inputs, stack.data.split.validation_inputs, stack.data.split.test_inputs)
     return stack, outcomes, Outputs(*(stack._logits(part) for part in parts))
 
 
 def test_metrics_are_of_each_runs_own_outputs(trained):
     stack, outcomes, outputs = trained
-    labels = stack.data.test_labels
+    labels = stack.data.split.test_labels
     for place, outcome in enumerate(outcomes):
         own = outputs.test[place : place + 1]
         assert outcome.metrics["uncertainty"] == pytest.approx(metrics.predictive_uncertainty(own).item())
         assert outcome.metrics["diversity"] == pytest.approx(metrics.confidence_diversity(own, labels).item())
         erased = metrics.erased_information(own, labels, "std_true_class").item()
         assert outcome.metrics["erased_std"] == pytest.approx(erased)
-        train_labels = stack.data.train_labels[place]
+        train_labels = stack.data.split.train_labels[place]
         erased = metrics.erased_information(outputs.train[place : place + 1], train_labels, "vector_variance").item()
         assert outcome.metrics["train_erased_vector"] == pytest.approx(erased)
 
@@ -54,7 +54,7 @@ def test_matched_outputs_have_the_stated_confidence(trained):
     temperature = metrics.temperature_of_confidence(outputs.test, CONFIDENCE)
     matched = outputs.test / temperature[:, None, None]
     assert matched.softmax(-1).amax(-1).mean(-1).tolist() == pytest.approx([CONFIDENCE] * 3, abs=1e-4)
-    erased = metrics.erased_information(matched, stack.data.test_labels, "vector_variance")
+    erased = metrics.erased_information(matched, stack.data.split.test_labels, "vector_variance")
     assert [o.metrics["erased_vector_matched"] for o in outcomes] == pytest.approx(erased.tolist(), rel=1e-4)
 
 
@@ -65,13 +65,13 @@ def test_output_drift_is_the_divergence_from_the_point_before(trained):
     assert all(value > 0 for value in first.curves["output_drift"][1:])
     assert first.metrics["output_drift"] == pytest.approx(sum(first.curves["output_drift"][1:]) / 11)
     test = outputs.test
-    point = curve_point(outputs.validation, test, stack.data, outputs.validation)
+    point = curve_point(outputs.validation, test, stack.data.split, outputs.validation)
     assert point["output_drift"].abs().max() < 1e-6
     before = outputs.validation + torch.randn(outputs.validation.shape, generator=torch.Generator().manual_seed(0))
     p, q = before.double().softmax(-1), outputs.validation.double().softmax(-1)
     expected = (p * (p / q).log()).sum(-1).mean(-1)
     torch.testing.assert_close(
-        curve_point(outputs.validation, test, stack.data, before)["output_drift"], expected, rtol=1e-4, atol=1e-6
+        curve_point(outputs.validation, test, stack.data.split, before)["output_drift"], expected, rtol=1e-4, atol=1e-6
     )
 
 
@@ -95,7 +95,7 @@ def test_a_metric_that_cannot_be_measured_costs_no_run(monkeypatch):
     run = Run("digits", 50, objective("lsr"), Schedule(0.1, epochs=1), 0)
     (whole,) = train([run])
     monkeypatch.setattr("lsr_core.evaluation.metrics.ece", fails)
-    monkeypatch.setattr("lsr_core.training.sharpness", fails)
+    monkeypatch.setattr("lsr_core.trainer.sharpness", fails)
     with pytest.warns(UserWarning, match=r"left out \(no such thing\)"):
         (partial,) = train([run])
     assert whole.metrics.keys() - partial.metrics.keys() == {"ece", "sharpness"}
@@ -120,9 +120,9 @@ def test_a_trained_run_is_kept_where_its_test_part_lacks_classes_and_where_there
 
 def test_mass_on_similar_classes_counts_their_share_of_what_is_wrong():
     run = Run("mixture-10-80", 100, objective("lsr"), Schedule(0.1, epochs=2), 0)
-    stack = _Stack([run], torch.float32)
+    stack = Trainer.of([run])
     (outcome,) = stack.train()
-    logits, labels = stack._logits(stack.data.test_inputs)[0], stack.data.test_labels
+    logits, labels = stack._logits(stack.data.split.test_inputs)[0], stack.data.split.test_labels
     p, groups = logits.double().softmax(-1), torch.arange(10) % 5
     similar = sum(
         p[i, [k for k in range(10) if k != y and k % 5 == y % 5]].sum() for i, y in enumerate(labels.tolist())
@@ -136,17 +136,17 @@ def test_mass_on_similar_classes_counts_their_share_of_what_is_wrong():
 @pytest.mark.parametrize("network", [Perceptron((16, 16)), Convnet((4, 8))], ids=["perceptron", "convnet"])
 def test_sharpness_moves_every_unit_by_its_own_norm(network):
     run = Run("digits", 100, objective("cross-entropy"), Schedule(0.1, epochs=8), 0, network)
-    stack = _Stack([run, run], torch.float32)
+    stack = Trainer.of([run, run])
     stack.train()
     weights = {name: w.detach() for name, w in stack.network.named_parameters()}
 
     def streams():
         return [stream(seed, "student", "directions") for seed in (0, 1)]
 
-    rises = sharpness(stack.network.eval(), weights, stack.data, streams())
+    rises = sharpness(stack.network.eval(), weights, stack.data.split, streams())
     assert (rises > 0).all()
     assert rises[0] != rises[1]  # directions are each run's own
-    again = sharpness(stack.network, weights, stack.data, streams())
+    again = sharpness(stack.network, weights, stack.data.split, streams())
     assert torch.equal(rises, again)
     for weight in weights.values():
         if weight.ndim >= 3 and weight.shape[1] > 1:
@@ -159,13 +159,13 @@ def test_sharpness_moves_every_unit_by_its_own_norm(network):
 def test_a_scale_of_the_layers_that_changes_nothing_leaves_sharpness_alone():
     """ReLU: one layer doubled, the next one halved; filter normalisation sees the same network."""
     run = Run("digits", 100, objective("cross-entropy"), Schedule(0.1, epochs=8), 0, Perceptron((16,)))
-    stack = _Stack([run], torch.float32)
+    stack = Trainer.of([run])
     stack.train()
     weights = {name: w.detach().clone() for name, w in stack.network.named_parameters()}
     scaled = {name: w * (2.0 if name.endswith("0") else 1.0) for name, w in weights.items()}
     scaled["weights.1"] = scaled["weights.1"] / 2
     rises = [
-        sharpness(stack.network.eval(), own, stack.data, [stream(0, "student", "directions")])
+        sharpness(stack.network.eval(), own, stack.data.split, [stream(0, "student", "directions")])
         for own in (weights, scaled)
     ]
     torch.testing.assert_close(*rises, rtol=1e-3, atol=1e-5)
@@ -173,7 +173,7 @@ def test_a_scale_of_the_layers_that_changes_nothing_leaves_sharpness_alone():
 
 def test_final_metrics_are_the_outcomes(trained):
     stack, outcomes, outputs = trained
-    final = final_metrics(outputs, stack.data, None)
+    final = final_metrics(outputs, stack.data.split, None)
     for name, values in final.items():
         assert [o.metrics[name] for o in outcomes] == pytest.approx(values.tolist(), rel=1e-5), name
 
@@ -203,7 +203,7 @@ def test_information_is_that_of_what_the_logits_tell_apart():
     """Each image its own logit and none that moves with position: ln 20; one logit a class: ln 2."""
     labels = torch.tensor([[0] * 30 + [3] * 30])
     split = dataset("digits").split(1, 0)._replace(train_inputs=torch.rand(1, 60, 64), train_labels=labels)
-    followed = Followed.of(split, 8)
+    followed = InformationProbe.of(split, 8)
     assert followed.labels.tolist() == [[0] * 10 + [3] * 10]
 
     def told(difference):
@@ -213,7 +213,7 @@ def test_information_is_that_of_what_the_logits_tell_apart():
 
     assert told(torch.arange(20.0)) == pytest.approx(math.log(20), abs=1e-3)
     assert told(torch.tensor([0.0] * 10 + [9.0] * 10)) == pytest.approx(math.log(2), abs=1e-3)
-    few = Followed.of(split._replace(train_labels=torch.tensor([[0] * 55 + [3] * 5])), 8)
+    few = InformationProbe.of(split._replace(train_labels=torch.tensor([[0] * 55 + [3] * 5])), 8)
     assert math.isnan(few.information(torch.randn(1, 100, 5)).item())
 
 

@@ -7,7 +7,7 @@ from lsr_core import InputError, objective
 from lsr_core.models import Convnet, Perceptron
 from lsr_core.run import Run
 from lsr_core.schedule import Schedule
-from lsr_core.training import _Stack, train
+from lsr_core.trainer import Trainer, train
 
 
 def generators(count):
@@ -64,10 +64,10 @@ def convnet_runs(count, **schedule):
 
 def test_convnets_end_stacked_where_they_end_alone():
     batch = convnet_runs(8)
-    stack = _Stack(batch, torch.float64)
+    stack = Trainer.of(batch, dtype=torch.float64)
     stack.train()
     for place, run in enumerate(batch):
-        alone = _Stack([run], torch.float64)
+        alone = Trainer.of([run], dtype=torch.float64)
         alone.train()
         for ours, theirs in zip(stack.network.parameters(), alone.network.parameters(), strict=True):
             torch.testing.assert_close(ours[place], theirs[0], rtol=1e-9, atol=1e-11)
@@ -75,13 +75,12 @@ def test_convnets_end_stacked_where_they_end_alone():
 
 def test_convnets_alone_end_within_a_millionth_of_where_they_end_in_company():
     runs = [Run("digits", 100, objective("lsr"), Schedule(0.1, epochs=4), seed, Convnet()) for seed in range(3)]
-    kept = {}
-    together = train(runs, keep=lambda run, epoch, weights: kept.update({(run.seed, epoch): weights()}))
-    for run, outcome in zip(runs, together, strict=True):
-        alone = {}
-        (own,) = train([run], keep=lambda _, epoch, weights: alone.update({epoch: weights()}))  # noqa: B023
-        for name, tensor in alone[4].items():
-            assert (tensor - kept[run.seed, 4][name]).abs().max() <= 1e-6 * tensor.abs().max()
+    stack = Trainer.of(runs)
+    for place, outcome in enumerate(stack.train()):
+        alone = Trainer.of(runs[place : place + 1])
+        (own,) = alone.train()
+        for name, tensor in alone.weights(0).items():
+            assert (tensor - stack.weights(place)[name]).abs().max() <= 1e-6 * tensor.abs().max()
         assert own.metrics["accuracy"] == outcome.metrics["accuracy"]
 
 

@@ -14,10 +14,9 @@ from cells import Page, html_of, run_page
 from exercises import CHAPTERS, blocks, exercises
 from prose import literals, markdown, sentences, strings, words
 
-from lsr_core import checkpoints
 from lsr_core.models import Perceptron
 from lsr_core.statistics import CONTRADICTED, REPRODUCED
-from lsr_core.store import Store
+from lsr_core.store import SECONDS, Store
 from study import claims, experiments, notebooks
 
 # Words that say of one arm that it is ahead of another, or that something did good or harm.
@@ -183,7 +182,7 @@ def test_a_sentence_is_read_across_lines_and_ends_where_it_ends():
 
 
 def test_the_typed_period_is_the_codes():
-    assert checkpoints.SECONDS == 20
+    assert SECONDS == 20
 
 
 @pytest.mark.parametrize("reason", [*NO_WINNER_NAMED, *NOT_MEASURED])

@@ -1,15 +1,17 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from lsr_core import InputError, checkpoints, objective, sweep
-from lsr_core.execute import execute
+from lsr_core import InputError, objective, sweep
+from lsr_core.execute import OutOfTime, execute
 from lsr_core.run import Run, TrainedTeacher
 from lsr_core.schedule import Schedule
-from lsr_core.store import Store
+from lsr_core.store import Store, unfinished
+from lsr_core.trainer import Trainer
 
 ROOT = Path(__file__).parent.parent
 TEACHER = Run("digits", 50, objective("cross-entropy"), Schedule(0.1, epochs=2), 0, role="teacher")
@@ -54,11 +56,19 @@ def test_a_sweep_out_of_time_goes_on_to_the_same_bits(own_store, tmp_path, monke
     assert not list((own_store.folder / "checkpoints").glob("*.state"))
 
 
-def test_a_deadline_keeps_the_state(own_store):
-    with pytest.raises(checkpoints.OutOfTime):
-        execute(RUNS[:1], own_store, deadline=0)
+def test_a_deadline_keeps_the_state_at_the_end_of_the_epoch(own_store, monkeypatch):
+    real, deadline = Trainer.train_epoch, time.monotonic() + 3600
+
+    def slow(self):
+        real(self)
+        monkeypatch.setattr(time, "monotonic", lambda: deadline)
+
+    monkeypatch.setattr(Trainer, "train_epoch", slow)
+    with pytest.raises(OutOfTime):
+        execute(RUNS[:1], own_store, deadline=deadline)
     assert own_store.keys() == []
-    assert len(checkpoints.unfinished(own_store)) == 1
+    (checkpoint,) = unfinished(own_store)
+    assert checkpoint.load(1)["epoch"] == 1
 
 
 @pytest.mark.parametrize(

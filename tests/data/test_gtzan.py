@@ -9,7 +9,7 @@ from lsr_core.data._split import fingerprint
 from lsr_core.data.gtzan import FOLDS
 from lsr_core.run import Run
 from lsr_core.schedule import Schedule
-from lsr_core.training import train
+from lsr_core.trainer import train
 
 
 def features_and_labels():

@@ -4,7 +4,7 @@ from torch import nn
 
 from lsr_core import InputError
 from lsr_core.models import Perceptron
-from lsr_core.training import THREADS, threads
+from lsr_core.trainer import STACK_THREADS, threads
 
 
 def generators(*seeds):
@@ -41,7 +41,7 @@ def stepped(widths, inputs, seeds, dtype=torch.float32):
 def test_no_bit_of_outputs_or_gradients_depends_on_the_place_in_the_stack(features, hidden, classes, batch):
     """On AVX2 a product has other last bits for a matrix that does not start on a boundary of 16 bytes."""
     inputs, widths = torch.randn(6, batch, features), (features, hidden, classes)
-    with threads(THREADS):  # as runs are trained
+    with threads(STACK_THREADS):  # as runs are trained
         together = stepped(widths, inputs, range(6))
         for place in range(6):
             alone = stepped(widths, inputs[place : place + 1].clone(), [place])

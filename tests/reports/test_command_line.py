@@ -6,11 +6,9 @@ import pytest
 from click.testing import CliRunner
 
 from lsr_core import InputError, objective, sweep
-from lsr_core.checkpoints import Weights
 from lsr_core.run import Run
 from lsr_core.schedule import Schedule
-from lsr_core.sharing import Claims
-from lsr_core.store import Record, Store
+from lsr_core.store import Record, RunLocks, Store, Weights
 from study import cli, notebooks
 from study.experiments import preset
 
@@ -127,7 +125,7 @@ def test_only_a_key_names_a_record(key, tmp_path):
     for victim in (tmp_path / "victim.json", tmp_path.parent / "victim.json", store.folder / ".json"):
         victim.write_text("{}")
     assert key not in store
-    for use in (store.get, store.remove, store.matching, lambda k: Weights(store).path(k, 1), Claims(store).take):
+    for use in (store.get, store.remove, store.matching, lambda k: Weights(store).path(k, 1), RunLocks(store).lock):
         with pytest.raises(InputError):
             use(key)
     assert refused("runs", "rm", key).startswith("lsr: there is no record")

@@ -1,18 +1,20 @@
 import shutil
+import time
 from dataclasses import replace
 
 import pytest
 import torch
 
-from lsr_core import InputError, objective, training
-from lsr_core.checkpoints import Weights
+from lsr_core import InputError, objective
+from lsr_core import execute as execution
 from lsr_core.data import dataset
 from lsr_core.execute import execute, stack_size, teacher_logits
 from lsr_core.models import Convnet, Perceptron, StackedPerceptron
 from lsr_core.objectives import ladder
 from lsr_core.run import ExactPosterior, Run, TrainedTeacher
 from lsr_core.schedule import Schedule
-from lsr_core.store import Store, provenance
+from lsr_core.store import Store, Weights, provenance
+from lsr_core.trainer import Trainer, train
 
 STACK = Perceptron().stack_size
 
@@ -26,13 +28,13 @@ def runs(count, train=50, method=CE, first=0):
 @pytest.fixture
 def trained(monkeypatch):
     """The keys of all runs trained, in order."""
-    keys, real = [], training.train
+    keys, real = [], Trainer.train
 
-    def counted(stack, *arguments, **options):
-        keys.extend(run.key for run in stack)
-        return real(stack, *arguments, **options)
+    def counted(self, *arguments):
+        keys.extend(run.key for run in self.runs)
+        return real(self, *arguments)
 
-    monkeypatch.setattr(training, "train", counted)
+    monkeypatch.setattr(Trainer, "train", counted)
     return keys
 
 
@@ -53,8 +55,8 @@ def test_nothing_is_trained_twice(trained):
 
 
 def test_stacks_hold_runs_of_one_shape_and_no_more_than_fit(monkeypatch):
-    stacks, real = [], training.train
-    monkeypatch.setattr(training, "train", lambda stack, *a, **o: stacks.append(stack) or real(stack, *a, **o))
+    stacks, real = [], Trainer.train
+    monkeypatch.setattr(Trainer, "train", lambda self, *a: stacks.append(self.runs) or real(self, *a))
     convnets = [Run("digits", 50, CE, Schedule(0.1, epochs=1), seed, Convnet((2,))) for seed in range(33)]
     execute([*runs(STACK + 3), *runs(2, train=75), *runs(3, method=LSR), *convnets])
     assert all(len({run.stack_key for run in stack}) == 1 for stack in stacks)
@@ -62,20 +64,20 @@ def test_stacks_hold_runs_of_one_shape_and_no_more_than_fit(monkeypatch):
 
 
 def test_an_interruption_keeps_what_is_finished_and_a_rerun_trains_the_rest(monkeypatch, trained):
-    real = training.train
+    real = Trainer.train
     calls = []
 
-    def interrupted(stack, *arguments, **options):
-        calls.append(stack)
+    def interrupted(self, *arguments):
+        calls.append(self)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return real(stack, *arguments, **options)
+        return real(self, *arguments)
 
-    monkeypatch.setattr(training, "train", interrupted)
+    monkeypatch.setattr(Trainer, "train", interrupted)
     asked = runs(STACK + 4)
     with pytest.raises(KeyboardInterrupt):
         execute(asked)
-    monkeypatch.setattr(training, "train", real)
+    monkeypatch.setattr(Trainer, "train", real)
     assert len(trained) == STACK
     execute(asked)
     assert len(trained) == len(set(trained)) == STACK + 4
@@ -83,15 +85,15 @@ def test_an_interruption_keeps_what_is_finished_and_a_rerun_trains_the_rest(monk
 
 def test_another_process_may_be_faster(monkeypatch, trained):
     """Records that appear while a stack is trained are taken, not made again."""
-    real = training.train
+    real = Trainer.train
     asked = [*runs(STACK), *runs(2, first=STACK)]
 
-    def helped(stack, *arguments, **options):
-        monkeypatch.setattr(training, "train", real)
+    def helped(self, *arguments):
+        monkeypatch.setattr(Trainer, "train", real)
         execute(asked[STACK:])
-        return real(stack, *arguments, **options)
+        return real(self, *arguments)
 
-    monkeypatch.setattr(training, "train", helped)
+    monkeypatch.setattr(Trainer, "train", helped)
     execute(asked)
     assert len(trained) == len(set(trained)) == STACK + 2
 
@@ -128,6 +130,20 @@ def test_records_say_how_they_were_made():
         assert record.seconds > 0
 
 
+def test_runs_that_finish_late_are_kept_and_no_stack_begins_after_the_deadline(own_store, monkeypatch):
+    """The clock passes the deadline in the last epoch of the first stack."""
+    real, deadline = Trainer.evaluate, time.monotonic() + 3600
+
+    def slow(self):
+        monkeypatch.setattr(time, "monotonic", lambda: deadline)
+        real(self)
+
+    monkeypatch.setattr(Trainer, "evaluate", slow)
+    with pytest.raises(execution.OutOfTime):
+        execute(runs(STACK + 1), own_store, deadline=deadline)
+    assert len(own_store.keys()) == STACK
+
+
 def test_a_diverged_run_is_a_record():
     (record,) = execute([Run("digits", 50, CE, Schedule(1e30, epochs=2), 0)])
     assert record.diverged_at is not None
@@ -155,13 +171,13 @@ def kd(seeds, teacher_epoch=None, alpha=0.5, train=50, **teacher):
 @pytest.fixture
 def answered(monkeypatch):
     """How many networks answered in each forward of teachers."""
-    counts, real = [], training.outputs
+    counts, real = [], execution.stack_logits
 
     def counted(network, networks, *arguments):
         counts.append(len(networks))
         return real(network, networks, *arguments)
 
-    monkeypatch.setattr(training, "outputs", counted)
+    monkeypatch.setattr(execution, "stack_logits", counted)
     return counts
 
 
@@ -236,7 +252,7 @@ def test_a_checkpoint_of_a_longer_run_is_the_network_at_that_epoch():
     """De-KD: the learning rate has not decayed yet."""
     long = Run("digits", 50, LSR, Schedule(0.1, epochs=9), 0, Perceptron((8,)), "teacher")
     networks = {}
-    training.train([long], keep=lambda _, epoch, network: networks.update({epoch: network()}))
+    Trainer.of([long]).train(lambda trainer: networks.update({trainer.epoch: trainer.weights(0)}))
     student = replace(kd([0])[0], teacher=TrainedTeacher(long, 2))
     execute([student])
     kept = Weights(Store()).get(long.key, 2)
@@ -271,7 +287,7 @@ def test_rungs_of_the_ladder_take_their_constants_from_the_teacher(own_store):
     logits = teacher_logits(rungs[:1], Weights(own_store))[0]
     labels = dataset("digits").split(50, 0).train_labels
     for run, record, rung in zip(rungs, records, ladder(logits, labels, alpha=0.9, temperature=4.0), strict=False):
-        (by_hand,) = training.train([replace(run, objective=rung, teacher=None)])
+        (by_hand,) = train([replace(run, objective=rung, teacher=None)])
         assert record.metrics["nll"] == pytest.approx(by_hand.metrics["nll"], rel=1e-4)
 
 

@@ -9,17 +9,16 @@ import torch
 from sizes import mostly_slow
 from torch.nn.functional import cross_entropy
 
-from lsr_core import METHODS, InputError, checkpoints, image_training, objective, precision
+from lsr_core import METHODS, InputError, objective, precision, store
 from lsr_core.augmentation import Augmentation, normalised
-from lsr_core.checkpoints import Checkpoint
 from lsr_core.data import dataset
 from lsr_core.execute import execute, stack_size
-from lsr_core.image_training import train
 from lsr_core.models import ImageNetwork, Perceptron
 from lsr_core.objectives import ALIASES
 from lsr_core.run import Run, TrainedTeacher, run_of, stream
 from lsr_core.schedule import Schedule
-from lsr_core.store import Store, default_folder
+from lsr_core.store import Checkpoint, Store, default_folder
+from lsr_core.trainer import Trainer, logits, train
 
 MEASURED_GAIN = precision._gain  # elsewhere it is not measured
 SMALL, RESIDUAL = ImageNetwork("plain_cnn", width=4), ImageNetwork("resnet8", width=4)
@@ -40,10 +39,9 @@ def make(image_file):
 
 
 def kept_weights(runs, teacher=None):
-    """The networks after the last epoch, beside the outcomes."""
-    kept = {}
-    outcomes = train(runs, teacher, keep=lambda run, _, weights: kept.update({run.key: weights()}))
-    return outcomes, [kept[run.key] for run in runs]
+    """The outcomes, and the networks after the last epoch."""
+    trainer = Trainer.of(runs, teacher)
+    return trainer.train(), [trainer.weights(place) for place in range(len(runs))]
 
 
 def ordinary(run):
@@ -103,10 +101,10 @@ def test_students_of_one_teacher_share_its_answers(make):
     taught = [make(method, teacher=TrainedTeacher(teacher)) for method in ("kd", "soft-only", "ladder-confidence")]
     _, (weights,) = kept_weights([teacher])
     answers = []
-    program = image_training.ImageProgram(taught, weights)
-    real = program.teacher.forward
-    program.teacher.forward = lambda images: answers.append(len(images)) or real(images)
-    together = program.train()
+    trainer = Trainer.of(taught, weights)
+    real = trainer.data.teacher.forward
+    trainer.data.teacher.forward = lambda images: answers.append(len(images)) or real(images)
+    together = trainer.train()
     assert sum(answers) == 2 * 100  # once an image and epoch, not once a student
     assert together == [train([run], weights)[0] for run in taught]
     assert stack_size(taught[0]) == 6
@@ -117,26 +115,25 @@ def test_where_nothing_is_augmented_the_teacher_answers_once(make):
     teacher = make(role="teacher")
     run = make("kd", teacher=TrainedTeacher(teacher), seen=None)
     _, (weights,) = kept_weights([teacher])
-    program = image_training.ImageProgram([run], weights)
+    trainer = Trainer.of([run], weights)
     split = dataset(run.data).split(100, 0)
-    expected = program._logits(program.teacher, split.train_inputs)
-    assert torch.equal(program.table, expected)
-    program.teacher = None  # it is not asked again
-    program.teacher = lambda _: pytest.fail("the teacher was asked again")
-    assert program.train()[0].diverged_at is None
+    expected = logits(trainer.data.teacher, split.train_inputs, trainer.data)
+    assert torch.equal(trainer.data.teacher_logits, expected)
+    trainer.data.teacher = lambda _: pytest.fail("the teacher was asked again")
+    assert trainer.train()[0].diverged_at is None
 
 
 def test_class_means_are_the_teachers_on_all_training_images(make):
     teacher = make(role="teacher")
     run = make("ladder-class-means", teacher=TrainedTeacher(teacher))
     _, (weights,) = kept_weights([teacher])
-    program = image_training.ImageProgram([run], weights)
+    trainer = Trainer.of([run], weights)
     split = dataset(run.data).split(100, 0)
-    logits = program._logits(program.teacher, split.train_inputs)
-    softened = (logits / run.objective.temperature).softmax(-1)
+    table = logits(trainer.data.teacher, split.train_inputs, trainer.data)
+    softened = (table / run.objective.temperature).softmax(-1)
     for k in range(10):
         expected = softened[split.train_labels == k].mean(0)
-        torch.testing.assert_close(torch.tensor(program.students[0].objective.prior[k]), expected, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(torch.tensor(trainer.learners[0].objective.prior[k]), expected, rtol=1e-4, atol=1e-6)
 
 
 TRAINABLE = sorted({*METHODS, *ALIASES} - {"prior-smoothing"})  # which is given a matrix
@@ -161,32 +158,28 @@ def test_a_run_that_diverges_leaves_its_mates_alone(make):
     assert kept == train([calm])[0]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("stops", [(1, 3, 5), (2, 4, 7)])
-def test_three_kills_change_no_bit(make, own_store, tmp_path, monkeypatch, stops):
-    """A residual network with augmentation and memory replay, stopped three times at a step."""
+def test_two_stops_change_no_bit_resume(make, own_store, tmp_path, monkeypatch):
+    """A residual network with augmentation and memory replay, stopped after each of its first two epochs."""
 
     class Stopped(Exception):
         pass
 
-    runs = [make("mrkd", network=RESIDUAL, every=1), make("beta-smoothing", network=RESIDUAL)]
-    steps = iter(range(1, 100))
+    runs = [make("mrkd", network=RESIDUAL, every=1, epochs=3), make("beta-smoothing", network=RESIDUAL, epochs=3)]
 
     def save_and_stop(self, state, threads):
         real(self, state, threads)
-        if next(steps) in stops:
-            raise Stopped
+        raise Stopped
 
     real = Checkpoint.save
-    monkeypatch.setattr(checkpoints, "SECONDS", 0)
+    monkeypatch.setattr(store, "SECONDS", 0)
     monkeypatch.setattr(Checkpoint, "save", save_and_stop)
-    for _ in stops:
+    for _ in range(2 * len(runs)):
         with pytest.raises(Stopped):
             execute(runs, own_store)
+    monkeypatch.setattr(Checkpoint, "save", real)
     records = execute(runs, own_store)
-    monkeypatch.undo()
     whole = execute(runs, Store(tmp_path / "whole"))
-    assert any(record.provenance["resumed"] for record in records)
+    assert all(record.provenance["resumed"] for record in records)
     for ours, theirs in zip(records, whole, strict=True):
         assert (ours.metrics, ours.curves) == (theirs.metrics, theirs.curves)
 
@@ -224,16 +217,16 @@ def test_precision_is_measured_once_and_kept(monkeypatch):
 def test_logits_and_all_measuring_are_in_single_precision(make, monkeypatch):
     """bf16 has 8 bits: of a hundred logits several would be equal."""
     monkeypatch.setattr(precision, "_gain", lambda *_: 1.2)
-    program = image_training.ImageProgram([make()])
-    student = program.students[0]
-    with program._autocast():
-        logits = student.network(program._seen(program.data.train_inputs[:8]))
-    assert logits.dtype is torch.float32
-    assert not torch.equal(logits, logits.bfloat16().float())
-    images = program.data.test_inputs[:50]
+    trainer = Trainer.of([make()])
+    network = trainer.learners[0].network
+    with trainer.data.autocast():
+        trained = network(trainer.data.prepare(trainer.data.split.train_inputs[:8]))
+    assert trained.dtype is torch.float32
+    assert not torch.equal(trained, trained.bfloat16().float())
+    images = trainer.data.split.test_inputs[:50]
     with torch.no_grad():
-        measured = student.measured(program._seen(images))
-    assert torch.equal(program._logits(student.measured, images), measured)
+        evaluated = network.eval()(trainer.data.prepare(images))
+    assert torch.equal(logits(network, images, trainer.data), evaluated)
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,17 @@
 import json
 import os
 import stat
+import time
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
 
-from lsr_core import InputError, objective
+from lsr_core import InputError, objective, store
 from lsr_core.run import NUMERICS, Run
 from lsr_core.schedule import Schedule
-from lsr_core.store import Record, Store, provenance
+from lsr_core.store import Checkpoint, Record, RunLocks, Store, Weights, provenance
 
 RUN = Run("digits", 100, objective("lsr"), Schedule(0.1), seed=0)
 
@@ -120,3 +122,61 @@ def test_the_store_follows_the_environment(tmp_path, monkeypatch):
     monkeypatch.delenv("LSR_STORE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert Store().folder == tmp_path / "lsr_core" / "records"
+
+
+# Weights, states and locks.
+
+
+def test_no_part_of_a_file_is_left_when_the_disk_is_full(own_store, monkeypatch):
+    monkeypatch.setattr("pathlib.Path.replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
+    with pytest.raises(InputError, match="cannot be written"):
+        Weights(own_store).put("ab" * 10, 3, {"w": torch.zeros(3)})
+    monkeypatch.undo()
+    assert [path for path in own_store.folder.rglob("*") if path.is_file()] == []
+
+
+def test_weights_are_kept_and_a_damaged_file_is_told(own_store):
+    weights, tensors = Weights(own_store), {"b": torch.randn(3, 4), "a": torch.arange(3)}
+    weights.put("ab" * 10, 3, tensors)
+    found = weights.get("ab" * 10, 3)
+    assert all(torch.equal(found[name], tensor) for name, tensor in tensors.items())
+    path = weights.path("ab" * 10, 3)
+    content = path.read_bytes()
+    for damaged in (content[:-5], content[:-1] + bytes([content[-1] ^ 1]), b""):
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match="were damaged and are removed; the same command trains them again"):
+            weights.get("ab" * 10, 3)
+        assert not path.exists()
+
+
+def test_states_are_written_no_oftener_than_stated(own_store, monkeypatch):
+    checkpoint = Checkpoint(own_store, [RUN])
+    assert not checkpoint.is_due()
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + store.SECONDS)
+    assert checkpoint.is_due()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert checkpoint.load(1) is None
+
+
+def test_a_lock_is_one_processes_until_it_is_released(own_store):
+    with RunLocks(own_store) as mine, RunLocks(own_store) as yours:
+        assert mine.lock("a" * 20)
+        assert not yours.lock("a" * 20)
+        assert yours.lock("b" * 20)
+        mine.release("a" * 20)
+        assert yours.lock("a" * 20)
+    assert list((own_store.folder / "locks").iterdir()) == []
+
+
+def test_an_error_releases_locks(own_store):
+    def fail():
+        with RunLocks(own_store) as locks:
+            locks.lock("a" * 20)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    with RunLocks(own_store) as locks:
+        assert locks.lock("a" * 20)

@@ -1,0 +1,534 @@
+"""The trainer: S runs together, stacked on data of their own or as an ensemble that sees the same images."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .augmentation import normalised
+from .data import Split, dataset
+from .errors import require
+from .evaluation import (
+    CURVE_EXAMPLES,
+    PROJECTION_CLASSES,
+    InformationProbe,
+    Outputs,
+    cluster_metrics,
+    curve_point,
+    evaluation_epochs,
+    final_metrics,
+    measured,
+    projected,
+    sharpness,
+)
+from .losses import gradient_from_targets, gradient_targets
+from .memory import PastCopies
+from .models import Convnet, ImageNetwork, Perceptron
+from .objectives import Batch, Fixed
+from .optimizers import FusedSGD, StackedSGD
+from .precision import training_precision
+from .run import Run, stream
+
+EVALUATION_BATCH = 256  # examples at a time: what a stack computes of them stays in the processor's cache
+PROJECTION_SEED = 0  # the seed whose runs keep their projected features
+STACK_THREADS = 1  # of a stack: the same bits on every machine of a kind, and processes side by side on its cores
+
+Tensors = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Of one run: final metrics, curves over the evaluation epochs, and the step at which it diverged, if it did.
+
+    Metrics that are not finite are None. Where inputs are square grey images and the seed is 0, `projection` holds the
+    rows (x, y, class) of its training and test features on the plane of three classes.
+    """
+
+    metrics: dict[str, float | None]
+    curves: dict[str, list[float | None]]
+    diverged_at: int | None
+    projection: dict[str, list[list[float]]] = field(default_factory=dict)
+
+
+class Examples(NamedTuple):
+    """A training batch: inputs, labels, the teacher's logits or soft targets if any, and numbers in the training set.
+
+    A stack's have a leading axis of runs; an ensemble's do not.
+    """
+
+    inputs: Tensor
+    labels: Tensor
+    soft: Tensor | None
+    index: Tensor
+
+
+class OwnExamples:
+    """The data of a stack: each run has its own training and validation examples `[S, N, D]`, in its own order.
+
+    `split` is for evaluation, its labels on the CPU. `teacher_logits` `[S, N, K]` are of each run's teacher.
+    """
+
+    axis = 1  # of the examples among a part's inputs
+    threads = STACK_THREADS
+
+    def __init__(
+        self, runs: Sequence[Run], teacher_logits: Tensor | None, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self.source, self.device, self.precision = dataset(runs[0].data), device, dtype
+        self.teacher_logits = teacher_logits
+        splits = {run.seed: self.source.split(run.train, run.seed) for run in runs}
+        self.split = _stacked([splits[run.seed] for run in runs], dtype, device)
+        self.labels = self.split.train_labels.to(device)
+        self.streams = [stream(run.seed, run.role, "order") for run in runs]
+
+    def network(self, runs: Sequence[Run]) -> nn.Module:
+        """The stack of the runs' networks with their initial weights."""
+        weights = [stream(run.seed, run.role, "weights") for run in runs]
+        network = runs[0].network.stack(self.source.features, self.source.classes, weights)
+        return network.to(self.device, self.precision)
+
+    def batches(self, size: int, soft: Tensor | None) -> Iterator[Examples]:
+        """The batches of an epoch; `soft` `[S, N, ...]` is shuffled like the examples."""
+        count = self.labels.shape[1]
+        order = torch.stack([torch.randperm(count, generator=generator) for generator in self.streams])
+        rows = (order + count * torch.arange(len(order))[:, None]).flatten().to(self.device)
+
+        def shuffled(table: Tensor) -> Sequence[Tensor]:
+            return table.flatten(0, 1).index_select(0, rows).unflatten(0, order.shape).split(size, 1)
+
+        index = order.to(self.device).split(size, 1)
+        parts = [shuffled(self.split.train_inputs), shuffled(self.labels)]
+        parts.append([None] * len(index) if soft is None else shuffled(soft))
+        return map(Examples, *parts, index)
+
+    def prepare(self, inputs: Tensor) -> Tensor:
+        """Inputs as the network takes them."""
+        return inputs
+
+    def autocast(self) -> AbstractContextManager:
+        """The precision of training."""
+        return nullcontext()
+
+
+class SharedImages:
+    """The data of an ensemble: runs of one seed see the same images in the same order, augmented and normalised once.
+
+    `teacher` holds the tensors of the runs' common teacher, whose logits are computed once for all of them: on each
+    batch as it is augmented, or where nothing is, on the whole training set.
+    """
+
+    axis = 0
+
+    def __init__(self, runs: Sequence[Run], teacher: Tensors | None, device: torch.device) -> None:
+        first = runs[0]
+        self.source, self.device, self.augmentation = dataset(first.data), device, first.augmentation
+        self.threads = torch.get_num_threads()
+        split = self.source.split(first.train, first.seed)
+        self.labels = split.train_labels.to(device)
+        self.split = _inputs_to(split, device)._replace(train_labels=split.train_labels.expand(len(runs), -1))
+        self.precision = training_precision(first.network, self.source.shape, device)
+        order, draws = (stream(first.seed, first.role, purpose) for purpose in ("order", "augmentation"))
+        self.streams = [order, torch.Generator(device).manual_seed(draws.initial_seed())]
+        self.teacher, self.teacher_logits = None, None
+        if teacher is not None:
+            self.teacher = self._build(first.teacher.run, torch.Generator())
+            self.teacher.load_state_dict(teacher)
+            self.teacher.eval()
+            if self.augmentation is None or any(_takes_constants(run) for run in runs):
+                self.teacher_logits = logits(self.teacher, self.split.train_inputs, self)
+
+    def network(self, runs: Sequence[Run]) -> "Ensemble":
+        """The runs' networks with their initial weights."""
+        return Ensemble([self._build(run, stream(run.seed, run.role, "weights")) for run in runs])
+
+    def batches(self, size: int, soft: Tensor | None = None) -> Iterator[Examples]:  # noqa: ARG002
+        """The batches of an epoch."""
+        order, draws = self.streams
+        for index in torch.randperm(len(self.labels), generator=order).to(self.device).split(size):
+            images = self.split.train_inputs[index]
+            if self.augmentation is not None:
+                images = self.augmentation(images, draws)
+            images = self.prepare(images)
+            yield Examples(images, self.labels[index], self._teacher_logits(images, index), index)
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """Raw images as the network takes them."""
+        return normalised(images, self.source.mean, self.source.std).contiguous(memory_format=torch.channels_last)
+
+    def autocast(self) -> torch.autocast:
+        """The precision of training."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision is torch.bfloat16)
+
+    @torch.no_grad()
+    def _teacher_logits(self, images: Tensor, index: Tensor) -> Tensor | None:
+        if self.teacher is None:
+            return None
+        if self.augmentation is None:
+            return self.teacher_logits[index]
+        with self.autocast():
+            return self.teacher(images)
+
+    def _build(self, run: Run, generator: torch.Generator) -> nn.Module:
+        network = run.network.build(self.source.shape, self.source.classes, generator)
+        return network.to(self.device, memory_format=torch.channels_last)
+
+
+class Ensemble(nn.Module):
+    """Networks for images that see the same batches: `[B, C, H, W]` to logits `[S, B, K]`."""
+
+    def __init__(self, networks: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.stack([network(images) for network in self.networks])
+
+
+class Learner:
+    """What trains one network, of one run or of a stack: objective and optimizer."""
+
+    def __init__(self, network: nn.Module, runs: Sequence[Run], data: OwnExamples | SharedImages) -> None:
+        self.network, self.data = network, data
+        self.objective = replace(runs[0].objective)  # with a memory of its own
+        if self.objective.memory is not None:
+            self.objective.memory.generators = [stream(run.seed, run.role, "draws") for run in runs]
+        alone = runs[0].network.stack_size == 1 and len(runs) == 1  # torch's fused kernel has one rate for all runs
+        self.optimizer = FusedSGD(network, runs[0]) if alone else StackedSGD(network, runs)
+
+    def soft(self) -> Tensor | None:
+        """The soft targets or teacher's logits of the whole training set in this epoch, where they are known before."""
+        return None
+
+    def step(self, batch: Examples, rate: float) -> Tensor:
+        """One step with `rate` times the learning rate; returns a number a run that is finite unless it diverged."""
+        finite_probe = self.differentiate(batch)
+        self.optimizer.step(rate)
+        self.objective.after_step(self.network)
+        return finite_probe
+
+    def differentiate(self, batch: Examples) -> Tensor:
+        """Set the gradients of the objective's loss."""
+        with self.data.autocast():
+            logits = self.network(batch.inputs)
+            soft = batch.soft
+            if soft is None:
+                soft = self.objective.teacher_logits(self.network, batch.inputs)
+        total = self.objective.unchecked(Batch(logits, batch.labels, soft, batch.index)).total
+        total.sum().backward()
+        return total.detach()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"optimizer": self.optimizer.state_dict(), "memory": self.objective.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.objective.load_state_dict(state["memory"])
+
+
+class Student(Learner):
+    """What trains one network of an ensemble; an objective may take constants from its teacher's logits."""
+
+    def __init__(self, network: nn.Module, runs: Sequence[Run], data: SharedImages) -> None:
+        super().__init__(network, runs, data)
+        if isinstance(self.objective, Fixed) and data.teacher_logits is not None:
+            table = data.teacher_logits
+            whole = Batch(torch.zeros_like(table), data.labels, table, torch.arange(len(table), device=table.device))
+            self.objective = self.objective.fitted(whole)
+
+
+class StackLearner(Learner):
+    """What trains a stack, with two fast paths, for soft labels that are fixed and for past copies."""
+
+    def __init__(self, network: nn.Module, runs: Sequence[Run], data: OwnExamples) -> None:
+        super().__init__(network, runs, data)
+        self._constants, self._soft = None, None
+        if isinstance(self.objective, Fixed):
+            constants, targets = _fixed(runs, data)
+            self._constants = [constant.to(data.device, data.precision) for constant in constants]
+            self._soft = targets.to(data.device, data.precision)
+
+    def soft(self) -> Tensor | None:
+        """Targets of the gradient, or the past copies' logits `[S, N, n, K]`, computed once a copy rather than a step.
+
+        None where the objective has neither.
+        """
+        memory = self.objective.memory
+        if isinstance(memory, PastCopies) and (self._soft is None or memory.epochs % self.objective.every == 0):
+            copies = self.objective.teacher_logits(self.network, self.data.split.train_inputs)
+            self._soft = None if copies is None else copies.movedim(0, -2).contiguous()
+        return self._soft
+
+    def differentiate(self, batch: Examples) -> Tensor:
+        if self._constants is None:
+            by_copy = batch.soft is not None
+            return super().differentiate(batch._replace(soft=batch.soft.movedim(-2, 0)) if by_copy else batch)
+        # The fast path: the gradient in closed form instead of the loss that a chapter derives; tests hold them equal.
+        gradient = self.network.backpropagate(
+            batch.inputs, lambda logits: gradient_from_targets(logits, batch.soft, *self._constants)
+        )
+        return gradient[:, 0, 0]
+
+
+class Trainer:
+    """Runs of one `stack_key` in training: S networks, their data, and the epoch after which they stand.
+
+    `network` maps inputs to logits `[S, B, K]`: a stack on `OwnExamples`, an `Ensemble` on `SharedImages`. The runs
+    share nothing but the program: one that diverges does not affect the others.
+    """
+
+    def __init__(self, runs: Sequence[Run], network: nn.Module, data: OwnExamples | SharedImages) -> None:
+        self.runs, self.network, self.data, self.schedule = runs, network, data, runs[0].schedule
+        self.learners: list[Learner]
+        if isinstance(network, Ensemble):
+            self.learners = [Student(own, [run], data) for own, run in zip(network.networks, runs, strict=True)]
+        else:
+            self.learners = [StackLearner(network, runs, data)]
+        self.epoch, self.evaluation_seconds = 0, 0.0
+        self.diverged_at = torch.zeros(len(runs), dtype=torch.int64)  # the step, counted from 1; 0 for none
+        self.curves: list[Tensors] = []
+        self.final: Tensors = {}
+        self._before: Tensor | None = None  # validation logits at the last point of the curves
+        side = getattr(data.source, "side", None)
+        self.probe = None if side is None else InformationProbe.of(data.split, side)
+
+    @classmethod
+    def of(
+        cls,
+        runs: Sequence[Run],
+        teacher: Tensor | Tensors | None = None,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | None = None,
+    ) -> Self:
+        """The trainer of runs with one `stack_key`, before their first epoch.
+
+        `teacher` holds the logits `[S, N, K]` of each run's teacher on its training examples, or for images the tensors
+        of the runs' common teacher. Images are trained on a GPU where there is one, anything else on the CPU. Raises
+        `InputError` for runs that cannot train together.
+        """
+        takes_images = isinstance(runs[0].network, ImageNetwork)
+        what = "program must share data, seed, network and teacher" if takes_images else "stack must share data, sizes"
+        what += "" if takes_images else ", network and epochs"
+        require(len({run.stack_key for run in runs}) == 1, f"runs in one {what}")
+        device = device or (image_device() if takes_images else torch.device("cpu"))
+        data = SharedImages(runs, teacher, device) if takes_images else OwnExamples(runs, teacher, dtype, device)
+        return cls(runs, data.network(runs), data)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the last epoch is over."""
+        return self.epoch >= self.schedule.last
+
+    def train(self, on_epoch_end: Callable[["Trainer"], None] | None = None) -> list[Outcome]:
+        """Train to the last epoch; the outcomes are in the order of the runs.
+
+        `on_epoch_end` is called with the trainer after every epoch, once its evaluation is done.
+        """
+        stated = evaluation_epochs(self.schedule.last)
+        with threads(self.data.threads):
+            while not self.is_finished:
+                self.train_epoch()
+                if self.epoch in stated:
+                    self.evaluate()
+                if on_epoch_end is not None:
+                    on_epoch_end(self)
+        return self._outcomes()
+
+    def train_epoch(self) -> None:
+        """Train one epoch."""
+        size, count = self.schedule.batch_size, self.data.labels.shape[-1]
+        steps, finite = -(-count // size), []
+        soft = self.learners[0].soft()
+        self.network.train()
+        for step, batch in enumerate(self.data.batches(size, soft)):
+            rate = self.schedule.rate(self.epoch + step / steps)
+            finite.append(torch.cat([learner.step(batch, rate).view(-1) for learner in self.learners]))
+        finite = torch.stack(finite, -1).isfinite().cpu()
+        first = self.epoch * steps + finite.int().argmin(-1) + 1
+        self.diverged_at = torch.where((self.diverged_at == 0) & ~finite.all(-1), first, self.diverged_at)
+        self.epoch += 1
+        for learner in self.learners:
+            learner.objective.after_epoch(learner.network, self.epoch)
+
+    def evaluate(self) -> None:
+        """Add a point to the curves, from the first validation and test examples; at the end, compute every metric."""
+        start, data = time.perf_counter(), self.data.split
+        count = None if self.is_finished else CURVE_EXAMPLES
+        validation, test = self._logits(data.validation_inputs, count), self._logits(data.test_inputs, count)
+        now = validation[:, :CURVE_EXAMPLES]
+        point = curve_point(now, test[:, :CURVE_EXAMPLES], data, self._before)
+        if self.probe is not None:
+            point["information"] = self.probe.information(self._logits(self.probe.inputs))
+        self.curves.append({"epoch": torch.full((len(self.runs),), self.epoch), **point})
+        self._before = now
+        if self.is_finished:
+            outputs = Outputs(self._logits(data.train_inputs), validation, test)
+            self.final = final_metrics(outputs, data, getattr(self.data.source, "groups", None))
+            self.final |= measured([self._network_metrics]) | {
+                name: point[name] for name in point if name == "information"
+            }
+            self.final["output_drift"] = torch.stack([point["output_drift"] for point in self.curves]).nanmean(0)
+        self.evaluation_seconds += time.perf_counter() - start
+
+    def weights(self, place: int) -> Tensors:
+        """The tensors of one run's network by name, on the CPU."""
+        if isinstance(self.network, Ensemble):
+            tensors = self.network.networks[place].state_dict()
+        else:
+            tensors = {name: tensor[place] for name, tensor in self.network.state_dict().items()}
+        return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the epochs to come depend on."""
+        return {
+            "epoch": self.epoch,
+            "network": self.network.state_dict(),
+            "learners": [learner.state_dict() for learner in self.learners],
+            "streams": [generator.get_state() for generator in self.data.streams],
+            "diverged_at": self.diverged_at,
+            "curves": self.curves,
+            "before": self._before,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state."""
+        self.network.load_state_dict(state["network"])
+        for learner, own in zip(self.learners, state["learners"], strict=True):
+            learner.load_state_dict(own)
+        for generator, own in zip(self.data.streams, state["streams"], strict=True):
+            generator.set_state(own)
+        self.epoch, self.diverged_at = state["epoch"], state["diverged_at"]
+        self.curves, self._before = state["curves"], state["before"]
+
+    def _logits(self, inputs: Tensor, count: int | None = None) -> Tensor:
+        """Logits `[S, N, K]` on the first `count` inputs, or on all, in evaluation mode, on the CPU."""
+        few = inputs if count is None else inputs.split(count, self.data.axis)[0]
+        return logits(self.network.eval(), few, self.data).cpu()
+
+    def _network_metrics(self) -> Tensors:
+        """Metrics of a stack's weights and features rather than of its outputs."""
+        if isinstance(self.network, Ensemble):
+            return {}
+        weights = dict(self.network.named_parameters())
+        directions = [stream(run.seed, run.role, "directions") for run in self.runs]
+        found = {"sharpness": sharpness(self.network, weights, self.data.split, directions)}
+        groups = getattr(self.data.source, "groups", None)
+        if groups is not None:
+            features = self._features(self.data.split.test_inputs[:, :CURVE_EXAMPLES])
+            found |= cluster_metrics(features, self.data.split.test_labels[:CURVE_EXAMPLES], groups)
+        return found
+
+    @torch.no_grad()
+    def _features(self, inputs: Tensor) -> Tensor:
+        """What the last layer reads `[S, N, H]`, of a stack."""
+        return self.network.eval().features(inputs).cpu()
+
+    def _outcomes(self) -> list[Outcome]:
+        curves = {name: torch.stack([point[name] for point in self.curves], -1).numpy() for name in self.curves[0]}
+        metrics = {name: value.numpy() for name, value in self.final.items()}
+        return [
+            Outcome(
+                metrics={name: _number(value[place]) for name, value in metrics.items()},
+                curves={name: [_number(number) for number in value[place]] for name, value in curves.items()},
+                diverged_at=step or None,
+                projection={} if step else self._projection(place),
+            )
+            for place, step in enumerate(self.diverged_at.tolist())
+        ]
+
+    def _projection(self, place: int) -> dict[str, list[list[float]]]:
+        """The projected features of one run of a stack, where its inputs are images."""
+        data = self.data.split
+        wanted = self.probe is not None and self.runs[place].seed == PROJECTION_SEED
+        if not wanted or self.data.source.classes < PROJECTION_CLASSES:
+            return {}
+        templates = self.network.head[0][place].detach().cpu().mT[:PROJECTION_CLASSES]
+        parts = {"train": (data.train_inputs, data.train_labels[place])}
+        parts["test"] = (data.test_inputs[:, :CURVE_EXAMPLES], data.test_labels[:CURVE_EXAMPLES])
+        return {part: projected(self._features(x)[place], y, templates) for part, (x, y) in parts.items()}
+
+
+def train(runs: Sequence[Run], teacher: Tensor | Tensors | None = None, **options: Any) -> list[Outcome]:
+    """Train runs of one `stack_key` to their last epoch, as `Trainer.of` takes them."""
+    return Trainer.of(runs, teacher, **options).train()
+
+
+def image_device() -> torch.device:
+    """Where images are trained on: a GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@torch.no_grad()
+def logits(network: nn.Module, inputs: Tensor, data: OwnExamples | SharedImages) -> Tensor:
+    """The network's logits on inputs, prepared, in small batches."""
+    pieces = inputs.split(EVALUATION_BATCH, data.axis)
+    return torch.cat([network(data.prepare(piece)) for piece in pieces], -2)
+
+
+@torch.no_grad()
+def stack_logits(
+    description: Perceptron | Convnet, networks: Sequence[Tensors], inputs: Tensor, classes: int
+) -> Tensor:
+    """Logits `[S, N, K]` of S networks of one kind, each on its own inputs `[S, N, D]`."""
+    with threads(STACK_THREADS):
+        stack = description.stack(inputs.shape[-1], classes, [torch.Generator() for _ in networks])
+        stack.load_state_dict({name: torch.stack([n[name] for n in networks]) for name in networks[0]})
+        stack.eval()
+        return torch.cat([stack(piece) for piece in inputs.split(EVALUATION_BATCH, 1)], 1)
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Let torch use this many threads for a while."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _fixed(runs: Sequence[Run], data: OwnExamples) -> tuple[list[Tensor], Tensor]:
+    """Constants `[S, 1, 1]` and targets `[S, N, K]` of all examples, as `gradient_from_targets` takes them."""
+    rows, offsets, classes = [], [], data.source.classes
+    labels = data.split.train_labels
+    index = torch.arange(labels.shape[1])
+    for place, run in enumerate(runs):
+        z = torch.zeros(*labels[place].shape, classes, dtype=torch.float64)
+        teacher_logits = None if run.teacher is None else data.teacher_logits[place].double()
+        batch = Batch(z, labels[place], teacher_logits, index)
+        objective = run.objective if teacher_logits is None else run.objective.fitted(batch)
+        offsets.append(objective.scores(batch).softmax(-1) - 1 / classes)
+        hard_weight, soft_weight = objective.weights(classes)
+        rows.append((hard_weight, soft_weight / objective.student_temperature, objective.student_temperature))
+    constants = [column.view(-1, 1, 1) for column in torch.tensor(rows, dtype=torch.float64).unbind(-1)]
+    return constants, gradient_targets(labels, torch.stack(offsets), *constants[:2])
+
+
+def _takes_constants(run: Run) -> bool:
+    """Whether the run's objective takes constants from its teacher's logits on the whole training set."""
+    return isinstance(run.objective, Fixed) and type(run.objective).fitted is not Fixed.fitted
+
+
+def _stacked(splits: Sequence[Split], dtype: torch.dtype, device: torch.device) -> Split:
+    """Splits on a leading axis; the test set, the same for all, is stored once and seen by every run."""
+    first = splits[0]
+    own = {name: torch.stack([getattr(split, name) for split in splits]) for name in Split._fields[:4]}
+    stack = _inputs_to(first._replace(**own), device, dtype)
+    return stack._replace(test_inputs=stack.test_inputs.expand(len(splits), -1, -1))
+
+
+def _inputs_to(split: Split, device: torch.device, dtype: torch.dtype | None = None) -> Split:
+    """The split with its inputs on a device."""
+    inputs = {name: value.to(device, dtype) for name, value in split._asdict().items() if name.endswith("inputs")}
+    return split._replace(**inputs)
+
+
+def _number(value: np.number) -> float | int | None:
+    number = value.item()
+    return number if np.isfinite(number) else None
