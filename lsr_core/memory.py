@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from numbers import Integral
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -33,14 +33,14 @@ class Memory:
         self.steps = 0
         self.epochs = 0
         self.generators: list[torch.Generator] | None = None
-        self._losses, self._step_is_due = 0, False  # losses since the last step; whether no further one may follow
+        self._last_call: Literal["loss", "after_loss", "after_step"] = "after_step"
         self._last_epoch: int | None = None
         self._last_shown = torch.zeros(0, dtype=torch.int64)  # in the first epoch: each example's last step, from 1
 
     def before_loss(self, index: Tensor | None) -> None:
         """Raise `InputError` if a hook was left out since the last loss."""
         missing = "after_step(model) was not called since the last loss; call it after every step of the optimizer"
-        require(not self._step_is_due, f"{missing}, and after_loss() after each loss of a step that has several")
+        require(self._last_call != "loss", f"{missing}, and after_loss() after each loss of a step that has several")
         if index is not None and self._last_epoch is None:  # later, the epochs' numbers show one that was left out
             numbers = index.reshape(-1, index.shape[-1])[0].cpu()  # the runs of a stack are in the same epoch
             self._last_shown = _grow(self._last_shown, numbers)
@@ -52,17 +52,17 @@ class Memory:
 
     def count_loss(self) -> None:
         """Note that a loss was computed, which a step has to follow."""
-        self._losses, self._step_is_due = self._losses + 1, True
+        self._last_call = "loss"
 
     def after_loss(self) -> None:
         """Note that another loss may follow before the step; raises `InputError` without a loss before it."""
-        require(self._step_is_due, "after_loss() was called twice, or without a loss before it")
-        self._step_is_due = False
+        require(self._last_call == "loss", "after_loss() was called twice, or without a loss before it")
+        self._last_call = "after_loss"
 
     def after_step(self, model: nn.Module) -> None:
         """Note that the optimizer has made its step; raises `InputError` without a loss before it."""
-        require(self._losses > 0, "after_step(model) was called twice, or without a loss before it")
-        self._losses, self._step_is_due = 0, False
+        require(self._last_call != "after_step", "after_step(model) was called twice, or without a loss before it")
+        self._last_call = "after_step"
         self.steps += 1
 
     def after_epoch(self, model: nn.Module, epoch: int) -> None:
@@ -72,7 +72,7 @@ class Memory:
         expected = epoch if self._last_epoch is None else self._last_epoch + 1
         require(epoch == expected, f"epoch is {epoch}; {expected} comes after {self._last_epoch}")
         missing = "after_step(model) was not called since the last loss"
-        require(self._losses == 0, f"{missing}; make the step and call it before after_epoch")
+        require(self._last_call == "after_step", f"{missing}; make the step and call it before after_epoch")
         self._last_epoch = int(epoch)
         self.epochs += 1
         self._last_shown = self._last_shown[:0]
@@ -326,8 +326,8 @@ def _logits(model: nn.Module, tensors: dict[str, Tensor], inputs: Tensor, *, tra
 
 def _reinitialized(model: nn.Module, generators: Sequence[torch.Generator]) -> nn.Module:
     """The same network with new weights by its modules' own rule; no other random stream changes."""
-    if hasattr(model, "redrawn"):  # a stack, whose runs draw from streams of their own
-        return model.redrawn(generators)
+    if hasattr(model, "reinitialized"):  # a stack, whose runs draw from streams of their own
+        return model.reinitialized(generators)
     other = deepcopy(model)
     with torch.random.fork_rng():
         torch.manual_seed(int(torch.randint(2**62, (1,), generator=generators[0])))

@@ -38,7 +38,7 @@ PROVED, REFUTED = "proved", "refuted"
 
 @dataclass(frozen=True)
 class Paired:
-    """Paired differences summed up: mean, Student-t intervals, two-sided paired t test.
+    """Summary of paired differences: mean, Student-t intervals, two-sided paired t test.
 
     `detectable` is the mean difference that this many pairs would have shown with 80 % power at p ≤ .05.
     """
@@ -63,7 +63,7 @@ class Verdict:
 
 
 def paired(differences: ArrayLike) -> Paired:
-    """Sum up differences `[n]` between paired runs, n ≥ 2; equal ones tell nothing: no bounds, and p = 1."""
+    """Summarise differences `[n]` of paired runs, n ≥ 2; if all are equal, the intervals are infinite and p is 1."""
     d = _checked(differences, least=2)
     mean, spread = d.mean(), d.std(ddof=1)
     error = spread / np.sqrt(len(d)) if spread > _ROUNDING * abs(d).max() else np.inf
@@ -78,29 +78,29 @@ def paired(differences: ArrayLike) -> Paired:
 
 
 def association(first: ArrayLike, second: ArrayLike, given: Sequence[ArrayLike] = ()) -> Paired:
-    """Partial Spearman correlation of two quantities `[n]` given others, summed up as differences are.
+    """Partial Spearman correlation of two quantities `[n]` given k others, summarised as differences are.
 
-    Ranks are freed of a linear function of the given ones' ranks; intervals and p are Fisher's, with the variance
-    1.06/(n − 3 − k) of rank correlations (Fieller et al. 1957), p being at least 2/n!, as among all orders. Fewer than
-    k + 5 values tell nothing.
+    It correlates the residuals of the ranks after a linear regression on the others' ranks. Intervals and p are
+    Fisher's, with the variance 1.06/(n − 3 − k) of rank correlations (Fieller et al. 1957); p is at least 2/n!, as for
+    all orders. With fewer than k + 5 values the interval is (−1, 1) and p is 1.
     """
     values = np.stack([_checked(column) for column in (first, second, *given)])
     n, k = values.shape[1], len(given)
     if n < k + 5:
         return Paired(n, 0.0, (-1.0, 1.0), (-1.0, 1.0), p=1.0, detectable=1.0)
-    a, b, *held = stats.rankdata(values, axis=1)
-    design = np.column_stack([np.ones(n), *held])
-    left = [rank - design @ np.linalg.lstsq(design, rank, rcond=None)[0] for rank in (a, b)]
-    spread = np.linalg.norm(left[0]) * np.linalg.norm(left[1])
-    rho = float(np.clip(left[0] @ left[1] / spread, -1, 1)) if spread > 1e-9 else 0.0
+    a, b, *others = stats.rankdata(values, axis=1)
+    design = np.column_stack([np.ones(n), *others])
+    residuals = [rank - design @ np.linalg.lstsq(design, rank, rcond=None)[0] for rank in (a, b)]
+    spread = np.linalg.norm(residuals[0]) * np.linalg.norm(residuals[1])
+    rho = float(np.clip(residuals[0] @ residuals[1] / spread, -1, 1)) if spread > 1e-9 else 0.0
     error, middle = np.sqrt(1.06 / (n - 3 - k)), np.arctanh(np.clip(rho, -_NEARLY_ONE, _NEARLY_ONE))
     ends = [
         tuple(map(float, np.tanh(middle + np.array([-1, 1]) * stats.norm.ppf((1 + level) / 2) * error)))
         for level in (0.95, 0.90)
     ]
-    found = float(np.tanh(error * (stats.norm.ppf(1 - ALPHA / 2) + stats.norm.ppf(POWER))))
+    detectable = float(np.tanh(error * (stats.norm.ppf(1 - ALPHA / 2) + stats.norm.ppf(POWER))))
     p = max(float(2 * stats.norm.sf(abs(middle) / error)), 2 / math.factorial(n))
-    return Paired(n, rho, *ends, p=p, detectable=found)
+    return Paired(n, rho, *ends, p=p, detectable=detectable)
 
 
 def seeds_needed(differences: ArrayLike, effect: float) -> int:
@@ -132,8 +132,8 @@ def mean_interval(values: ArrayLike, level: float = 0.95) -> tuple[float, float,
 def sign_flip_p(differences: ArrayLike) -> float | None:
     """Two-sided p of the mean under random signs; None below 6 pairs.
 
-    All 2ⁿ flips are counted to n = 14, 100,000 drawn ones (the same ones each time) beyond; sums that differ by
-    rounding alone are equal.
+    Up to n = 14 it counts all 2ⁿ flips, beyond 100,000 random ones (the same each time); sums that differ by rounding
+    alone count as equal.
     """
     d = _checked(differences)
     if len(d) < _FLIP_FROM:
@@ -202,7 +202,7 @@ def _interval(mean: float, error: float, n: int, level: float) -> tuple[float, f
 
 @cache
 def _signs(n: int, exact: bool) -> np.ndarray:
-    """Rows of n signs: every one there is, or drawn ones."""
+    """Rows of n signs: all 2ⁿ, or random ones."""
     if exact:
         flips = np.arange(2**n)[:, None] >> np.arange(n) & 1
     else:

@@ -249,11 +249,13 @@ def test_a_teacher_that_denies_the_label_wants_no_finite_gap():
     assert below == pytest.approx(math.log(0.05 * 9 / 0.95))
 
 
-def test_single_precision_stays_single(batch):
-    logits, labels = batch[0].detach().float(), batch[1]
-    teacher = logits.softmax(-1)
-    loss = losses.distillation_loss(logits, labels, logits, hard_weight=0.5, soft_weight=0.5, temperature=4)
-    assert loss.total.dtype == losses.kl_divergence(teacher, logits, 4).dtype == torch.float32
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_losses_of_single_and_half_precision_are_single(batch, dtype):
+    logits, labels = batch[0].detach().to(dtype), batch[1]
+    weights = {"hard_weight": 0.5, "soft_weight": 0.5, "temperature": 4}
+    assert losses.distillation_loss(logits, labels, logits, **weights).total.dtype == torch.float32
+    assert losses.smoothing_loss(logits, labels, **weights, share=1 / K).total.dtype == torch.float32
+    assert losses.kl_divergence(logits.softmax(-1), logits, 4).dtype == torch.float32
 
 
 @pytest.mark.parametrize("temperature", [1.0, 4.0, 20.0])
@@ -304,9 +306,3 @@ def test_a_run_that_is_not_finite_leaves_its_mates_alone(batch):
     clean = losses.distillation_gradient(logits, labels, **weights)
     logits[1] = float("nan")
     assert torch.equal(losses.distillation_gradient(logits, labels, **weights)[[0, 2, 3]], clean[[0, 2, 3]])
-
-
-def test_half_precision_logits_are_computed_in_single(batch):
-    logits, labels = batch[0].detach().bfloat16(), batch[1]
-    loss = losses.smoothing_loss(logits, labels, hard_weight=0.9, soft_weight=0.1, share=1 / K)
-    assert loss.total.dtype == torch.float32

@@ -5,11 +5,11 @@ import pytest
 import torch
 from torch import nn
 
-from lsr_core import InputError, objective
+from lsr_core import METHODS, InputError, objective
 from lsr_core.memory import MovingAverage
 from lsr_core.objectives import Batch
 
-REMEMBERING = ["mrkd", "mrkd-tc", "mrkd-fcn", "mrkd-fcn-ka", "ps-kd", "beta-smoothing", "beta-smoothing-shuffled"]
+REMEMBERING = [name for name in METHODS if objective(name).memory is not None]
 N, D, K = 24, 5, 4
 
 
@@ -28,14 +28,14 @@ class Loop:
 
     def step(self, rows):
         inputs, labels = self.inputs[rows], self.labels[rows]
-        taught = self.objective.teacher_logits(self.model, inputs)
-        loss = self.objective(self.model(inputs), labels, taught, rows)
+        teacher_logits = self.objective.teacher_logits(self.model, inputs)
+        loss = self.objective(self.model(inputs), labels, teacher_logits, rows)
         self.optimizer.zero_grad()
         loss.total.backward()
         self.optimizer.step()
         self.objective.after_step(self.model)
         self.losses.append(loss)
-        return taught
+        return teacher_logits
 
     def epochs(self, first, last):
         for epoch in range(first, last):
@@ -57,10 +57,10 @@ def weights(model):
 def test_a_forgotten_step_is_noticed_by_the_next_call(method):
     loop = Loop(method)
     rows = torch.arange(8)
-    taught = loop.objective.teacher_logits(loop.model, loop.inputs[rows])
-    loop.objective(loop.model(loop.inputs[rows]), loop.labels[rows], taught, rows).total.backward()
+    teacher_logits = loop.objective.teacher_logits(loop.model, loop.inputs[rows])
+    loop.objective(loop.model(loop.inputs[rows]), loop.labels[rows], teacher_logits, rows).total.backward()
     with pytest.raises(InputError, match=r"after_step\(model\) was not called since the last loss"):
-        loop.objective(loop.model(loop.inputs[rows]), loop.labels[rows], taught, rows)
+        loop.objective(loop.model(loop.inputs[rows]), loop.labels[rows], teacher_logits, rows)
 
 
 @pytest.mark.parametrize("method", REMEMBERING)
@@ -92,8 +92,19 @@ def test_hooks_out_of_turn_are_refused():
     with pytest.raises(InputError, match=r"epoch is 1.5; it must be a whole number"):
         loop.objective.after_epoch(loop.model, 1.5)
     loop.objective(loop.model(loop.inputs), loop.labels)
-    with pytest.raises(InputError, match="call it before after_epoch"):
-        loop.objective.after_epoch(loop.model, 2)
+    with pytest.raises(InputError, match=r"after_step\(model\) was not called .* and after_loss\(\) after each"):
+        loop.objective(loop.model(loop.inputs), loop.labels)
+    for _ in range(2):  # a step with two losses
+        loop.objective.after_loss()
+        with pytest.raises(InputError, match=r"after_loss\(\) was called twice, or without a loss before it"):
+            loop.objective.after_loss()
+        with pytest.raises(InputError, match="make the step and call it before after_epoch"):
+            loop.objective.after_epoch(loop.model, 2)
+        loop.objective(loop.model(loop.inputs), loop.labels)
+    loop.objective.after_step(loop.model)
+    for hook in (loop.objective.after_loss, lambda: loop.objective.after_step(loop.model)):
+        with pytest.raises(InputError, match="without a loss before it"):
+            hook()
 
 
 @pytest.mark.parametrize("method", REMEMBERING)
@@ -103,8 +114,8 @@ def test_an_evaluation_needs_no_hook_and_leaves_nothing_behind(method):
     with torch.no_grad():
         loops[0].model.eval()
         for _ in range(2):
-            taught = loops[0].objective.teacher_logits(loops[0].model, loops[0].inputs)
-            loops[0].objective(loops[0].model(loops[0].inputs), loops[0].labels, taught, rows)
+            teacher_logits = loops[0].objective.teacher_logits(loops[0].model, loops[0].inputs)
+            loops[0].objective(loops[0].model(loops[0].inputs), loops[0].labels, teacher_logits, rows)
         loops[0].model.train()
     ends = [weights(loop.epochs(2, 4).model) for loop in loops]
     assert torch.equal(*ends)
@@ -148,13 +159,13 @@ def test_a_refused_batch_leaves_nothing_behind(method):
     loops = [Loop(method, **({"every": 1} if method.startswith("mrkd") else {})).epochs(0, 2) for _ in range(2)]
     bad = torch.full((N,), K)
     rows, nothing = torch.arange(N), torch.full((N, K), float("nan"))
-    taught = loops[0].objective.teacher_logits(loops[0].model, loops[0].inputs)
+    teacher_logits = loops[0].objective.teacher_logits(loops[0].model, loops[0].inputs)
     for logits, labels, message in (
         (torch.zeros_like(nothing), bad, "labels hold 4; they must be 0 to 3"),
         (nothing, loops[0].labels, "logits hold NaN"),
     ):
         with pytest.raises(InputError, match=message):
-            loops[0].objective(logits.requires_grad_(), labels, taught, rows)
+            loops[0].objective(logits.requires_grad_(), labels, teacher_logits, rows)
     assert torch.equal(*(weights(loop.epochs(2, 4).model) for loop in loops))
 
 
@@ -174,12 +185,12 @@ def test_mrkd_keeps_the_newest_copies_every_few_epochs():
     for epoch in range(7):
         loop.epochs(epoch, epoch + 1)
         snapshots[epoch] = copy.deepcopy(loop.model).eval()
-        taught = loop.objective.teacher_logits(loop.model, loop.inputs)
+        teacher_logits = loop.objective.teacher_logits(loop.model, loop.inputs)
         kept = [e for e in (1, 3, 5) if e <= epoch][-2:]
-        assert (taught is None) == (not kept)
+        assert (teacher_logits is None) == (not kept)
         if kept:
             expected = torch.stack([snapshots[e](loop.inputs) for e in kept])
-            torch.testing.assert_close(taught, expected)
+            torch.testing.assert_close(teacher_logits, expected)
     assert loop.model.training
     first = loop.losses[:6]
     assert all(loss.soft == 0 for loss in first)
@@ -200,25 +211,25 @@ def test_copies_that_are_there_must_be_asked():
 
 def test_the_learned_ensemble_starts_as_the_mean_and_learns():
     loop = Loop("mrkd-fcn", copies=2, every=1).epochs(0, 2)
-    taught = loop.objective.teacher_logits(loop.model, loop.inputs)
+    teacher_logits = loop.objective.teacher_logits(loop.model, loop.inputs)
     memory = loop.objective.memory
-    first = memory.join(taught)
-    torch.testing.assert_close(first, taught.mean(0))
+    first = memory.join(teacher_logits)
+    torch.testing.assert_close(first, teacher_logits.mean(0))
     for _ in range(50):
-        memory.batches.append((taught, loop.labels))
+        memory.batches.append((teacher_logits, loop.labels))
         memory.learn(1.0)
-    after = memory.join(taught)
+    after = memory.join(teacher_logits)
     before, after = (nn.functional.cross_entropy(joined, loop.labels) for joined in (first, after))
     assert after < before - 0.1
 
 
 def test_the_ensemble_learns_from_every_training_batch_and_no_other():
     loop = Loop("mrkd-fcn", every=1).epochs(0, 1)
-    taught = loop.step(torch.arange(8))
+    teacher_logits = loop.step(torch.arange(8))
     learned = loop.objective.memory.layer
     assert not torch.equal(learned, torch.eye(K))
     with torch.no_grad():
-        loop.objective(loop.model(loop.inputs[:8]), loop.labels[:8], taught)
+        loop.objective(loop.model(loop.inputs[:8]), loop.labels[:8], teacher_logits)
     assert torch.equal(loop.objective.memory.layer, learned)
     loop.objective.after_epoch(loop.model, 1)
     assert loop.objective.memory.layer is None  # a new copy: it starts as the mean again
@@ -226,21 +237,21 @@ def test_the_ensemble_learns_from_every_training_batch_and_no_other():
 
 def test_the_ensembles_step_is_that_of_autograd():
     memory = objective("mrkd-fcn").memory
-    taught, labels = torch.randn(2, 8, K, dtype=torch.float64), torch.randint(K, (8,))
-    memory.join(taught)
-    memory.batches.append((taught, labels))
+    teacher_logits, labels = torch.randn(2, 8, K, dtype=torch.float64), torch.randint(K, (8,))
+    memory.join(teacher_logits)
+    memory.batches.append((teacher_logits, labels))
     memory.learn(0.3)
     layer = (torch.eye(K, dtype=torch.float64).repeat(2, 1) / 2).requires_grad_()
-    inputs = torch.cat(list(taught), -1)
+    inputs = torch.cat(list(teacher_logits), -1)
     nn.functional.cross_entropy(inputs @ layer, labels, reduction="sum").backward()
     torch.testing.assert_close(memory.layer, (layer - 0.3 * layer.grad / inputs.square().sum()).detach())
 
 
 def test_the_adjusted_ensemble_is_always_right():
     loop = Loop("mrkd-fcn-ka", every=1).epochs(0, 1)
-    taught = loop.objective.teacher_logits(loop.model, loop.inputs)
-    batch = Batch(loop.model(loop.inputs), loop.labels, taught, None)
-    assert (loop.objective.scores(taught, batch).argmax(-1) == loop.labels).all()
+    teacher_logits = loop.objective.teacher_logits(loop.model, loop.inputs)
+    batch = Batch(loop.model(loop.inputs), loop.labels, teacher_logits, None)
+    assert (loop.objective.scores(teacher_logits, batch).argmax(-1) == loop.labels).all()
 
 
 def test_ps_kd_learns_from_its_last_epoch():
@@ -296,10 +307,12 @@ def test_the_average_runs_in_training_mode_and_touches_no_buffer_of_the_student(
     loop = Loop("beta-smoothing")
     loop.model.eval()
     before = copy.deepcopy(loop.model[1].state_dict())
-    taught = loop.objective.teacher_logits(loop.model, loop.inputs)
+    teacher_logits = loop.objective.teacher_logits(loop.model, loop.inputs)
     assert not loop.model.training
     assert all(torch.equal(before[name], value) for name, value in loop.model[1].state_dict().items())
-    torch.testing.assert_close(taught, copy.deepcopy(loop.model).train()(loop.inputs))  # it starts from the student
+    torch.testing.assert_close(
+        teacher_logits, copy.deepcopy(loop.model).train()(loop.inputs)
+    )  # it starts from the student
 
 
 def test_the_released_average_starts_at_random():
@@ -332,9 +345,9 @@ def test_the_more_confident_example_is_smoothed_less():
     torch.manual_seed(0)
     smoothing = objective("beta-smoothing", alpha=1.0)
     logits, labels = torch.zeros(200, K).requires_grad_(), torch.zeros(200, dtype=torch.int64)
-    taught = torch.zeros(200, K)
-    taught[:, 0] = torch.linspace(-5, 5, 200)
-    smoothing(logits, labels, taught).total.backward()
+    teacher_logits = torch.zeros(200, K)
+    teacher_logits[:, 0] = torch.linspace(-5, 5, 200)
+    smoothing(logits, labels, teacher_logits).total.backward()
     shares = 1 / K - 200 * logits.grad[:, 0]  # the gradient is p − q
     assert (shares.diff() >= -1e-6).all()
     assert shares.mean().item() == pytest.approx(0.75, abs=0.05)

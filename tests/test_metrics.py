@@ -99,8 +99,8 @@ def test_the_dark_part_ignores_the_right_class(outputs):
     logits, labels = outputs
     posterior = logits[0].softmax(-1)
     assert metrics.kl_of_dark_part(posterior, logits[:1], labels).item() == pytest.approx(0, abs=1e-12)
-    moved = logits[:1] + 3 * torch.nn.functional.one_hot(labels, 10)
-    assert metrics.kl_of_dark_part(posterior, moved, labels).item() == pytest.approx(0, abs=1e-12)
+    surer = logits[:1] + 3 * torch.nn.functional.one_hot(labels, 10)
+    assert metrics.kl_of_dark_part(posterior, surer, labels).item() == pytest.approx(0, abs=1e-12)
     assert metrics.kl_of_dark_part(posterior, logits[1:2], labels).item() > 0.01
 
 

@@ -212,10 +212,10 @@ def test_extreme_logits_stay_finite(method, generator):
 @pytest.mark.parametrize("method", sorted(set(METHODS) - RANDOM))
 def test_half_precision_logits_are_computed_in_single(method, dtype, generator):
     logits, labels, teacher = drawn(100, 3.0, generator)
-    half, taught = logits.to(dtype), teacher.to(dtype)
-    loss = called(method, half, labels, taught)
+    half, half_teacher = logits.to(dtype), teacher.to(dtype)
+    loss = called(method, half, labels, half_teacher)
     assert loss.total.dtype == torch.float32
-    exact = called(method, half.double(), labels, taught.double()).total.item()
+    exact = called(method, half.double(), labels, half_teacher.double()).total.item()
     assert loss.total.item() == pytest.approx(exact, rel=1e-5)
 
 
@@ -271,8 +271,10 @@ def test_a_permutation_of_the_classes_changes_nothing(batch, method):
     logits, labels, teacher, generator = batch
     constants = {"share": 0.5} if method == "lsrkd-tc-share" else {}
     order = torch.randperm(logits.shape[-1], generator=generator)
-    moved = called(method, logits[:, order], order.argsort()[labels], teacher[:, order], **constants).total
-    torch.testing.assert_close(moved, called(method, logits, labels, teacher, **constants).total, rtol=1e-9, atol=1e-9)
+    permuted = called(method, logits[:, order], order.argsort()[labels], teacher[:, order], **constants).total
+    torch.testing.assert_close(
+        permuted, called(method, logits, labels, teacher, **constants).total, rtol=1e-9, atol=1e-9
+    )
 
 
 @settings(max_examples=40, deadline=None)

@@ -8,19 +8,19 @@ from lsr_core.statistics import holm, mean_interval, paired, sign_flip_p, verdic
 DELTA = 0.3
 
 
-def made(mean, sd, n=60):
+def drawn(mean, sd, n=60):
     """Differences with exactly this mean and standard deviation."""
     shape = stats.norm.ppf((np.arange(n) + 0.5) / n)
     return mean + sd * (shape - shape.mean()) / shape.std(ddof=1)
 
 
 def word(mean, sd, kind="better", n=60, holm_p=None, diverged=(0.0,)):
-    summed = paired(made(mean, sd, n))
+    summed = paired(drawn(mean, sd, n))
     return str(verdict(summed, summed.p if holm_p is None else holm_p, DELTA, kind, diverged))
 
 
 def test_summary_is_scipys():
-    d = made(0.4, 1.0)
+    d = drawn(0.4, 1.0)
     summed, test = paired(d), stats.ttest_1samp(d, 0)
     assert summed.p == pytest.approx(test.pvalue)
     assert summed.interval95 == pytest.approx(tuple(test.confidence_interval(0.95)))
@@ -88,10 +88,10 @@ def test_no_difference_at_all_has_p_one():
 
 
 def test_sign_flips_are_counted_exactly_for_few_pairs():
-    assert sign_flip_p(made(1, 1, n=5)) is None
+    assert sign_flip_p(drawn(1, 1, n=5)) is None
     # Of 2^6 flips only the data and its mirror image reach a mean as far out.
     assert sign_flip_p([1.0, 2, 3, 4, 5, 6]) == pytest.approx(2 / 64)
-    assert sign_flip_p(made(0.3, 1, n=60)) == pytest.approx(paired(made(0.3, 1, n=60)).p, abs=0.01)
+    assert sign_flip_p(drawn(0.3, 1, n=60)) == pytest.approx(paired(drawn(0.3, 1, n=60)).p, abs=0.01)
 
 
 @pytest.mark.parametrize("n", [6, 14, 15, 60])
@@ -109,7 +109,7 @@ def test_detectable_difference_has_eighty_percent_power(n):
     generator = np.random.default_rng(0)
     draws = generator.standard_normal((20_000, n))
     # Power is stated at the true deviation, so ask for the difference at a sample whose deviation is exactly one.
-    shift = paired(made(0.0, 1.0, n)).detectable
+    shift = paired(drawn(0.0, 1.0, n)).detectable
     found = stats.ttest_1samp(draws + shift, 0, axis=1).pvalue <= 0.05
     assert found.mean() == pytest.approx(0.8, abs=0.01)
 

@@ -79,8 +79,8 @@ class StackedConvnet(nn.Module):
         """Weight and bias of the last layer."""
         return [self.head_weight, self.head_bias]
 
-    def redrawn(self, generators: Sequence[torch.Generator]) -> "StackedConvnet":
-        """The same networks with weights drawn anew."""
+    def reinitialized(self, generators: Sequence[torch.Generator]) -> "StackedConvnet":
+        """The same networks with new random weights."""
         return StackedConvnet(self.widths, self.classes, generators).to(self.head_weight)
 
     def forward(self, inputs: Tensor) -> Tensor:

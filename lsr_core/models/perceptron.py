@@ -63,8 +63,8 @@ class StackedPerceptron(nn.Module):
         """Weight and bias of the last layer."""
         return [self.weights[-1], self.biases[-1]]
 
-    def redrawn(self, generators: Sequence[torch.Generator]) -> "StackedPerceptron":
-        """The same networks with weights drawn anew."""
+    def reinitialized(self, generators: Sequence[torch.Generator]) -> "StackedPerceptron":
+        """The same networks with new random weights."""
         return StackedPerceptron(self.widths, generators).to(self.weights[0])
 
     def forward(self, inputs: Tensor) -> Tensor:

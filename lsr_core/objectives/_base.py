@@ -1,8 +1,8 @@
 """What all objectives share: checked constants, a checked call, and hooks."""
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -73,8 +73,9 @@ class Objective:
         raise TypeError(f"{type(self).__name__} has no divergence")
 
     def remember(self, batch: Batch) -> None:
-        """Remember a training batch after its loss was computed."""
-        self.memory.count_loss()
+        """Remember a training batch after its loss was computed; does nothing for a method without memory."""
+        if self.memory is not None:
+            self.memory.count_loss()
 
     def __call__(
         self,
@@ -99,10 +100,14 @@ class Objective:
         if class_axis is not None:
             batch = _by_position(batch, class_axis)
         _check(batch, self, axis_is_known=class_axis is not None)
-        with self._remembering(batch):
+        if self.memory is not None and batch.trains:
+            self.memory.before_loss(batch.index)
+        with nullcontext() if self.memory is None else self.memory.drawing(keep=batch.trains):
             loss = self._loss(batch)
             if not bool(loss.total.isfinite().all()):
                 _explain(batch, self)
+        if batch.trains:
+            self.remember(batch)
         return loss
 
     def unchecked(self, batch: Batch) -> Loss:
@@ -111,22 +116,9 @@ class Objective:
         A run that is not finite does not affect the other runs of the stack.
         """
         loss = self._loss(batch)
-        if self.memory is not None and batch.trains:
+        if batch.trains:
             self.remember(batch)
         return loss
-
-    @contextmanager
-    def _remembering(self, batch: Batch) -> Iterator[None]:
-        """Check the order of calls, then remember the batch; a loss that raises leaves the memory as it was."""
-        if self.memory is None:
-            yield
-            return
-        if batch.trains:
-            self.memory.before_loss(batch.index)
-        with self.memory.drawing(keep=batch.trains):
-            yield
-        if batch.trains:
-            self.remember(batch)
 
     def _loss(self, batch: Batch) -> Loss:
         classes, soft = batch.logits.shape[-1], self.soft(batch)
@@ -242,21 +234,21 @@ class HandMade(Fixed):
 
 
 def _by_position(batch: Batch, axis: int) -> Batch:
-    """The batch with the classes moved from this axis of the logits to the last; each position is an example."""
+    """The batch with the classes flattened from this axis of the logits to the last; each position is an example."""
     axes = batch.logits.ndim if isinstance(batch.logits, Tensor) else 0
     whole = isinstance(axis, int) and not isinstance(axis, bool) and -axes <= axis < axes
     require(whole, f"class_axis is {axis!r}; it must be an axis of the logits, {_kind(batch.logits)}")
     if axis % axes == axes - 1:
         return batch
 
-    def moved(values: Tensor) -> Tensor:
+    def flattened(values: Tensor) -> Tensor:
         fits = isinstance(values, Tensor) and values.ndim >= axes
         return values.movedim(axis % axes - axes, -1).flatten(-axes, -2) if fits else values
 
     labels = batch.labels
     if isinstance(labels, Tensor) and labels.shape == batch.logits.movedim(axis, -1).shape[:-1]:
         labels = labels.flatten()
-    return Batch(moved(batch.logits), moved(labels), moved(batch.teacher_logits), batch.index)
+    return Batch(flattened(batch.logits), flattened(labels), flattened(batch.teacher_logits), batch.index)
 
 
 def _check(batch: Batch, method: Objective, *, axis_is_known: bool) -> None:

@@ -29,7 +29,7 @@ def test_second_derivatives_are_the_formulas(method, generator):
     ours = hessian(lambda z: called(method, z, labels, teacher).total, logits)
     if method in FORMULAS:
         expected = hessian(lambda z: formula(objective(method), z, labels, teacher), logits)
-    else:  # whoever the teacher is, its divergence curves like that of any other
+    else:  # the second derivative does not depend on the teacher
         own = objective(method)
         expected = hessian(
             lambda z: (
@@ -158,7 +158,7 @@ def test_functions_of_half_precision_work_in_single(generator):
         assert torch.equal(gradients[0], gradients[1])
 
 
-# Ranks that are made in half precision merge: a thousand different votes have a few hundred ranks.
+# Ranks computed in half precision merge: a thousand different votes have a few hundred ranks.
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.int64])
 def test_half_precision_votes_keep_every_rank(dtype):
     votes = torch.arange(256 if dtype == torch.bfloat16 else 1000).to(dtype)

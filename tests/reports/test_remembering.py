@@ -14,7 +14,7 @@ DRAWING = ["beta-smoothing", "beta-smoothing-released", "beta-smoothing-shuffled
 K = 5
 
 
-def made(method):
+def remembering(method):
     return objective(method, **({"every": 1} if method.startswith("mrkd") else {}))
 
 
@@ -59,13 +59,13 @@ def test_the_average_of_a_half_precision_network_arrives(dtype):
 # The learned ensemble multiplied its logits in bf16 when the loss stood under autocast.
 @pytest.mark.parametrize("name", ENSEMBLES)
 def test_an_ensemble_under_autocast_is_that_of_single_precision(name):
-    taught, logits, labels = torch.randn(2, 32, K), torch.randn(32, K).requires_grad_(), torch.randint(K, (32,))
+    teacher_logits, logits, labels = torch.randn(2, 32, K), torch.randn(32, K).requires_grad_(), torch.randint(K, (32,))
     losses, layers = [], []
     for half in (False, True):
-        method = made(name)
+        method = remembering(name)
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
             for _ in range(3):
-                losses.append(method(logits, labels, taught).total)
+                losses.append(method(logits, labels, teacher_logits).total)
                 method.after_step(None)
         layers.append(method.memory.layer)
     assert torch.equal(*layers)
@@ -75,8 +75,15 @@ def test_an_ensemble_under_autocast_is_that_of_single_precision(name):
 # Copies of a bf16 network teach what a float32 network with the same logits would.
 @pytest.mark.parametrize("name", [name for name in REMEMBERING if name.startswith("mrkd")])
 def test_half_precision_copies_teach_in_single_precision(name):
-    taught, logits, labels = torch.randn(2, 32, K).bfloat16(), torch.randn(32, K).bfloat16(), torch.randint(K, (32,))
-    half, single = made(name)(logits, labels, taught).total, made(name)(logits.float(), labels, taught.float()).total
+    teacher_logits, logits, labels = (
+        torch.randn(2, 32, K).bfloat16(),
+        torch.randn(32, K).bfloat16(),
+        torch.randint(K, (32,)),
+    )
+    half, single = (
+        remembering(name)(logits, labels, teacher_logits).total,
+        remembering(name)(logits.float(), labels, teacher_logits.float()).total,
+    )
     assert half.dtype == torch.float32
     torch.testing.assert_close(half, single, rtol=1e-6, atol=0)
 
@@ -132,25 +139,25 @@ def test_the_random_start_follows_torchs_seed_and_uses_nothing_up():
     assert (found[1] - found[2]).abs().max() > 0.01
 
 
-# A validation loss, or a call that was refused, moved the draws of the training on.
+# A validation loss, or a call that was refused, changed the draws of the training that followed.
 @pytest.mark.parametrize("own", [False, True])
 @pytest.mark.parametrize("name", DRAWING)
 def test_only_a_training_loss_draws(name, own):
-    method, labels, taught = objective(name), torch.zeros(8, dtype=torch.int64), torch.randn(8, K)
+    method, labels, teacher_logits = objective(name), torch.zeros(8, dtype=torch.int64), torch.randn(8, K)
     if own:
         method.memory.generators = [torch.Generator().manual_seed(3)]
     stream = method.memory.streams[0]
     before, good = stream.get_state(), torch.randn(8, K, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        seen = [method(good, labels, taught).total for _ in range(2)]
+        seen = [method(good, labels, teacher_logits).total for _ in range(2)]
     assert seen[0] == seen[1]
-    for logits, teacher in ((good * torch.nan, taught), (good, None), (good, taught * torch.nan)):
+    for logits, teacher in ((good * torch.nan, teacher_logits), (good, None), (good, teacher_logits * torch.nan)):
         if name.endswith("shuffled") and logits is good:
             continue  # it has no teacher
         with pytest.raises(InputError):
             method(logits.clone().requires_grad_(), labels, teacher)
     assert torch.equal(stream.get_state(), before)
-    method(good.requires_grad_(), labels, taught)
+    method(good.requires_grad_(), labels, teacher_logits)
     assert not torch.equal(stream.get_state(), before)
 
 
@@ -178,13 +185,13 @@ def test_a_loop_goes_on_from_its_state_and_torchs(name):
 @pytest.mark.parametrize(("value", "said"), [(torch.nan, "NaN"), (torch.inf, "infinite"), (-torch.inf, "infinite")])
 @pytest.mark.parametrize("trains", [False, True])
 def test_a_teacher_without_numbers_is_refused(name, value, said, trains):
-    taught = torch.randn(8, K)
-    taught[2, 0] = value
+    teacher_logits = torch.randn(8, K)
+    teacher_logits[2, 0] = value
     with pytest.raises(InputError, match=f"teacher_logits hold {said}"):
-        objective(name)(torch.randn(8, K, requires_grad=trains), torch.zeros(8, dtype=torch.int64), taught)
+        objective(name)(torch.randn(8, K, requires_grad=trains), torch.zeros(8, dtype=torch.int64), teacher_logits)
 
 
-# PS-KD where every epoch shows another part of the data taught bare labels, and said nothing.
+# PS-KD distilled bare labels without a warning where every epoch shows another part of the data.
 def test_ps_kd_says_which_examples_it_had_no_prediction_of():
     method = objective("ps-kd", epochs=4)
     for epoch, rows in enumerate(([0, 1, 2], [2, 3, 4], [0, 1])):
@@ -285,22 +292,27 @@ BUILDS = [Tied, Shared, Attention, Recurrent, Token, parallel]
 @pytest.mark.parametrize("name", [name for name in REMEMBERING if name != "beta-smoothing-released"])
 def test_any_network_is_remembered_and_stays_itself(name, build):
     torch.manual_seed(0)
-    model, inputs, labels, method = build(), 3 * torch.randn(12, 6), torch.randint(K, (12,)), made(name)
+    model, inputs, labels, method = build(), 3 * torch.randn(12, 6), torch.randint(K, (12,)), remembering(name)
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     before = trained(method, model, inputs, labels)
     here = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     assert all(here[name] is tensor for name, tensor in tensors.items())
     if name.startswith("mrkd"):
-        taught = method.teacher_logits(model, inputs)
+        teacher_logits = method.teacher_logits(model, inputs)
         expected = torch.stack([network.eval()(inputs) for network in (before, copy.deepcopy(model))])
-        torch.testing.assert_close(taught, expected)
+        torch.testing.assert_close(teacher_logits, expected)
 
 
 # Whatever a network shares, its average is that of its weights, step by step.
 @pytest.mark.parametrize("build", BUILDS)
 def test_the_average_of_any_network_is_its_weights_average(build):
     torch.manual_seed(0)
-    model, inputs, labels, method = build(), 3 * torch.randn(12, 6), torch.randint(K, (12,)), made("beta-smoothing")
+    model, inputs, labels, method = (
+        build(),
+        3 * torch.randn(12, 6),
+        torch.randint(K, (12,)),
+        remembering("beta-smoothing"),
+    )
     average = copy.deepcopy(model).train()
     for step in range(1, 4):
         torch.testing.assert_close(method.teacher_logits(model, inputs), average(inputs))
@@ -317,7 +329,7 @@ def test_the_average_of_any_network_is_its_weights_average(build):
 @pytest.mark.parametrize("build", BUILDS)
 def test_the_released_average_starts_at_random_or_says_what_to_pass(build):
     torch.manual_seed(0)
-    model, inputs, method = build(), torch.randn(12, 6), made("beta-smoothing-released")
+    model, inputs, method = build(), torch.randn(12, 6), remembering("beta-smoothing-released")
     if build is Token:
         with pytest.raises(InputError, match=r"'model' \(Token\) has no reset_parameters .* objective.memory.start\("):
             method.teacher_logits(model, inputs)
@@ -331,7 +343,7 @@ def test_the_released_average_starts_at_random_or_says_what_to_pass(build):
 
 # The start's rule for attention is torch's own: its parts first, then the whole.
 def test_attention_starts_as_torch_makes_it():
-    model, method = Attention(), made("beta-smoothing-released")
+    model, method = Attention(), remembering("beta-smoothing-released")
     nn.init.ones_(model.attention.out_proj.bias)
     method.teacher_logits(model, torch.randn(4, 6))
     assert not method.memory.average["attention.out_proj.bias"].any()
@@ -348,7 +360,7 @@ def test_a_first_look_in_inference_mode_does_no_harm(name):
             Shared().bfloat16(),
             torch.randn(12, 6).bfloat16(),
             torch.randint(K, (12,)),
-            made(name),
+            remembering(name),
         )
         if looks:
             with torch.inference_mode():

@@ -104,10 +104,10 @@ def test_half_precision_is_measured_as_float32(outputs, generator, dtype):
 def test_a_masked_class_changes_nothing(outputs):
     logits, labels, truth = outputs
     masked = torch.cat([logits[..., :2], torch.full((2, 60, 1), -torch.inf), logits[..., 2:]], -1)
-    moved = labels + (labels >= 2)
+    wider_labels = labels + (labels >= 2)
     wider = torch.cat([truth[:, :2], torch.zeros(60, 1), truth[:, 2:]], -1)
     for name, measure in MEASURED.items():
-        ours = measure(masked, moved, wider)
+        ours = measure(masked, wider_labels, wider)
         if name.startswith("erased"):
             assert ours.isnan().all(), name  # no image of that class
         else:
