@@ -73,7 +73,7 @@ def _trainer_row(network: ImageNetwork) -> Row:
 def _peak_row(network: ImageNetwork, images: float, peak: float) -> Row:
     """Operations per second that training makes use of, three forward passes an image, against the matrix peak."""
     source = dataset(DATA)
-    used = 6 * cost(network, source.shape, source.classes).multiply_adds * images / 1e12
+    used = 6 * cost(network, source.image_shape, source.classes).multiply_adds * images / 1e12
     return {
         "name": f"peak/{network.architecture}",
         "ours": used,
@@ -107,7 +107,7 @@ def _shared_row(name: str, teacher: ImageNetwork) -> Row:
     taught = TrainedTeacher(_run(teacher, role="teacher"))
     runs = [_run(_STUDENT, teacher=taught)] * _STUDENTS
     source = dataset(DATA)
-    weights = teacher.build(source.shape, source.classes, torch.Generator()).state_dict()
+    weights = teacher.build(source.image_shape, source.classes, torch.Generator()).state_dict()
     together = _Epochs(*runs, teacher=weights)
     apart = [_Epochs(run, teacher=weights) for run in runs]
 
@@ -192,7 +192,7 @@ class _PlainEpochs:
         seen = v1.Compose(
             [
                 v1.ToPILImage(),
-                v1.RandomCrop(source.shape[-1], padding=4),
+                v1.RandomCrop(source.image_shape[-1], padding=4),
                 v1.RandomHorizontalFlip(),
                 v1.RandomRotation(15),
                 v1.ToTensor(),
@@ -203,7 +203,9 @@ class _PlainEpochs:
         self.loader = DataLoader(
             _Transformed(split, seen), batch_size=_BATCH, shuffle=True, num_workers=2, persistent_workers=True
         )
-        self.network = run.network.build(source.shape, source.classes, stream(run.seed, run.role, "weights")).train()
+        self.network = run.network.build(
+            source.image_shape, source.classes, stream(run.seed, run.role, "weights")
+        ).train()
         self.optimizer = torch.optim.SGD(self.network.parameters(), lr=1e-4, momentum=0.9, weight_decay=5e-4)
 
     def make(self) -> None:

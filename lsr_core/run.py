@@ -106,7 +106,7 @@ class Run:
         size(source, self.train)
         if self.seed is not None:
             require_seed(self.seed)
-        has_images = getattr(source, "shape", None) is not None
+        has_images = getattr(source, "image_shape", None) is not None
         takes_images = isinstance(self.network, ImageNetwork)
         kind, right = ("images", "an ImageNetwork") if has_images else ("vectors", "a Perceptron or Convnet")
         require(has_images == takes_images, f"{self.data} holds {kind}, which {self.network} cannot take; give {right}")

@@ -131,7 +131,7 @@ class SharedImages:
         split = self.source.split(first.train, first.seed)
         self.labels = split.train_labels.to(device)
         self.split = _inputs_to(split, device)._replace(train_labels=split.train_labels.expand(len(runs), -1))
-        self.precision = training_precision(first.network, self.source.shape, device)
+        self.precision = training_precision(first.network, self.source.image_shape, device)
         order, draws = (stream(first.seed, first.role, purpose) for purpose in ("order", "augmentation"))
         self.streams = [order, torch.Generator(device).manual_seed(draws.initial_seed())]
         self.teacher, self.teacher_logits = None, None
@@ -174,7 +174,7 @@ class SharedImages:
             return self.teacher(images)
 
     def _build(self, run: Run, generator: torch.Generator) -> nn.Module:
-        network = run.network.build(self.source.shape, self.source.classes, generator)
+        network = run.network.build(self.source.image_shape, self.source.classes, generator)
         return network.to(self.device, memory_format=torch.channels_last)
 
 
@@ -368,7 +368,7 @@ class Trainer:
         self._before = now
         if self.is_finished:
             outputs = Outputs(self._logits(data.train_inputs), validation, test)
-            self.final = final_metrics(outputs, data, getattr(self.data.source, "groups", None))
+            self.final = final_metrics(outputs, data, getattr(self.data.source, "superclasses", None))
             self.final |= measured([self._network_metrics]) | {
                 name: point[name] for name in point if name == "information"
             }
@@ -417,10 +417,10 @@ class Trainer:
         weights = dict(self.network.named_parameters())
         directions = [stream(run.seed, run.role, "directions") for run in self.runs]
         found = {"sharpness": sharpness(self.network, weights, self.data.split, directions)}
-        groups = getattr(self.data.source, "groups", None)
-        if groups is not None:
+        superclasses = getattr(self.data.source, "superclasses", None)
+        if superclasses is not None:
             features = self._features(self.data.split.test_inputs[:, :CURVE_EXAMPLES])
-            found |= cluster_metrics(features, self.data.split.test_labels[:CURVE_EXAMPLES], groups)
+            found |= cluster_metrics(features, self.data.split.test_labels[:CURVE_EXAMPLES], superclasses)
         return found
 
     @torch.no_grad()

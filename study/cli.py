@@ -250,9 +250,9 @@ def data() -> None:
 def list_data() -> None:
     """Names, sizes and files; what is missing is downloaded when it is first needed."""
     for name, source in _filed().items():
-        inputs = "×".join(map(str, getattr(source, "shape", (source.features,))))
+        inputs = "×".join(map(str, getattr(source, "image_shape", (source.features,))))
         there = source.path if source.path.exists() else "missing"
-        click.echo(f"{name:13} {source.largest:6} to train on, {inputs:7} {source.classes:3} classes  {there}")
+        click.echo(f"{name:13} {source.max_train:6} to train on, {inputs:7} {source.classes:3} classes  {there}")
     click.echo(f"Files lie in {source.path.parent}; your own images: any .npz file with uint8 train_images and")
     click.echo("test_images [N, H, W, C], int64 train_labels and test_labels [N], and text class_names [K]")
 

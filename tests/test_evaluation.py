@@ -129,7 +129,7 @@ def test_mass_on_similar_classes_counts_their_share_of_what_is_wrong():
     )
     wrong = sum(1 - p[i, y] for i, y in enumerate(labels.tolist()))
     assert outcome.metrics["similar_mass"] == pytest.approx((similar / wrong).item(), rel=1e-4)
-    assert torch.equal(dataset("mixture-10-80").groups, groups)
+    assert torch.equal(dataset("mixture-10-80").superclasses, groups)
     assert "similar_mass" not in train([Run("digits", 50, objective("lsr"), Schedule(0.1, epochs=1), 0)])[0].metrics
 
 

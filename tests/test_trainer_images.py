@@ -48,7 +48,7 @@ def ordinary(run):
     """The same run by a loop of torch's own parts."""
     source = dataset(run.data)
     split = source.split(run.train, run.seed)
-    network = run.network.build(source.shape, source.classes, stream(run.seed, run.role, "weights"))
+    network = run.network.build(source.image_shape, source.classes, stream(run.seed, run.role, "weights"))
     schedule = run.schedule
     optimizer = torch.optim.SGD(network.parameters(), lr=1.0, momentum=0.9, weight_decay=schedule.weight_decay)
     order, draws = (stream(run.seed, run.role, purpose) for purpose in ("order", "augmentation"))

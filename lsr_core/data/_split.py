@@ -14,7 +14,7 @@ VALIDATION = 300
 class Split(NamedTuple):
     """Inputs float32 `[N, D]`, or images uint8 `[N, C, H, W]`, and labels int64 `[N]`.
 
-    `test_posterior` float64 `[N, K]` is there where the truth is known, or people have voted on it.
+    `test_posterior` float64 `[N, K]` is None unless the posterior is known, or people have voted on the test images.
     """
 
     train_inputs: Tensor
@@ -30,13 +30,13 @@ class Named(Protocol):
     """A data set: its name, and how many training examples it has at most."""
 
     name: str
-    largest: int
+    max_train: int
 
 
 def size(source: Named, train: int) -> int:
-    """How many training examples are asked for; raises `InputError` where the data set has no such number."""
-    right = f"{source.name} has 1 to {source.largest} training examples"
-    require_number("train", train, int, lambda n: 0 < n <= source.largest, right)
+    """The number of training examples as an int; raises `InputError` unless the data set has so many."""
+    right = f"{source.name} has 1 to {source.max_train} training examples"
+    require_number("train", train, int, lambda n: 0 < n <= source.max_train, right)
     return plain(train)
 
 
@@ -48,7 +48,7 @@ def split_generator(seed: int) -> np.random.Generator:
 
 
 def stratified_order(labels: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """A random order of the rows in which every piece has the classes in proportion, to within two examples of each."""
+    """A random order of rows in which consecutive ones have the classes in proportion, to within two of each class."""
     drawn = generator.permutation(len(labels))
     by_class = drawn[np.argsort(labels[drawn], kind="stable")]
     counts = np.bincount(labels)

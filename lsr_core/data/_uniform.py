@@ -17,12 +17,12 @@ _NEEDED = ("train_images", "train_labels", "test_images", "test_labels", "class_
 
 
 class ImageRows(NamedTuple):
-    """What such a file holds: images uint8 `[N, C, H, W]`, labels int64 `[N]`, rows in the order of their
-    content's hash, so that the first ones are a fair sample.
+    """The content of such a file: images uint8 `[N, C, H, W]`, labels int64 `[N]`, rows in the order of their content's
+    hash, so that the first ones are a fair sample.
 
-    `groups` int64 `[K]` is each class's superclass, `votes` int64 `[M, K]` the annotators' on each test image; either
-    is None where the file has none. `content` is a hash of images, labels and superclasses, `votes_content` of the
-    votes, `source` what the file says that it was made from.
+    `superclasses` int64 `[K]` is the superclass of each class, `votes` int64 `[M, K]` the annotators' on each test
+    image; either is None where the file has none. `content` is a hash of images, labels and superclasses,
+    `votes_content` of the votes, `source` what the file names as its source.
     """
 
     train_images: Tensor
@@ -30,14 +30,14 @@ class ImageRows(NamedTuple):
     test_images: Tensor
     test_labels: Tensor
     class_names: tuple[str, ...]
-    groups: Tensor | None
+    superclasses: Tensor | None
     votes: Tensor | None
     content: str
     votes_content: str | None
     source: str | None
 
     @property
-    def whole(self) -> str:
+    def fingerprint(self) -> str:
         """A hash of everything that a result depends on."""
         return self.content if self.votes is None else fingerprint(np.array([self.content, self.votes_content]))
 
@@ -57,6 +57,7 @@ def read_images(path: Path) -> ImageRows:
     """The rows of an image set's file, whose order in the file does not matter; raises `InputError` for a bad one."""
     arrays = read_arrays(path)
     _check(path, arrays)
+    superclasses, votes = _superclasses(path, arrays), arrays.get("test_label_counts")
     parts, hashed = {}, []
     for part in ("train", "test"):
         images, labels = arrays.pop(f"{part}_images"), arrays[f"{part}_labels"]
@@ -66,13 +67,12 @@ def read_images(path: Path) -> ImageRows:
         pixels = torch.from_numpy(images.transpose(0, 3, 1, 2)).contiguous()
         parts[f"{part}_images"] = pixels[torch.from_numpy(mixed)]
         parts[f"{part}_labels"] = torch.from_numpy(labels[mixed])
-    groups, votes = _groups(path, arrays), arrays.get("test_label_counts")
     return ImageRows(
         **parts,
         class_names=tuple(arrays["class_names"].tolist()),
-        groups=None if groups is None else torch.from_numpy(groups),
+        superclasses=None if superclasses is None else torch.from_numpy(superclasses),
         votes=None if votes is None else torch.from_numpy(votes[mixed]),
-        content=fingerprint(*hashed, *([] if groups is None else [groups])),
+        content=fingerprint(*hashed, *([] if superclasses is None else [superclasses])),
         votes_content=None if votes is None else fingerprint(votes[order]),
         source=str(arrays["source"]) if "source" in arrays else None,
     )
@@ -81,51 +81,45 @@ def read_images(path: Path) -> ImageRows:
 def _check(path: Path, arrays: dict[str, np.ndarray]) -> None:
     missing = [name for name in _NEEDED if name not in arrays]
     require(not missing, f"{path} has no {', '.join(missing)}; an image set needs {', '.join(_NEEDED)}")
-    names = arrays["class_names"]
-    require(names.ndim == 1 and names.dtype.kind == "U", f"{path}: class_names is {_form(names)}; it must be text [K]")
+    names, shape = arrays["class_names"], arrays["train_images"].shape[1:]
+    _require_form(f"{path}: class_names", names, names.ndim == 1 and names.dtype.kind == "U", "text [K]")
     require(len(names) >= 2, f"{path}: class_names has {len(names)} names; classification needs 2 classes or more")
-    shape = arrays["train_images"].shape[1:]
     for part in ("train", "test"):
-        images, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"]
+        images = arrays[f"{part}_images"]
         fits = images.dtype == np.uint8 and images.ndim == 4 and images.size > 0
-        require(fits, f"{path}: {part}_images is {_form(images)}; it must be uint8 [N, H, W, C], one image or more")
-        require(
-            images.shape[1:] == shape,
-            f"{path}: test images are {images.shape[1:]}; they must be {shape} as those for training are",
-        )
-        _check_labels(path, f"{part}_labels", labels, len(images), len(names))
+        _require_form(f"{path}: {part}_images", images, fits, "uint8 [N, H, W, C], one image or more")
+        other = f"test images are {images.shape[1:]}; they must be {shape} as those for training are"
+        require(images.shape[1:] == shape, f"{path}: {other}")
+        _check_labels(f"{path}: {part}_labels", arrays[f"{part}_labels"], len(images), len(names))
     votes = arrays.get("test_label_counts")
     if votes is not None:
-        form = f"int64 [{len(arrays['test_images'])}, {len(names)}], a vote or more for each image"
-        fits = votes.dtype == np.int64 and votes.shape == (len(arrays["test_images"]), len(names))
-        fits = fits and bool((votes >= 0).all() and (votes.sum(-1) > 0).all())
-        require(fits, f"{path}: test_label_counts is {_form(votes)}; it must be {form}")
+        form = [len(arrays["test_images"]), len(names)]
+        fits = votes.dtype == np.int64 and list(votes.shape) == form
+        fits = fits and bool((votes >= 0).all() and votes.any(-1).all())
+        _require_form(f"{path}: test_label_counts", votes, fits, f"int64 {form}, a vote or more for each image")
 
 
-def _check_labels(path: Path, name: str, labels: np.ndarray, count: int, classes: int) -> None:
+def _check_labels(what: str, labels: np.ndarray, count: int, classes: int) -> None:
     fits = labels.dtype == np.int64 and labels.shape == (count,)
-    require(fits, f"{path}: {name} is {_form(labels)}; it must be int64 [{count}], one for each image")
+    _require_form(what, labels, fits, f"int64 [{count}], one for each image")
     low, high = labels.min(), labels.max()
-    require(low >= 0 and high < classes, f"{path}: {name} are {low} to {high}; they must lie in 0 to {classes - 1}")
+    require(low >= 0 and high < classes, f"{what} are {low} to {high}; they must lie in 0 to {classes - 1}")
 
 
-def _groups(path: Path, arrays: dict[str, np.ndarray]) -> np.ndarray | None:
+def _superclasses(path: Path, arrays: dict[str, np.ndarray]) -> np.ndarray | None:
     """The superclass of each class, where the file has superclasses."""
     if "train_superclass_labels" not in arrays:
         return None
-    groups = np.full(len(arrays["class_names"]), -1)
-    pairs = [
-        (arrays[f"{part}_labels"], arrays[name])
-        for part in ("train", "test")
-        if (name := f"{part}_superclass_labels") in arrays
-    ]
+    found = np.full(len(arrays["class_names"]), -1)
+    given = [part for part in ("train", "test") if f"{part}_superclass_labels" in arrays]
+    pairs = [(arrays[f"{part}_labels"], arrays[f"{part}_superclass_labels"]) for part in given]
     for labels, superclasses in pairs:
-        _check_labels(path, "superclass labels", superclasses, len(labels), len(groups))
-        groups[labels] = superclasses
-    agree = all(np.array_equal(groups[labels], superclasses) for labels, superclasses in pairs)
-    require(agree and groups.min() >= 0, f"{path}: the superclass labels give some class no superclass, or several")
-    return groups
+        _check_labels(f"{path}: superclass labels", superclasses, len(labels), len(found))
+        found[labels] = superclasses
+    agree = found.min() >= 0 and all(np.array_equal(found[labels], superclasses) for labels, superclasses in pairs)
+    require(agree, f"{path}: the superclass labels give some class no superclass, or several")
+    return found
 
 
-def _form(array: np.ndarray) -> str:
-    return f"{array.dtype} {list(array.shape)}"
+def _require_form(what: str, array: np.ndarray, fits: bool, right: str) -> None:
+    require(fits, f"{what} is {array.dtype} {list(array.shape)}; it must be {right}")

@@ -22,7 +22,7 @@ class Digits:
     classes: ClassVar[int] = 10
     features: ClassVar[int] = 64
     side: ClassVar[int] = 8  # pixels
-    largest: ClassVar[int] = _TEST_FROM - VALIDATION
+    max_train: ClassVar[int] = _TEST_FROM - VALIDATION
     fingerprint: ClassVar[str] = "e67156d1e844ce6e"
 
     @cached_property
@@ -44,12 +44,7 @@ class Digits:
         test = (part[_TEST_FROM:] for part in self._rows)
         return Split(images[chosen], labels[chosen], images[validation], labels[validation], *test)
 
-    def examples(
-        self,
-        seed: int,
-        each: int = 0,  # noqa: ARG002
-        classes: int = 10,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def examples(self, seed: int, each: int, classes: int) -> tuple[torch.Tensor, torch.Tensor]:  # noqa: ARG002
         """All images that are not for testing, and their labels, in the order of this seed; the first `classes` only.
 
         `each`, how many of a class are wanted, is for data sets that draw them.

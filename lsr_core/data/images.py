@@ -1,5 +1,6 @@
 """Image sets: named ones that are downloaded once, and a user's own, all in one form of file."""
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,17 +21,17 @@ _VALIDATION_SHARE = 10  # one in ten images of the training part is for validati
 
 @dataclass(frozen=True)
 class Images:
-    """Images uint8 `[N, C, H, W]` of `shape` (C, H, W), `counts` of them in each class of the training part.
+    """Images uint8 `[N, C, H, W]` of `image_shape` (C, H, W), `counts` of them in each class of the training part.
 
     Training and validation images are drawn by seed from the training part, disjoint and with the classes in
     proportion, a tenth of it for validation; the test part is whole and the same for all. `mean` and `std` of each
-    channel are in units of the full range, `votes` is the fingerprint of people's votes on the test images. Nothing is
-    read before it is needed; what is read is checked against the fingerprint.
+    channel are in units of the full range, `votes` is the fingerprint of people's votes on the test images. The file is
+    read when it is first needed, and checked against the fingerprint.
     """
 
     name: str
     counts: tuple[int, ...]
-    shape: tuple[int, int, int]
+    image_shape: tuple[int, int, int]
     fingerprint: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -39,20 +40,13 @@ class Images:
 
     @classmethod
     def of_file(cls, name: str) -> Self:
-        """A user's own set, described by its file; the fingerprint is the hash of what it holds."""
+        """A user's own set, described by its file; the fingerprint is a hash of the file's arrays."""
         rows = read_images(Path(name))
-        images, count = rows.train_images, len(rows.train_images)
-        enough = count >= _VALIDATION_SHARE
-        require(
-            enough, f"{name} has {count} training images; a tenth is for validation, so {_VALIDATION_SHARE} or more"
-        )
-        return cls(
-            name,
-            tuple(rows.train_labels.bincount(minlength=len(rows.class_names)).tolist()),
-            tuple(images.shape[1:]),
-            rows.whole,
-            *channel_statistics(images),
-        )
+        count, least = len(rows.train_images), _VALIDATION_SHARE
+        require(count >= least, f"{name} has {count} training images; a tenth is for validation, so {least} or more")
+        counts = tuple(rows.train_labels.bincount(minlength=len(rows.class_names)).tolist())
+        shape, statistics = tuple(rows.train_images.shape[1:]), channel_statistics(rows.train_images)
+        return cls(name, counts, shape, rows.fingerprint, *statistics)
 
     @property
     def _own(self) -> bool:
@@ -71,8 +65,7 @@ class Images:
     @property
     def features(self) -> int:
         """Numbers in an image, C·H·W."""
-        channels, height, width = self.shape
-        return channels * height * width
+        return math.prod(self.image_shape)
 
     @property
     def validation(self) -> int:
@@ -80,14 +73,14 @@ class Images:
         return sum(self.counts) // _VALIDATION_SHARE
 
     @property
-    def largest(self) -> int:
+    def max_train(self) -> int:
         """The most training images there are."""
         return sum(self.counts) - self.validation
 
     @property
-    def groups(self) -> Tensor | None:
+    def superclasses(self) -> Tensor | None:
         """The superclass of each class `[K]`, where the set has some."""
-        return self._rows.groups
+        return self._rows.superclasses
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -100,24 +93,21 @@ class Images:
             fetch(self.name, self.path, self.download)
 
     def check(self) -> None:
-        """Raise `InputError` unless the file is there, whole, and holds what the study was made with."""
-        missing = not self._own and not self.path.exists()
-        require(not missing, f"{self.name} is missing at {self.path}; `lsr data fetch {self.name}` downloads it")
-        self._check(read_images(self.path))
+        """Raise `InputError` unless the file is there, whole, and has this fingerprint."""
+        there = self._own or self.path.exists()
+        require(there, f"{self.name} is missing at {self.path}; `lsr data fetch {self.name}` downloads it")
+        self._read()
 
     def split(self, train: int, seed: int) -> Split:
         """`train` training images and the validation images of this seed; the votes' shares as test posterior."""
         train, rows, order = size(self, train), self._rows, self._order(seed)
-        validation, chosen = order[: self.validation], order[self.validation : self.validation + train]
-        votes = rows.votes
+        training, validation = order[self.validation : self.validation + train], order[: self.validation]
+        votes = None if rows.votes is None else rows.votes.double()
         return Split(
-            rows.train_images[chosen],
-            rows.train_labels[chosen],
-            rows.train_images[validation],
-            rows.train_labels[validation],
+            *(part[chosen] for chosen in (training, validation) for part in (rows.train_images, rows.train_labels)),
             rows.test_images,
             rows.test_labels,
-            None if votes is None else votes.double() / votes.sum(-1, keepdim=True),
+            None if votes is None else votes / votes.sum(-1, keepdim=True),
         )
 
     def examples(self, seed: int, each: int, classes: int) -> tuple[Tensor, Tensor]:  # noqa: ARG002
@@ -136,22 +126,17 @@ class Images:
     @cached_property
     def _rows(self) -> ImageRows:
         self.fetch()
-        rows = read_images(self.path)
-        self._check(rows)
-        return rows
+        return self._read()
 
-    def _check(self, rows: ImageRows) -> None:
-        found = rows.whole if self._own else rows.source or rows.content
-        same = (
-            found == self.fingerprint
-            and tuple(rows.train_labels.bincount(minlength=self.classes).tolist()) == self.counts
-        )
-        same = same and (self._own or rows.votes_content in (None, self.votes))
-        told = f"{self.path} has fingerprint {found}; the study was made with {self.fingerprint}"
-        require(
-            same,
-            f"{told}; {'start again' if self._own else f'remove it, and `lsr data fetch {self.name}` makes it anew'}",
-        )
+    def _read(self) -> ImageRows:
+        rows = read_images(self.path)
+        found = rows.fingerprint if self._own else rows.source or rows.content
+        same = found == self.fingerprint and (self._own or rows.votes_content in (None, self.votes))
+        same = same and rows.train_labels.bincount(minlength=self.classes).tolist() == list(self.counts)
+        right = "start again" if self._own else f"remove it, and `lsr data fetch {self.name}` makes it anew"
+        message = f"{self.path} has fingerprint {found}; the study was made with {self.fingerprint}"
+        require(same, f"{message}; {right}")
+        return rows
 
 
 def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

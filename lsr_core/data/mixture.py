@@ -21,7 +21,7 @@ _MEANS_SEED, _TEST_SEED = 20200911, 20210520
 
 @dataclass(frozen=True)
 class Mixture:
-    """K `classes` in `superclasses`, inputs in `features` dimensions, all means multiplied by `scale`.
+    """K `classes` in `superclass_count` superclasses, inputs in `features` dimensions, all means multiplied by `scale`.
 
     The noise has standard deviation 1, so that `scale` is one over the noise beside the unscaled means; `published` is
     the fingerprint of those, where they are the study's. Training and validation points are drawn afresh by seed; the
@@ -30,18 +30,18 @@ class Mixture:
 
     name: str
     classes: int
-    superclasses: int
+    superclass_count: int
     features: int
     scale: float
     published: str | None = None
-    largest: int = 100_000
+    max_train: int = 100_000
 
     @cached_property
     def _unscaled(self) -> np.ndarray:
         generator = np.random.default_rng([_MEANS_SEED, self.classes])
-        superclass = generator.standard_normal((self.superclasses, self.features))
+        superclass = generator.standard_normal((self.superclass_count, self.features))
         offsets = _WITHIN * generator.standard_normal((self.classes, self.features))
-        return superclass[np.arange(self.classes) % self.superclasses] + offsets
+        return superclass[np.arange(self.classes) % self.superclass_count] + offsets
 
     @cached_property
     def fingerprint(self) -> str:
@@ -50,7 +50,7 @@ class Mixture:
 
     @cached_property
     def means(self) -> np.ndarray:
-        """Class means float64 `[K, D]`; class k belongs to superclass k mod superclasses."""
+        """Class means float64 `[K, D]`; class k belongs to superclass k mod `superclass_count`."""
         found = fingerprint(self._unscaled.round(4) + 0.0)
         require(
             found == self.fingerprint,
@@ -59,9 +59,9 @@ class Mixture:
         return self.scale * self._unscaled
 
     @property
-    def groups(self) -> torch.Tensor:
+    def superclasses(self) -> torch.Tensor:
         """The superclass of each class `[K]`."""
-        return torch.arange(self.classes) % self.superclasses
+        return torch.arange(self.classes) % self.superclass_count
 
     def log_posterior(self, inputs: np.ndarray) -> np.ndarray:
         """$\\log p(k \\mid x)$ `[N, K]` of inputs `[N, D]`, exact by log-sum-exp; the classes are equally likely."""
@@ -90,7 +90,7 @@ class Mixture:
 
     def available(self, classes: int) -> np.ndarray:
         """How many examples of each of the first `classes` there are at most."""
-        return np.full(classes, self.largest // self.classes)
+        return np.full(classes, self.max_train // self.classes)
 
 
 def _tensors(inputs: np.ndarray, labels: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from .images import Images
 from .mixture import Mixture
 
 Source = Digits | Mixture | Images | Gtzan
+_OF_SOURCE = ("features", "image_shape", "side", "mean", "std", "fingerprint")
 
 
 @dataclass(frozen=True)
@@ -30,44 +32,20 @@ class Subset:
     classes: int
     imbalance: float | None = None
 
-    @property
-    def features(self) -> int:
-        """Inputs of an example."""
-        return self.source.features
+    def __getattr__(self, name: str) -> Any:
+        """The fingerprint and dimensions of the source, and the statistics of its images or None."""
+        if name not in _OF_SOURCE:
+            raise AttributeError(f"a Subset has no {name}")
+        return getattr(self.source, name, None)
 
     @property
-    def side(self) -> int | None:
-        """Pixels on a side of a square image, where the data set has images."""
-        return getattr(self.source, "side", None)
-
-    @property
-    def shape(self) -> tuple[int, int, int] | None:
-        """(C, H, W), where the data set is of images."""
-        return getattr(self.source, "shape", None)
-
-    @property
-    def mean(self) -> tuple[float, ...] | None:
-        """Each channel's, where the data set is of images."""
-        return getattr(self.source, "mean", None)
-
-    @property
-    def std(self) -> tuple[float, ...] | None:
-        """Each channel's, where the data set is of images."""
-        return getattr(self.source, "std", None)
-
-    @property
-    def fingerprint(self) -> str:
-        """The whole data set's."""
-        return self.source.fingerprint
-
-    @property
-    def groups(self) -> Tensor | None:
+    def superclasses(self) -> Tensor | None:
         """The superclass of each class `[K]`, where the data set has some."""
-        groups = getattr(self.source, "groups", None)
-        return None if groups is None else groups[: self.classes]
+        found = getattr(self.source, "superclasses", None)
+        return None if found is None else found[: self.classes]
 
     @cached_property
-    def largest(self) -> int:
+    def max_train(self) -> int:
         """The most training examples that there are in these proportions."""
         available = self.source.available(self.classes) - self._validation_each
         if self.imbalance is None:
@@ -80,27 +58,24 @@ class Subset:
         train = size(self, train)
         counts = None if self.imbalance is None else self._counts(train)
         require(counts is None or counts.min() > 0, f"train is {train}; {self.name} needs one example of each class")
-        each = (train if counts is None else int(counts.max())) + self._validation_each
+        last = self._validation_each  # the last ones of each class, so that training has what is drawn first
+        each = (train if counts is None else int(counts.max())) + last
         inputs, labels = self.source.examples(seed, each, self.classes)
         of_class = [(labels == k).nonzero()[:, 0] for k in range(self.classes)]
-        last = self._validation_each  # the last ones of each class, so that training has what is drawn first
         validation = torch.cat([rows[len(rows) - last :] for rows in of_class]).sort().values
-        rest = [rows[: len(rows) - last] for rows in of_class]
-        if counts is not None:
-            rest = [rows[:count] for rows, count in zip(rest, counts.tolist(), strict=True)]
-        chosen = torch.cat(rest).sort().values[:train]
+        limits = [len(labels)] * self.classes if counts is None else counts.tolist()
+        training = [rows[: len(rows) - last][:limit] for rows, limit in zip(of_class, limits, strict=True)]
+        chosen = torch.cat(training).sort().values[:train]
         whole = self.source.split(1, seed)
         test = whole.test_labels < self.classes
-        told = f"the test part of {self.source.name} has none of the first {self.classes} classes"
-        require(bool(test.any()), f"{told}; keep more of them")
+        message = f"the test part of {self.source.name} has none of the first {self.classes} classes"
+        require(bool(test.any()), f"{message}; keep more of them")
+        posterior = None if whole.test_posterior is None else whole.test_posterior[test, : self.classes]
         return Split(
-            inputs[chosen],
-            labels[chosen],
-            inputs[validation],
-            labels[validation],
+            *(part[rows] for rows in (chosen, validation) for part in (inputs, labels)),
             whole.test_inputs[test],
             whole.test_labels[test],
-            None if whole.test_posterior is None else _renormalised(whole.test_posterior[test, : self.classes]),
+            None if posterior is None else posterior / posterior.sum(-1, keepdim=True),
         )
 
     @cached_property
@@ -116,7 +91,3 @@ class Subset:
         counts = np.floor(exact).astype(int)
         counts[np.argsort(counts - exact, kind="stable")[: train - counts.sum()]] += 1
         return counts
-
-
-def _renormalised(posterior: Tensor) -> Tensor:
-    return posterior / posterior.sum(-1, keepdim=True)

@@ -49,7 +49,7 @@ def references() -> dict[str, dict[str, Arm]]:
     found = {}
     for data, architecture, epochs, seen in _REFERENCES:
         schedule = Schedule(0.1, 5e-4, epochs=epochs, batch_size=128, nesterov=True)
-        arm = _plain(Setting(data, dataset(data).largest), ImageNetwork(architecture), schedule, seen)
+        arm = _plain(Setting(data, dataset(data).max_train), ImageNetwork(architecture), schedule, seen)
         found[f"{data} {architecture} {epochs} epochs"] = arm
     return {"references": found}
 

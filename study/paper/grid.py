@@ -150,7 +150,7 @@ def _arm(data: str, network: str, method: Objective, teacher: TrainedTeacher | N
     batch = 64 if network in protocol.halved else 128
     steps = {"curve": "step", "milestones": (60, 120, 160), "drop": protocol.drop, "warmup": 1}
     schedule = Schedule(0.1 * batch / 128, 5e-4, epochs=200, batch_size=batch, **steps)
-    train, seen = dataset(data).largest, protocol.augmentation
+    train, seen = dataset(data).max_train, protocol.augmentation
     return Run(data, train, method, schedule, None, ImageNetwork(network), teacher=teacher, augmentation=seen)
 
 

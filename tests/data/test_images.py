@@ -28,14 +28,14 @@ def rows(images):
 
 def test_a_users_file_is_described_by_what_it_holds(own, image_arrays):
     source = dataset(own)
-    assert (source.name, source.classes, source.features, source.shape) == (own, 3, 90, (3, 6, 5))
-    assert (source.counts, source.validation, source.largest) == ((20, 20, 20), 6, 54)
+    assert (source.name, source.classes, source.features, source.image_shape) == (own, 3, 90, (3, 6, 5))
+    assert (source.counts, source.validation, source.max_train) == ((20, 20, 20), 6, 54)
     assert source.class_names == ("ant", "bee", "cat")
-    assert source.groups.tolist() == [0, 0, 1]
+    assert source.superclasses.tolist() == [0, 0, 1]
     pixels = image_arrays["train_images"].reshape(-1, 3) / 255
     np.testing.assert_allclose(source.mean, pixels.mean(0), atol=1e-4)
     np.testing.assert_allclose(source.std, pixels.std(0), atol=1e-4)
-    assert source.fingerprint == read_images(source.path).whole
+    assert source.fingerprint == read_images(source.path).fingerprint
 
 
 def test_training_and_validation_are_disjoint_stratified_and_fixed_by_the_seed(own, image_arrays):
@@ -72,8 +72,8 @@ def test_parts_of_images(own, part, counts):
     assert not rows(split.train_inputs) & rows(split.validation_inputs)
     assert split.test_inputs.shape == (4 * len(counts), 3, 6, 5)
     assert split.test_posterior.shape == (4 * len(counts), len(counts))
-    assert source.groups.tolist() == [0, 0, 1][: len(counts)]
-    assert (source.shape, source.mean) == ((3, 6, 5), dataset(own).mean)
+    assert source.superclasses.tolist() == [0, 0, 1][: len(counts)]
+    assert (source.image_shape, source.mean) == ((3, 6, 5), dataset(own).mean)
 
 
 def test_a_file_that_was_changed_after_it_was_named_is_refused(own, image_arrays):
@@ -99,23 +99,23 @@ def test_a_class_without_training_images_is_allowed(image_arrays, tmp_path):
     source = dataset(str(tmp_path / "gap.npz"))
     assert source.counts == (20, 20, 20, 0)
     assert source.split(54, 0).train_labels.bincount(minlength=4).tolist() == [18, 18, 18, 0]
-    assert source.groups is source.split(1, 0).test_posterior is None
+    assert source.superclasses is source.split(1, 0).test_posterior is None
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_named_sets_key_needs_no_data(name):
     source = dataset(name)
     assert not source.path.exists()
-    run = Run(name, source.largest, objective("lsr"), Schedule(0.1), seed=0, network=ImageNetwork("resnet8"))
-    assert run.canonical()["data"] == {"name": name, "fingerprint": source.fingerprint, "train": source.largest}
-    assert len(source.mean) == len(source.std) == source.shape[0]
+    run = Run(name, source.max_train, objective("lsr"), Schedule(0.1), seed=0, network=ImageNetwork("resnet8"))
+    assert run.canonical()["data"] == {"name": name, "fingerprint": source.fingerprint, "train": source.max_train}
+    assert len(source.mean) == len(source.std) == source.image_shape[0]
 
 
 def test_other_data_under_a_known_name_is_refused(own):
     source = replace(DATASETS["cifar100"])
     source.path.parent.mkdir(parents=True)
     os.link(own, source.path)
-    for use in (source.check, lambda: source.split(10, 0), lambda: source.groups):
+    for use in (source.check, lambda: source.split(10, 0), lambda: source.superclasses):
         with pytest.raises(InputError, match=r"cifar100\.npz has fingerprint .*; the study was made with e86726c5"):
             use()
 
@@ -146,9 +146,9 @@ def test_the_real_sets_are_what_the_study_was_made_with(unpacked, monkeypatch, n
     split = source.split(1000, 0)
     largest = max(source.counts) / sum(source.counts)
     assert split.train_labels.bincount().max() == pytest.approx(1000 * largest, abs=2)
-    assert split.validation_inputs.shape == (source.validation, *source.shape)
+    assert split.validation_inputs.shape == (source.validation, *source.image_shape)
     assert len(split.test_inputs) == 10_000
     found = source._rows.train_images.double().mean((0, 2, 3)) / 255
     np.testing.assert_allclose(found, source.mean, atol=1e-4)
-    assert (source.groups is not None) == (name == "cifar100")
+    assert (source.superclasses is not None) == (name == "cifar100")
     assert (split.test_posterior is not None) == (name == "cifar10")

@@ -46,10 +46,10 @@ def test_the_first_classes_alone():
 @pytest.mark.parametrize("name", ["digits/first-5", "digits/tail-10", "digits/first-3/stratified", "digits/stratified"])
 def test_parts_of_the_digits_are_digits_and_disjoint(name):
     source = dataset(name)
-    split = source.split(source.largest, seed=7)
-    assert len(split.train_labels) == source.largest
+    split = source.split(source.max_train, seed=7)
+    assert len(split.train_labels) == source.max_train
     everything = {tuple(row) for row in torch.cat([split.train_inputs, split.validation_inputs]).tolist()}
-    assert len(everything) == source.largest + len(split.validation_labels)
+    assert len(everything) == source.max_train + len(split.validation_labels)
     test = dataset("digits").split(100, 0)
     torch.testing.assert_close(split.test_inputs, test.test_inputs[test.test_labels < source.classes])
 

@@ -16,7 +16,7 @@ def test_images_labels_superclasses_and_votes_stay_together(image_arrays, tmp_pa
     assert rows.train_images.shape == (60, 3, 6, 5)
     assert rows.train_images.is_contiguous()
     assert rows.class_names == ("ant", "bee", "cat")
-    assert rows.groups.tolist() == [0, 0, 1]
+    assert rows.superclasses.tolist() == [0, 0, 1]
     for image, label, votes in zip(rows.test_images, rows.test_labels, rows.votes, strict=True):
         (place,) = np.flatnonzero((image_arrays["test_images"] == image.permute(1, 2, 0).numpy()).all((1, 2, 3)))
         assert label == image_arrays["test_labels"][place]
@@ -32,7 +32,7 @@ def test_the_order_of_rows_does_not_matter(image_arrays, tmp_path):
             if name.startswith(part):
                 image_arrays[name] = image_arrays[name][order]
     second = read_images(saved(tmp_path / "own.npz", image_arrays))
-    assert first.whole == second.whole
+    assert first.fingerprint == second.fingerprint
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True) if isinstance(a, torch.Tensor))
 
 
@@ -52,7 +52,7 @@ def test_every_change_changes_the_fingerprint(image_arrays, tmp_path, name):
     else:
         image_arrays[name].flat[-1] ^= 1
     after = read_images(saved(tmp_path / "own.npz", image_arrays))
-    assert before.whole != after.whole
+    assert before.fingerprint != after.fingerprint
     assert (before.content == after.content) == (name == "test_label_counts")
 
 

@@ -117,7 +117,7 @@ def test_the_protocol_is_the_papers(data):
         assert (schedule.epochs, schedule.momentum, schedule.weight_decay) == (200, 0.9, 5e-4)
         assert not schedule.nesterov
         assert [schedule.rate(done) for done in rates] == pytest.approx(list(rates.values()))
-        assert (arm.data, arm.train) == (data, dataset(data).largest)
+        assert (arm.data, arm.train) == (data, dataset(data).max_train)
         assert arm.augmentation == (Augmentation(0, True, 20.0) if tiny else Augmentation(4, True, 15.0))
 
 
