@@ -5,9 +5,15 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST = $(BIN)/python -m pytest -n 2
+EXECUTED := book/.executed
+PAGES := $(basename $(notdir $(wildcard notebooks/*.ipynb)))
+SUMMARIES := verdicts index
+NOTES := $(PAGES:%=$(EXECUTED)/%.json)
+RESTS_ON := $(shell find lsr_core study results -name '*.py' -o -name '*.toml' -o -name '*.jsonl' -o -path 'study/*.json' -o -name bench.json)
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
-.PHONY: help env book dist test test-all test-endurance test-machines coverage bench figure lint clean
+.PHONY: help env book dist test test-all test-endurance test-machines coverage bench figure lint clean gone
+.SECONDEXPANSION:
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -38,9 +44,20 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 book: env ## execute every notebook that would change and build the book as HTML
-	$(BIN)/lsr notebooks run --changed --out book --status book/status.md
+	@$(BIN)/python -c "from study import build; print(build.forecast(workers=2))"
+	@$(MAKE) -s -j2 -k book/status.md
 	$(BIN)/jupyter-book build -q -W -n --keep-going book
 	@echo "the book: $(CURDIR)/book/_build/html/index.html"
+
+# A notebook is executed again where the note of its last execution is older than what it rests on, or its page is gone.
+$(EXECUTED)/%.json: notebooks/%.ipynb $(RESTS_ON) $(STAMP) $$(if $$(wildcard book/$$*.ipynb),,gone)
+	@$(BIN)/python -P study/build.py $< book
+
+$(SUMMARIES:%=$(EXECUTED)/%.json): | $(filter-out $(SUMMARIES:%=$(EXECUTED)/%.json),$(NOTES)) # they read what it left
+
+book/status.md: $(NOTES)
+	@$(BIN)/python -c "from pathlib import Path; from study import build; \
+		Path('$@').write_text(build.status_page('$(PAGES)'.split(), Path('book')))"
 
 dist: book ## the built book as one file, to download, unpack and open
 	@$(BIN)/python -c "import shutil; shutil.make_archive('dist/lsr-book-$(VERSION)', 'zip', 'book/_build', 'html')"
@@ -63,14 +80,14 @@ test-endurance: env ## many kills, many processes, many runs, with what they pri
 test-machines: env ## the numerical tests with fewer instructions and other threads; the rest from elsewhere
 	tests/machines.sh $(BIN)/python
 
-bench: env ## programs and losses against the ordinary way; the table of the book's status page
+bench: env ## programs and losses against the ordinary way; the table of the book's page on published records
 	$(BIN)/python benchmarks/bench.py --json results/bench.json
 
 figure: env ## draw the README's figure anew from the quick preset's runs and the published ones
-	$(BIN)/python -c "from study import experiments as e, figures, published; \
+	$(BIN)/python -c "from study import experiments as e, figures, published_records; \
 		trained, told = e.ladders(); photographs = e.rungs(e.CIFAR); \
 		live = e.collect(e.flat(trained, told), range(e.preset('quick').seeds)); \
-		results = live | published.results('desktop', photographs.values()); \
+		results = live | published_records.results('desktop', photographs.values()); \
 		trained['CIFAR-100, a trained teacher'] = photographs; \
 		figures.save(figures.ladder(results, trained, told), 'book/_static/ladder.svg')"
 
@@ -79,4 +96,4 @@ lint: env ## style and formatting
 	$(BIN)/ruff format --check .
 
 clean: ## remove what was built; records of finished runs stay
-	rm -rf $(VENV) book/_build book/*.ipynb book/status.md book/.pages.json executed build dist *.egg-info
+	rm -rf $(VENV) book/_build book/*.ipynb book/status.md $(EXECUTED) executed build dist *.egg-info

@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 
-from lsr_core import __version__
+from lsr_core import __version__, models, sweep
+from lsr_core.data import DATASETS, dataset
 from lsr_core.errors import InputError, require, require_positive
 from lsr_core.store import Record, Store
 
-from . import experiments
+from . import claims as judging
+from . import experiments, published_records
 
 
 class _Group(click.Group):
@@ -23,24 +26,29 @@ class _Group(click.Group):
         try:
             return super().invoke(context)
         except InputError as error:
-            click.echo(f"lsr: {error}", err=True)
-            sys.exit(2)
+            message, code = str(error), 2
         except OSError as error:
             if error.filename is None:
                 raise  # not a path that the user gave
-            click.echo(f"lsr: {error.filename} cannot be used ({error.strerror})", err=True)
-            sys.exit(2)
+            message, code = f"{error.filename} cannot be used ({error.strerror})", 2
         except KeyboardInterrupt:
-            click.echo(
-                "lsr: interrupted; finished runs are kept, and the same command trains what is missing", err=True
-            )
-            sys.exit(130)
+            message, code = "interrupted; finished runs are kept, and the same command trains what is missing", 130
+        click.echo(f"lsr: {message}", err=True)
+        sys.exit(code)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 def main() -> None:
     """Label smoothing and knowledge distillation: run the study's notebooks and look at its records."""
+
+
+notebooks = click.Group("notebooks", help="The study's notebooks.")
+runs = click.Group("runs", help="The records of finished runs.")
+results = click.Group("results", help="The published records of the presets that pages do not run.")
+data = click.Group("data", help="Data sets that are kept in files.")
+for group in (notebooks, runs, results, data):
+    main.add_command(group)
 
 
 def _to_write(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:  # noqa: ARG001
@@ -53,20 +61,16 @@ def _to_write(context: click.Context, parameter: click.Parameter, path: Path | N
 
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
-
-
-@main.group()
-def notebooks() -> None:
-    """The study's notebooks."""
+_AS_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 
 
 @notebooks.command("list")
 def list_notebooks() -> None:
     """Names and parameters of the notebooks."""
-    from . import notebooks as runner
+    from . import build
 
-    for name in runner.names():
-        shown = ", ".join(f"{parameter} = {default}" for parameter, default in runner.parameters(name).items())
+    for name in build.names():
+        shown = ", ".join(f"{parameter} = {default}" for parameter, default in build.parameters(name).items())
         click.echo(f"{name}: {shown or 'no parameters'}")
 
 
@@ -78,65 +82,37 @@ def list_notebooks() -> None:
 )
 @click.option("--status", type=_FILE, callback=_to_write, help="Write a page with times and versions here.")
 @click.option("--time-limit", type=float, default=1800, show_default=True, help="Seconds a notebook.")
-@click.option("--changed", is_flag=True, help="Leave alone what would come out as it lies in the folder.")
 def run_notebooks(
-    names: tuple[str, ...],
-    given: tuple[tuple[str, str], ...],
-    out: Path,
-    status: Path | None,
-    time_limit: float,
-    changed: bool,
+    names: tuple[str, ...], given: tuple[tuple[str, str], ...], out: Path, status: Path | None, time_limit: float
 ) -> None:
-    """Execute notebooks (all, where none is named), two at a time, each in its own process."""
-    from . import _pages
-    from . import notebooks as runner
+    """Execute notebooks (all, where none is named), one after the other."""
+    from . import build
 
     require_positive("time-limit", time_limit)
-    values = {name: _literal(name, value) for name, value in given}
+    values = {name: literal(name, value) for name, value in given}
     if "preset" in values:
         experiments.preset(values["preset"])
     if not names and not given:
-        click.echo(_pages.forecast(runner.AT_A_TIME))
-    outcomes = runner.run(names, values, out.absolute(), time_limit, only_changed=changed)
+        click.echo(build.forecast())
+    outcomes = build.run(names, values, out.absolute(), time_limit)
     if status:
-        status.write_text(runner.status_page(outcomes))
+        status.write_text(build.status_page([outcome.name for outcome in outcomes], out))
     for outcome in outcomes:
         if outcome.report:
             click.echo(f"\n{outcome.name}: {outcome.report}", err=True)
-    width = max(len(outcome.name) for outcome in outcomes)
-    for outcome in outcomes:
-        click.echo(f"{outcome.name:{width}}  {outcome.seconds:7.1f} s  {outcome.result}")
-    results = {outcome.result for outcome in outcomes} - {"done"}
-    sys.exit(0 if not results else 2 if results == {"refused"} else 1)
-
-
-@main.group()
-def runs() -> None:
-    """The records of finished runs."""
+    click.echo("\n".join(map(str, outcomes)))
+    sys.exit(build.exit_code(outcomes))
 
 
 @runs.command("list")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@_AS_JSON
 def list_runs(as_json: bool) -> None:
     """All records, one a line."""
     store = Store()
-    found = 0
     for record in store:
-        found += 1
-        if as_json:
-            click.echo(json.dumps({"key": record.key, **_summary(record)}))
-        else:
-            summary = _summary(record)
-            constants = _numbers(record.run["objective"])
-            known = summary["accuracy"] is not None and summary["diverged_at"] is None
-            lacking = "no value" if summary["diverged_at"] is None else "diverged"
-            accuracy = f"{100 * summary['accuracy']:.2f} %" if known else lacking
-            click.echo(
-                f"{record.key}  {summary['data']:13} n={summary['train']:<4} seed={summary['seed']:<4} "
-                f"{accuracy:>9}  {summary['method']} {constants}"
-            )
+        click.echo(json.dumps(_summary(record)) if as_json else _line(_summary(record)))
     if not as_json:
-        click.echo(f"{found} records in {store.folder}")
+        click.echo(f"{len(store.keys())} records in {store.folder}")
 
 
 @runs.command("show")
@@ -146,20 +122,15 @@ def show_run(prefix: str, as_json: bool) -> None:
     """One record, by its key or the beginning of it."""
     store = Store()
     keys = store.matching(prefix)
-    if len(keys) > 1:
-        raise InputError(f"{len(keys)} records' keys begin with {prefix!r}; give more of the key")
+    require(len(keys) == 1, f"{len(keys)} records' keys begin with {prefix!r}; give more of the key")
     record = store.get(keys[0])
     content = {"key": record.key, **vars(record)}
     if as_json:
         click.echo(json.dumps(content))
         return
     for part, value in content.items():
-        if not isinstance(value, dict):
-            click.echo(f"{part}: {value}")
-            continue
-        click.echo(f"{part}:")
-        for name, entry in value.items():
-            click.echo(f"  {name}: {entry}")
+        entries = [f"  {name}: {entry}" for name, entry in value.items()] if isinstance(value, dict) else None
+        click.echo(f"{part}: {value}" if entries is None else "\n".join([f"{part}:", *entries]))
 
 
 @runs.command("rm")
@@ -168,16 +139,10 @@ def remove_runs(keys: tuple[str, ...]) -> None:
     """Remove records by their keys; nothing is removed where one of them does not exist."""
     store = Store()
     for key in keys:
-        if key not in store:
-            raise InputError(f"there is no record {key!r} in {store.folder}; `lsr runs list` shows the keys")
+        require(key in store, f"there is no record {key!r} in {store.folder}; `lsr runs list` shows the keys")
     for key in keys:
         store.remove(key)
     click.echo(f"removed {len(keys)} of the records in {store.folder}")
-
-
-@main.group()
-def results() -> None:
-    """The published records of the presets that pages do not run."""
 
 
 @results.command("grid")
@@ -185,21 +150,16 @@ def results() -> None:
 @click.argument("file", type=_FILE, callback=_to_write)
 def write_grid(preset: str, file: Path) -> None:
     """Write a preset's runs to a grid file, for `python -m lsr_core.sweep`."""
-    from lsr_core import sweep
-
-    runs = experiments.study(preset).grid()
-    sweep.write_grid(runs, file)
-    click.echo(f"{file}: {len(runs)} runs, which `python -m lsr_core.sweep {file} --budget-seconds N` makes")
+    grid = experiments.study(preset).grid()
+    sweep.write_grid(grid, file)
+    click.echo(f"{file}: {len(grid)} runs, which `python -m lsr_core.sweep {file} --budget-seconds N` makes")
 
 
 @results.command("publish")
 @click.argument("preset")
 def publish_results(preset: str) -> None:
     """Write what the store has of a preset's runs to the project's results, with the verdicts that follow."""
-    from . import claims as judging
-    from . import published
-
-    for chapter, count in published.publish(preset, Store()).items():
+    for chapter, count in published_records.publish(preset, Store()).items():
         click.echo(f"{preset}/{chapter}.jsonl: {count} runs")
     if preset in judging.PUBLISHED:
         click.echo(f"{preset}: {judging.write_verdicts(preset)} verdicts")
@@ -209,13 +169,10 @@ def publish_results(preset: str) -> None:
 @click.argument("presets", nargs=-1)
 def verify_results(presets: tuple[str, ...]) -> None:
     """Recompute every key, place and verdict of presets (all, where none is named) from the published records."""
-    from . import claims as judging
-    from . import published
-
-    for preset in presets or [folder.name for folder in sorted(published.FOLDER.glob("*/"))]:
-        runs = published.verify(preset)
+    for preset in presets or published_records.presets():
+        count = published_records.verify(preset)
         verdicts = judging.verify_verdicts(preset) if preset in judging.PUBLISHED else 0
-        click.echo(f"{preset}: {runs} runs and {verdicts} verdicts are what they say")
+        click.echo(f"{preset}: {count} runs and {verdicts} verdicts are what they say")
 
 
 @results.command("recompute")
@@ -227,29 +184,23 @@ def recompute_results(preset: str, sample: int, seed: int | None) -> None:
 
     Elsewhere every metric must come within three standard deviations of its cell's seeds.
     """
-    import numpy as np
-
-    from . import published
-
     failed = 0
-    for again in published.recompute(preset, sample, np.random.default_rng(seed)):
-        how = "identical" if again.identical else f"farthest metric {again.farthest:.2f} seed deviations away"
+    for again in published_records.recompute(preset, sample, np.random.default_rng(seed)):
+        how = "identical" if again.identical else f"farthest metric {again.max_deviation:.2f} seed deviations away"
         machine = "" if again.same_machine else ", made on another kind of machine"
         click.echo(f"{again.key}  {again.where}: {how}{machine}")
         failed += not again.holds
-    if failed:
-        raise InputError(f"{failed} of {sample} runs did not come out as published")
+    require(not failed, f"{failed} of {sample} runs did not come out as published")
 
 
-@main.group()
-def data() -> None:
-    """Data sets that are kept in files."""
+_IN_FILES = [name for name, source in DATASETS.items() if hasattr(source, "path") and "/" not in name]
 
 
 @data.command("list")
 def list_data() -> None:
     """Names, sizes and files; what is missing is downloaded when it is first needed."""
-    for name, source in _filed().items():
+    for name in _IN_FILES:
+        source = dataset(name)
         inputs = "×".join(map(str, getattr(source, "image_shape", (source.features,))))
         there = source.path if source.path.exists() else "missing"
         click.echo(f"{name:13} {source.max_train:6} to train on, {inputs:7} {source.classes:3} classes  {there}")
@@ -257,65 +208,68 @@ def list_data() -> None:
     click.echo("test_images [N, H, W, C], int64 train_labels and test_labels [N], and text class_names [K]")
 
 
+def _data_sets(context: click.Context, parameter: click.Parameter, names: tuple[str, ...]) -> list[Any]:  # noqa: ARG001
+    """The data sets of these names; refuses, before any of them is read, one that is not kept in a file."""
+    for name in names:
+        in_file = name in _IN_FILES or name.endswith(".npz")
+        require(
+            in_file, f"{name!r} is not kept in a file; there are {', '.join(_IN_FILES)}, and .npz files of your own"
+        )
+    return [dataset(name) for name in names]
+
+
+_DATA_SETS = click.argument("sources", metavar="NAMES...", nargs=-1, required=True, callback=_data_sets)
+
+
 @data.command("fetch")
-@click.argument("names", nargs=-1, required=True)
-def fetch_data(names: tuple[str, ...]) -> None:
+@_DATA_SETS
+def fetch_data(sources: list[Any]) -> None:
     """Download and convert data sets that are missing."""
-    for source in _filed_of(names):
+    for source in sources:
         source.fetch()
         source.check()
         click.echo(f"{source.name}: {source.path}")
 
 
 @data.command("check")
-@click.argument("names", nargs=-1, required=True)
-def check_data(names: tuple[str, ...]) -> None:
+@_DATA_SETS
+def check_data(sources: list[Any]) -> None:
     """Read the files of data sets, and compare them with what the study was made with."""
-    for source in _filed_of(names):
+    for source in sources:
         source.check()
         click.echo(f"{source.name}: {source.path} has fingerprint {source.fingerprint}")
 
 
-@main.command()
+@main.command("claims")
 @click.option("--preset", default="quick", show_default=True)
 @click.option("--paper", help="One paper's family only.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-def claims(preset: str, paper: str | None, as_json: bool) -> None:
+@_AS_JSON
+def judge_claims(preset: str, paper: str | None, as_json: bool) -> None:
     """Judge every claim with the preset's seeds; runs that are missing are trained first."""
-    from . import claims as judging
-
     papers = list(dict.fromkeys(claim.paper for claim in (*judging.CLAIMS, *judging.IDENTITIES)))
-    if paper is not None and paper not in papers:
-        raise InputError(f"unknown paper {paper!r}; there are {', '.join(papers)}")
+    require(paper is None or paper in papers, f"unknown paper {paper!r}; there are {', '.join(papers)}")
     seeds = range(experiments.preset(preset).seeds)
-    judgements = [*judging.judge_identities(), *judging.judge(seeds, preset, paper)]
-    for judgement in judgements:
+    for judgement in [*judging.judge_identities(), *judging.judge(seeds, preset, paper)]:
         if paper in (None, judgement.claim.paper):
             row = judging.summary(judgement)
-            if as_json:
-                click.echo(json.dumps(row))
-            else:
-                click.echo(f"{row['id']:8} {row['verdict']:34} {row['effect']:34} p {row['p']:8} {row['claim']}")
+            line = f"{row['id']:8} {row['verdict']:34} {row['effect']:34} p {row['p']:8} {row['claim']}"
+            click.echo(json.dumps(row) if as_json else line)
 
 
-@main.command()
+@main.command("models")
 @click.option("--shape", default="3,32,32", show_default=True, help="Channels, height and width of the images.")
 @click.option("--classes", type=click.IntRange(max=10**6), default=100, show_default=True, help="How many there are.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-def models(shape: str, classes: int, as_json: bool) -> None:
+@_AS_JSON
+def list_models(shape: str, classes: int, as_json: bool) -> None:
     """Networks for images: parameters, and multiply-adds of one image's forward pass."""
-    from lsr_core import models as networks
-
-    sizes_given = tuple(int(size) if size.strip().isdecimal() else size for size in shape.split(","))
-    for name in networks.ARCHITECTURES:
-        network = networks.ImageNetwork(name)
-        cost = networks.cost(network, sizes_given, classes)
-        sizes = {size: getattr(network, size) for size in ("width", "depth")}
-        if as_json:
-            click.echo(json.dumps({"architecture": name, **sizes, **vars(cost)}))
-        else:
-            counts = f"{cost.parameters:12,} parameters {cost.multiply_adds:14,} multiply-adds"
-            click.echo(f"{name:12} {counts}  {_numbers(sizes)}".rstrip())
+    image_shape = tuple(int(size) if size.strip().isdecimal() else size for size in shape.split(","))
+    for name in models.ARCHITECTURES:
+        network = models.ImageNetwork(name)
+        cost = models.cost(network, image_shape, classes)
+        sizes = {"width": network.width, "depth": network.depth}
+        row = {"architecture": name, **sizes, **vars(cost)}
+        counts = f"{cost.parameters:12,} parameters {cost.multiply_adds:14,} multiply-adds"
+        click.echo(json.dumps(row) if as_json else f"{name:12} {counts}  {_numbers(sizes)}".rstrip())
 
 
 @main.command()
@@ -326,8 +280,7 @@ def models(shape: str, classes: int, as_json: bool) -> None:
 def tune(method: str, preset: str, write: bool, workers: int) -> None:
     """Redo a method's 12 validation trials in every setting and mark the chosen one."""
     settings = experiments.settings_of(method, preset)
-    if not settings:
-        raise InputError(f"method {method!r} is not tuned at preset {preset!r}")
+    require(bool(settings), f"method {method!r} is not tuned at preset {preset!r}")
     for setting in settings:
         rows = experiments.tune(method, setting, workers=workers)
         chosen = experiments.best_trial(rows)
@@ -338,24 +291,6 @@ def tune(method: str, preset: str, write: bool, workers: int) -> None:
             click.echo(f"{'*' if row is chosen else ' '} {figures}  {constants}")
         if write:
             experiments.write_tuned_rows(rows, preset)
-
-
-def _filed() -> dict[str, Any]:
-    """The named data sets that are kept in files."""
-    from lsr_core.data import DATASETS
-
-    return {name: source for name, source in DATASETS.items() if hasattr(source, "path") and "/" not in name}
-
-
-def _filed_of(names: tuple[str, ...]) -> list[Any]:
-    from lsr_core.data import dataset
-
-    for name in names:
-        if name not in _filed() and not name.endswith(".npz"):
-            raise InputError(
-                f"{name!r} is not kept in a file; there are {', '.join(_filed())}, and .npz files of your own"
-            )
-    return [dataset(name) for name in names]
 
 
 _NOT_CONSTANTS = {
@@ -369,8 +304,10 @@ def _numbers(constants: dict[str, Any]) -> str:
 
 
 def _summary(record: Record) -> dict[str, Any]:
+    """What identifies a run and what came out, for programs."""
     run = record.run
     return {
+        "key": record.key,
         "data": run["data"]["name"],
         "train": run["data"]["train"],
         "method": run["objective"]["method"],
@@ -383,7 +320,16 @@ def _summary(record: Record) -> dict[str, Any]:
     }
 
 
-def _literal(name: str, text: str) -> Any:
+def _line(row: dict[str, Any]) -> str:
+    """The same for people."""
+    known = row["accuracy"] is not None and row["diverged_at"] is None
+    lacking = "no value" if row["diverged_at"] is None else "diverged"
+    accuracy = f"{100 * row['accuracy']:.2f} %" if known else lacking
+    run = f"{row['data']:13} n={row['train']:<4} seed={row['seed']:<4}"
+    return f"{row['key']}  {run} {accuracy:>9}  {row['method']} {_numbers(row['objective'])}"
+
+
+def literal(name: str, text: str) -> Any:
     """A number, list or truth value where the text is one in Python's or YAML's writing, else the text.
 
     Raises `InputError` for what Python can write and a notebook's parameter cannot be.

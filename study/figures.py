@@ -22,7 +22,7 @@ from lsr_core.objectives import describe
 from lsr_core.statistics import CONTRADICTED, NEGLIGIBLE, PROVED, REFUTED, REPRODUCED, UNDECIDED
 from lsr_core.teachers import VirtualTeacher
 
-from . import experiments, published
+from . import experiments, published_records
 from .claims import Judgement, board, in_both, side_by_side
 from .experiments import MEASURES, RUNGS, Arm, Results, records_table, study
 
@@ -104,7 +104,7 @@ def show_in_both(judgements: Sequence[Judgement], caption: str) -> Shown:
     cells = in_both(judgements).map(lambda value: html.escape(str(value)))
     cells["claim"] = [f'<span class="claim">{claim}</span>' for claim in cells["claim"]]
     for column, sign in (("control [95 %]", -1), ("method [95 %]", 1)):
-        targets = [published.anchor(j.preset, j.claim.side_arms(sign)[0]) for j in judgements]
+        targets = [published_records.anchor(j.preset, j.claim.side_arms(sign)[0]) for j in judgements]
         cells[column] = [
             f'<a href="{target}">{value}</a>' for target, value in zip(targets, cells[column], strict=True)
         ]
@@ -113,10 +113,10 @@ def show_in_both(judgements: Sequence[Judgement], caption: str) -> Shown:
 
 def show_published(preset: str, names: Sequence[str], metrics: Sequence[str], caption: str) -> Shown:
     """Published arms, the control first: each with its constants, linked to the first of its runs."""
-    results, arms = published.named(preset, names)
+    results, arms = published_records.named(preset, names)
     cells = experiments.table(results, arms, names[0], metrics).map(lambda value: html.escape(str(value)))
     cells["constants"] = [_constants(arm) for arm in arms.values()]
-    linked = [f'<a href="{published.anchor(preset, arm)}">{label}</a>' for label, arm in arms.items()]
+    linked = [f'<a href="{published_records.anchor(preset, arm)}">{label}</a>' for label, arm in arms.items()]
     return _shown_table(cells.set_axis(pd.Index(linked, name="arm")), caption)
 
 
@@ -144,13 +144,13 @@ def show_lines(preset: str, caption: str) -> Shown:
     made = study(preset)
     names = {run.key: name for own in made.arms().values() for name, arm in own.items() for run in arm.runs(made.seeds)}
     rows = []
-    for line in published.lines(preset).values():
+    for line in published_records.lines(preset).values():
         record = line.record
         measured = {
             name: "diverged" if record.diverged_at is not None else f"{100 * record.metrics[metric]:.2f}"
             for name, metric in (("accuracy, %", "accuracy"), ("training, %", "train_accuracy"))
         }
-        where = f'<span id="{published.place(preset, line)}">{line.chapter}.jsonl, {line.number}</span>'
+        where = f'<span id="{published_records.place(preset, line)}">{line.chapter}.jsonl, {line.number}</span>'
         about = {"seed": record.run["seed"], "key": record.key, "commit": str(record.provenance["commit"])[:7]}
         rows.append({"file, line": where, "arm": html.escape(names[record.key]), **measured, **about})
     return _shown_table(pd.DataFrame(rows).set_index("file, line"), caption)

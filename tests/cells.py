@@ -9,7 +9,7 @@ from unittest import mock
 import myst_nb
 import nbformat
 
-from study import notebooks
+from study import build
 
 
 @dataclass
@@ -47,7 +47,7 @@ def _is_quiet(code: str, last: ast.Expr) -> bool:
 def run_page(name: str, given: Mapping[str, Any]) -> Page:
     """A notebook's code cells, run with these parameters where it has them."""
     page = Page(name)
-    cells = nbformat.read(notebooks.FOLDER / f"{name}.ipynb", as_version=4).cells
+    cells = nbformat.read(build.FOLDER / f"{name}.ipynb", as_version=4).cells
     for cell in cells:
         if cell.cell_type == "code":
             page.run(cell.source)

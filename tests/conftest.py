@@ -19,7 +19,7 @@ from sklearn.datasets import load_digits
 
 from lsr_core import precision
 from lsr_core.store import Store
-from study import notebooks
+from study import build
 
 ROOT = Path(__file__).parent.parent
 
@@ -104,34 +104,32 @@ def common(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def tiny_book(common):
-    """The book's folder with every notebook executed at a tiny size, once; `outcomes` tells how they ended."""
+    """The book's folder with every notebook executed at a tiny size, once, and the outcomes."""
     folder, lock = common[0] / "tiny" / "book", common[1]
-    told = folder.parent / "outcomes.json"
+    outcomes = folder.parent / "outcomes.json"
     with lock:
-        if not told.exists():
+        if not outcomes.exists():
             folder.parent.mkdir()
-            told.write_text(json.dumps([asdict(outcome) for outcome in executed_book(folder)]))
-    return folder, [notebooks.Outcome(**outcome) for outcome in json.loads(told.read_text())]
+            outcomes.write_text(json.dumps([asdict(outcome) for outcome in executed_book(folder)]))
+    return folder, [build.Outcome(**outcome) for outcome in json.loads(outcomes.read_text())]
 
 
 def executed_book(folder):
     """Execute every notebook for two seeds into a copy of the book's folder."""
     (folder.parent / "lsr_core").symlink_to(ROOT / "lsr_core")  # the library page reads its docstrings
-    shutil.copytree(
-        ROOT / "book", folder, ignore=shutil.ignore_patterns("_build", "*.ipynb", "status.md", ".pages.json")
-    )
+    shutil.copytree(ROOT / "book", folder, ignore=shutil.ignore_patterns("_build", "*.ipynb", "status.md", ".executed"))
     with mock.patch.dict(os.environ, LSR_STORE=str(folder.parent / "records")):
-        outcomes = notebooks.run([], {"seeds": 2}, folder)
-    (folder / "status.md").write_text(notebooks.status_page(outcomes))
+        outcomes = build.run([], {"seeds": 2}, folder)
+    (folder / "status.md").write_text(build.status_page(build.names(), folder))
     return outcomes
 
 
 @pytest.fixture(scope="session")
 def built_book(tiny_book, common):
     """The HTML of the tiny book, built once as `make book` builds it."""
-    folder, told = tiny_book[0], tiny_book[0].parent / "built.txt"
+    folder, errors = tiny_book[0], tiny_book[0].parent / "errors.txt"
     with common[1]:
-        if not told.exists():
+        if not errors.exists():
             command = [
                 Path(sys.executable).with_name("jupyter-book"),
                 "build",
@@ -142,6 +140,6 @@ def built_book(tiny_book, common):
                 folder,
             ]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
-            told.write_text("" if done.returncode == 0 else done.stdout + done.stderr)
-    assert told.read_text() == ""
+            errors.write_text("" if done.returncode == 0 else done.stdout + done.stderr)
+    assert errors.read_text() == ""
     return folder / "_build" / "html"

@@ -4,9 +4,9 @@ import re
 
 import nbformat
 
-from study import notebooks
+from study import build
 
-CHAPTERS = [name for name in notebooks.names() if name not in ("index", "published")]
+CHAPTERS = [name for name in build.names() if name not in ("index", "published")]
 GRADED = re.compile(r"^\d+\. \*\((reading|doing|research)(?:, referee the paper)?\)\*", re.MULTILINE)
 DROPDOWN = re.compile(r"^(`{3,})\{dropdown\} Solutions\n(.*?)^\1$", re.MULTILINE | re.DOTALL)
 BLOCK = re.compile(r"^ *```python\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
@@ -14,7 +14,7 @@ BLOCK = re.compile(r"^ *```python\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 
 def exercises(name):
     """A chapter's exercises and its solutions, item by item."""
-    cells = nbformat.read(notebooks.FOLDER / f"{name}.ipynb", as_version=4).cells
+    cells = nbformat.read(build.FOLDER / f"{name}.ipynb", as_version=4).cells
     (cell,) = (cell.source for cell in cells if "## Exercises" in cell.source)
     _, solutions = DROPDOWN.search(cell).groups()
     return _items(DROPDOWN.sub("", cell).partition("## Exercises")[2]), _items(solutions)

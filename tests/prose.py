@@ -7,7 +7,7 @@ from pathlib import Path
 
 import nbformat
 
-from study import notebooks
+from study import build
 
 ROOT = Path(__file__).parent.parent
 PAGES = (ROOT / "README.md", *sorted(path for path in (ROOT / "book").glob("*.md") if path.name != "status.md"))
@@ -50,16 +50,16 @@ def markdown() -> Iterator[tuple[str, str]]:
     """Every markdown cell of the notebooks and every page of the book, with its place."""
     for path in PAGES:
         yield path.name, path.read_text()
-    for name in notebooks.names():
-        for number, cell in enumerate(nbformat.read(notebooks.FOLDER / f"{name}.ipynb", as_version=4).cells):
+    for name in build.names():
+        for number, cell in enumerate(nbformat.read(build.FOLDER / f"{name}.ipynb", as_version=4).cells):
             if cell.cell_type == "markdown":
                 yield f"{name}[{number}]", cell.source
 
 
 def strings() -> Iterator[tuple[str, str]]:
     """Every piece of text in the notebooks' code cells, captions above all; a computed part is ⟨…⟩."""
-    for name in notebooks.names():
-        for number, cell in enumerate(nbformat.read(notebooks.FOLDER / f"{name}.ipynb", as_version=4).cells):
+    for name in build.names():
+        for number, cell in enumerate(nbformat.read(build.FOLDER / f"{name}.ipynb", as_version=4).cells):
             if cell.cell_type == "code" and "parameters" not in cell.metadata.get("tags", []):
                 for text in literals(cell.source):
                     yield f"{name}[{number}]", text

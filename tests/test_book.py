@@ -13,7 +13,7 @@ from playwright.sync_api import sync_playwright
 from scipy import stats
 
 from lsr_core.store import Store
-from study import experiments, notebooks
+from study import build, experiments
 
 pytestmark = pytest.mark.slow
 
@@ -28,7 +28,7 @@ QUIET = [
     "--disable-sync",
 ]
 PAGES = [
-    *notebooks.names(),
+    *build.names(),
     "glossary",
     "teach",
     "rerun",

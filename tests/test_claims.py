@@ -8,7 +8,7 @@ from scipy import stats
 
 from lsr_core import statistics
 from lsr_core.store import Store
-from study import claims, experiments, notebooks
+from study import build, claims, experiments
 from study.claims import CLAIMS, IDENTITIES, MULLER, Claim, Judgement
 from study.experiments import DIGITS, MEASURES
 from study.identities import Identity
@@ -17,7 +17,7 @@ from study.identities import Identity
 def test_every_claim_has_its_own_identifier_a_chapter_and_arms_that_exist():
     identifiers = [claim.id for claim in (*CLAIMS, *IDENTITIES, *claims.UNTESTED)]
     assert len(set(identifiers)) == len(identifiers)
-    assert {claim.chapter for claim in CLAIMS} <= set(notebooks.names())
+    assert {claim.chapter for claim in CLAIMS} <= set(build.names())
     for claim in CLAIMS:
         assert claim.metric in MEASURES
         assert all(arm.runs([0]) for arm in claim.arms), claim.id

@@ -16,7 +16,7 @@ from lsr_core.execute import execute
 from lsr_core.models import ARCHITECTURES, Cost, ImageNetwork, cost
 from lsr_core.run import Run
 from lsr_core.schedule import Schedule
-from study import experiments, notebooks
+from study import build, experiments
 from study.cli import main
 
 # A shell starts background jobs deaf to Ctrl-C, and their children inherit it.
@@ -68,7 +68,7 @@ def test_runs_are_removed_all_or_none(records, own_store):
 
 def test_the_notebooks_are_listed_with_their_parameters():
     listed = call("notebooks", "list").stdout
-    assert all(name in listed for name in notebooks.names())
+    assert all(name in listed for name in build.names())
     assert 'preset = "quick"' in listed
 
 
@@ -228,8 +228,8 @@ def test_ctrl_c_ends_the_notebooks_and_their_kernels(tmp_path):
     code = f"""
 {HEARS_CTRL_C}
 from pathlib import Path
-from study import cli, notebooks
-notebooks.FOLDER = Path({str(source)!r})
+from study import cli, build
+build.FOLDER = Path({str(source)!r})
 cli.main(["notebooks", "run", "--out", {str(tmp_path / "out")!r}])
 """
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)

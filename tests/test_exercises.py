@@ -7,7 +7,7 @@ import pytest
 from cells import Page
 from exercises import CHAPTERS, GRADED, blocks, exercises
 
-from study import notebooks
+from study import build
 
 
 @pytest.mark.parametrize("name", CHAPTERS)
@@ -35,7 +35,7 @@ def test_code_of_solutions_fits_the_page_and_ends_in_something_seen(name):
 
 def quoting():
     """The chapters that quote a paper of which a printed table is at hand."""
-    texts = {name: (notebooks.FOLDER / f"{name}.ipynb").read_text() for name in CHAPTERS}
+    texts = {name: (build.FOLDER / f"{name}.ipynb").read_text() for name in CHAPTERS}
     return [name for name, text in texts.items() if re.search(r"yuan2020revisiting|shen2021is", text)]
 
 

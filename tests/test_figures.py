@@ -8,7 +8,7 @@ import pytest
 
 from lsr_core import InputError, objective
 from lsr_core.schedule import Schedule
-from study import claims, experiments, figures, published
+from study import claims, experiments, figures, published_records
 from study.experiments import Arm, Setting
 
 SETTING = Setting("digits", 50)
@@ -102,27 +102,27 @@ def test_what_is_printed_of_a_published_preset_links_to_a_line_of_its_file():
     places = re.findall(r'id="([^"]+)"', figures.show_lines("desktop", "caption")._repr_html_())
     assert len(linked) == 2 * len(judged)
     assert set(linked) <= set(places)
-    assert len(places) == len(set(places)) == len(published.lines("desktop"))
+    assert len(places) == len(set(places)) == len(published_records.lines("desktop"))
 
 
 def test_every_published_method_links_to_its_first_line():
     names = ["cross-entropy", "de-kd", "teacher/poor"]
     shown = figures.show_published("desktop", names, ["accuracy"], "caption")
-    _, arms = published.named("desktop", names)
+    _, arms = published_records.named("desktop", names)
     assert list(arms) == names
     first = {arm.run(0).key for arm in arms.values()}
-    lines = {published.place("desktop", line): key for key, line in published.lines("desktop").items()}
+    lines = {published_records.place("desktop", line): key for key, line in published_records.lines("desktop").items()}
     assert {lines[target] for target in links(shown)} == first
     assert "temperature 4" in repr(shown)
     with pytest.raises(InputError, match="desktop has no arm 'kd-dk'; there are cross-entropy, lsr, "):
-        published.named("desktop", ["kd-dk"])
+        published_records.named("desktop", ["kd-dk"])
 
 
 def test_means_beside_the_papers_are_those_of_the_lines():
     judged = claims.judge_published("desktop")
     (judgement,) = (j for j in judged if j.claim.id == "B1-cifar100")
     shown = claims.in_both([judgement]).iloc[0]
-    lines = [line.record for line in published.lines("desktop").values()]
+    lines = [line.record for line in published_records.lines("desktop").values()]
     for column, method in (("control [95 %]", "cross-entropy"), ("method [95 %]", "lsr")):
         own = [r for r in lines if r.run["data"]["name"] == "cifar100" and r.run["objective"]["method"] == method]
         accuracies = [100 * r.metrics["accuracy"] for r in own if r.run["role"] == "student"]

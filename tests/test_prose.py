@@ -17,7 +17,7 @@ from prose import literals, markdown, sentences, strings, words
 from lsr_core.models import Perceptron
 from lsr_core.statistics import CONTRADICTED, REPRODUCED
 from lsr_core.store import SECONDS, Store
-from study import claims, experiments, notebooks
+from study import build, claims, experiments
 
 # Words that say of one arm that it is ahead of another, or that something did good or harm.
 WINNER = re.compile(
@@ -365,7 +365,7 @@ def read_from(store, name, tiny_book, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", notebooks.names())
+@pytest.mark.parametrize("name", build.names())
 def test_a_page_says_the_same_and_its_solutions_run(name, stores, own_records, tiny_book, monkeypatch):
     """Captions, texts for those who do not see, tables' rows and glued sentences: all but numbers and verdicts.
 
@@ -410,7 +410,7 @@ def test_verdicts_turn_with_the_records(stores):
 def test_the_headlines_words_are_the_verdicts(kind, stores, monkeypatch):
     monkeypatch.setenv("LSR_STORE", str(stores[kind].folder))
     page = run_page("index", {"seeds": 2})
-    cells = nbformat.read(notebooks.FOLDER / "index.ipynb", as_version=4).cells
+    cells = nbformat.read(build.FOLDER / "index.ipynb", as_version=4).cells
     headlines = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
     identities = {judgement.claim.id: judgement for judgement in claims.judge_identities()}
     known = identities | judged(stores[kind]) | {j.claim.id: j for j in claims.judge_published("desktop")}

@@ -7,7 +7,7 @@ from pathlib import Path
 from lsr_core.errors import require
 from lsr_core.files import write_whole
 
-from .. import published
+from .. import published_records
 from .judging import judge_published, summary
 
 
@@ -45,4 +45,4 @@ def _same(written: object, made: object) -> bool:
 
 
 def _path(preset: str) -> Path:
-    return published.FOLDER / preset / "verdicts.json"
+    return published_records.FOLDER / preset / "verdicts.json"

@@ -15,7 +15,7 @@ from lsr_core import statistics
 from lsr_core.statistics import PROVED, REFUTED, Paired, Verdict
 from lsr_core.store import Store
 
-from .. import experiments, published
+from .. import experiments, published_records
 from ..experiments import MEASURES, Arm, Results, is_exploratory, preset, signed
 from ..identities import IDENTITIES, Identity
 from .claim import Claim
@@ -95,7 +95,7 @@ def judge_published(preset_name: str, chapter: str | None = None) -> list[Judgem
     A claim whose arms lack a seed of the preset is left out, of Holm's family too.
     """
     members = _families(PUBLISHED[preset_name], None, chapter)
-    results = published.results(preset_name, [arm for claim in members for arm in claim.arms])
+    results = published_records.results(preset_name, [arm for claim in members for arm in claim.arms])
     members = [claim for claim in members if set(claim.arms) <= set(results.arms)]
     return _judgements(members, results, preset_name, chapter)
 
@@ -189,7 +189,7 @@ def in_both(judgements: Sequence[Judgement]) -> pd.DataFrame:
     rows = []
     for judgement in judgements:
         claim, measure = judgement.claim, MEASURES[judgement.claim.metric]
-        results = published.results(judgement.preset, claim.arms)
+        results = published_records.results(judgement.preset, claim.arms)
         control, method = (_mean(measure.scale * claim.side(results, sign), measure.digits) for sign in (-1, 1))
         rows.append(
             {

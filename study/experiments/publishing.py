@@ -21,7 +21,7 @@ class Published:
     seeds: Sequence[int]
 
 
-_STUDIES = {
+STUDIES = {
     "desktop": Published(desktop_arms, desktop_grid, range(PRESETS["desktop"].seeds)),
     "paper": Published(lambda: {data: grid.paper_arms(data) for data in grid.DATA}, grid.paper_grid, grid.SEEDS),
     "reference": Published(references, reference_grid, REFERENCE_SEEDS),
@@ -31,5 +31,5 @@ _STUDIES = {
 
 def study(name: str) -> Published:
     """The published study of this name, mostly a preset's; raises `InputError` for another one."""
-    require(name in _STUDIES, f"{name!r} is not published; there are {', '.join(_STUDIES)}")
-    return _STUDIES[name]
+    require(name in STUDIES, f"{name!r} is not published; there are {', '.join(STUDIES)}")
+    return STUDIES[name]

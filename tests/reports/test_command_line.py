@@ -9,7 +9,7 @@ from lsr_core import InputError, objective, sweep
 from lsr_core.run import Run
 from lsr_core.schedule import Schedule
 from lsr_core.store import Record, RunLocks, Store, Weights
-from study import cli, notebooks
+from study import build, cli
 from study.experiments import preset
 
 
@@ -18,7 +18,7 @@ def nothing_starts(monkeypatch):
     def start(*_):
         raise AssertionError("a kernel was started")
 
-    monkeypatch.setattr(notebooks, "_Child", start)
+    monkeypatch.setattr(build, "execute", start)
 
 
 def refused(*arguments):
@@ -57,12 +57,12 @@ def test_a_number_is_no_text(text):
 
 
 def test_values_like_the_defaults_are_accepted():
-    for name in notebooks.names():
-        given = {parameter: cli._literal(parameter, text) for parameter, text in notebooks.parameters(name).items()}
-        assert notebooks._plan([name], given) == {name: given}
+    for name in build.names():
+        given = {parameter: cli.literal(parameter, text) for parameter, text in build.parameters(name).items()}
+        assert build.accepted([name], given) == {name: given}
     for seeds in (3, [0, 1], (4, 5)):
-        assert notebooks._plan([], {"seeds": seeds})["mrkd"] == {"seeds": seeds}
-    assert notebooks._plan(["tails_and_classes"], {"further_tails": [50]})
+        assert build.accepted([], {"seeds": seeds})["mrkd"] == {"seeds": seeds}
+    assert build.accepted(["tails_and_classes"], {"further_tails": [50]})
 
 
 # `--time-limit nan` was no limit at all.

@@ -12,7 +12,7 @@ from lsr_core.run import TrainedTeacher, key_of
 from lsr_core.schedule import Schedule
 from lsr_core.store import Store
 from lsr_core.sweep import read_grid
-from study import claims, experiments, published
+from study import claims, experiments, published_records
 from study.cli import main
 from study.experiments import Arm, ArmTeacher, Published, Setting
 
@@ -28,24 +28,24 @@ PRESETS = ("desktop", "reference", "regime")
 def tiny(tmp_path, monkeypatch):
     """A study of nine short runs, with a results folder of its own; its records are made."""
     made = Published(lambda: ARMS, lambda: [arm.run(s) for s in SEEDS for arm in (CE, LSR, KD)], SEEDS)
-    monkeypatch.setattr(experiments.publishing, "_STUDIES", {"tiny": made})
-    monkeypatch.setattr(published, "FOLDER", tmp_path / "results")
+    monkeypatch.setattr(experiments.publishing, "STUDIES", {"tiny": made})
+    monkeypatch.setattr(published_records, "FOLDER", tmp_path / "results")
     execute(made.grid())
     return tmp_path / "results" / "tiny"
 
 
 def test_a_line_a_run_in_the_order_of_arms_and_seeds(tiny):
-    assert published.publish("tiny", Store()) == {"first": 6, "second": 3}
+    assert published_records.publish("tiny", Store()) == {"first": 6, "second": 3}
     lines = [json.loads(line) for line in (tiny / "first.jsonl").read_text().splitlines()]
     assert [line["run"]["seed"] for line in lines] == [0, 1, 2, 0, 1, 2]
     assert [line["key"] for line in lines] == [arm.run(seed).key for arm in (CE, LSR) for seed in SEEDS]
-    assert published.verify("tiny") == 9
+    assert published_records.verify("tiny") == 9
 
 
 @pytest.mark.usefixtures("tiny")
 def test_what_is_published_are_six_digits_of_what_was_measured():
-    published.publish("tiny", Store())
-    results = published.results("tiny", [CE, KD])
+    published_records.publish("tiny", Store())
+    results = published_records.results("tiny", [CE, KD])
     whole = experiments.collect([CE, KD], SEEDS)
     for arm in (CE, KD):
         np.testing.assert_allclose(results.values(arm, "nll"), whole.values(arm, "nll"), rtol=1e-5)
@@ -53,18 +53,18 @@ def test_what_is_published_are_six_digits_of_what_was_measured():
 
 
 def test_publishing_again_changes_no_byte_and_needs_no_record(tiny, tmp_path):
-    published.publish("tiny", Store())
+    published_records.publish("tiny", Store())
     before = {path.name: path.read_bytes() for path in tiny.iterdir()}
-    published.publish("tiny", Store(tmp_path / "empty"))
+    published_records.publish("tiny", Store(tmp_path / "empty"))
     assert {path.name: path.read_bytes() for path in tiny.iterdir()} == before
 
 
 @pytest.mark.usefixtures("tiny")
 def test_an_arm_that_lacks_a_seed_is_left_out(own_store):
     own_store.remove(LSR.run(1).key)
-    assert published.publish("tiny", own_store) == {"first": 5, "second": 3}
-    assert published.verify("tiny") == 8
-    assert published.results("tiny", [CE, LSR]).arms == [CE]
+    assert published_records.publish("tiny", own_store) == {"first": 5, "second": 3}
+    assert published_records.verify("tiny") == 8
+    assert published_records.results("tiny", [CE, LSR]).arms == [CE]
 
 
 @pytest.mark.parametrize(
@@ -76,45 +76,45 @@ def test_an_arm_that_lacks_a_seed_is_left_out(own_store):
     ],
 )
 def test_a_line_that_was_edited_is_named(tiny, old, new, message):
-    published.publish("tiny", Store())
+    published_records.publish("tiny", Store())
     path = tiny / "first.jsonl"
     path.write_text(path.read_text().replace(old, new, 1))
-    published._read.cache_clear()
+    published_records._read.cache_clear()
     with pytest.raises(InputError, match=message):
-        published.verify("tiny")
+        published_records.verify("tiny")
 
 
 def test_lines_in_another_order_twice_or_of_no_arm_are_named(tiny, monkeypatch):
-    published.publish("tiny", Store())
+    published_records.publish("tiny", Store())
     path = tiny / "first.jsonl"
     first, second, *rest = path.read_text().splitlines()
 
     def rewritten(*lines):
         path.write_text("\n".join(lines) + "\n")
-        published._read.cache_clear()
+        published_records._read.cache_clear()
 
     rewritten(second, first, *rest)
     with pytest.raises(InputError, match=r"line 1: run \w+ belongs on line 2 of first\.jsonl"):
-        published.verify("tiny")
+        published_records.verify("tiny")
     rewritten(first, first, second, *rest)
     with pytest.raises(InputError, match=r"line 2 has run \w+, which stands there twice"):
-        published.verify("tiny")
+        published_records.verify("tiny")
     rewritten(first, second, *rest)
     monkeypatch.setitem(ARMS, "second", {})
     with pytest.raises(InputError, match=r"second\.jsonl, line 1: run \w+ belongs to no arm"):
-        published.verify("tiny")
+        published_records.verify("tiny")
 
 
 @pytest.mark.usefixtures("tiny")
 def test_runs_are_made_again_to_the_same_bits_with_their_teachers():
-    published.publish("tiny", Store())
-    again = list(published.recompute("tiny", 9, np.random.default_rng(0)))
+    published_records.publish("tiny", Store())
+    again = list(published_records.recompute("tiny", 9, np.random.default_rng(0)))
     assert len({run.key for run in again}) == 9
-    assert all(run.same_machine and run.identical and run.holds and run.farthest == 0 for run in again)
+    assert all(run.same_machine and run.identical and run.holds and run.max_deviation == 0 for run in again)
 
 
 def test_a_run_that_comes_out_differently_does_not_hold(tiny):
-    published.publish("tiny", Store())
+    published_records.publish("tiny", Store())
     path = tiny / "second.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     spread = np.std([line["metrics"]["nll"] for line in lines], ddof=1)
@@ -123,20 +123,20 @@ def test_a_run_that_comes_out_differently_does_not_hold(tiny):
         line["metrics"]["nll"] += 5 * spread
         line["provenance"]["processor"] = "another"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    published._read.cache_clear()
-    again = [run for run in published.recompute("tiny", 9, np.random.default_rng(0)) if "second" in run.where]
+    published_records._read.cache_clear()
+    again = [run for run in published_records.recompute("tiny", 9, np.random.default_rng(0)) if "second" in run.where]
     assert not any(run.identical or run.same_machine or run.holds for run in again)
-    np.testing.assert_allclose([run.farthest for run in again], 5, rtol=1e-3)
-    moved = replace(again[0], farthest=2.9)
+    np.testing.assert_allclose([run.max_deviation for run in again], 5, rtol=1e-3)
+    moved = replace(again[0], max_deviation=2.9)
     assert moved.holds  # elsewhere three deviations are allowed
     assert not replace(moved, same_machine=True).holds  # here only the same bits are
 
 
 @pytest.mark.usefixtures("tiny")
 def test_a_sample_must_be_there():
-    published.publish("tiny", Store())
+    published_records.publish("tiny", Store())
     with pytest.raises(InputError, match="sample is 10; tiny has 9 published runs"):
-        list(published.recompute("tiny", 10, np.random.default_rng(0)))
+        list(published_records.recompute("tiny", 10, np.random.default_rng(0)))
 
 
 # The study's own records.
@@ -144,7 +144,7 @@ def test_a_sample_must_be_there():
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_the_published_records_are_what_they_say(preset):
-    assert published.verify(preset) == len(published.lines(preset)) > 0
+    assert published_records.verify(preset) == len(published_records.lines(preset)) > 0
 
 
 def test_the_published_verdicts_follow_from_the_records():
@@ -152,14 +152,14 @@ def test_the_published_verdicts_follow_from_the_records():
 
 
 def test_a_verdict_that_was_edited_is_named(tmp_path, monkeypatch):
-    path = published.FOLDER / "desktop" / "verdicts.json"
+    path = published_records.FOLDER / "desktop" / "verdicts.json"
     rows = json.loads(path.read_text())
     rows[0]["mean"] += 1e-3
     (tmp_path / "desktop").mkdir()
     for file in path.parent.glob("*.jsonl"):
         (tmp_path / "desktop" / file.name).write_bytes(file.read_bytes())
     (tmp_path / "desktop" / path.name).write_text(json.dumps(rows))
-    monkeypatch.setattr(published, "FOLDER", tmp_path)
+    monkeypatch.setattr(published_records, "FOLDER", tmp_path)
     with pytest.raises(InputError, match=rf"mean of {rows[0]['id']} is .*; from the records it is "):
         claims.verify_verdicts("desktop")
 
@@ -197,7 +197,7 @@ def test_no_data_is_needed_to_read_verify_and_judge(monkeypatch):
 
     for source in {type(source) for source in DATASETS.values()}:
         monkeypatch.setattr(source, "split", unread)
-    assert published.verify("desktop") > 0
+    assert published_records.verify("desktop") > 0
     assert claims.judge_published("desktop")
 
 
@@ -219,7 +219,7 @@ def test_the_command_line_publishes_verifies_and_makes_again(tiny, tmp_path):
     assert call(main, ["results", "recompute", "tiny", "--sample", "2", "--seed", "0"]).stdout == made.stdout
     path = tiny / "first.jsonl"
     path.write_text(path.read_text().replace('"exact": "', '"exact": "x'))
-    published._read.cache_clear()
+    published_records._read.cache_clear()
     again = call(main, ["results", "recompute", "tiny", "--sample", "9"])
     assert again.exit_code == 2
     assert "6 of 9 runs did not come out as published" in again.stderr
@@ -238,5 +238,5 @@ def before(run):
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_line_describes_the_run_that_its_former_key_named(preset):
-    for line in published.lines(preset).values():
+    for line in published_records.lines(preset).values():
         assert key_of(before(line.record.run)) == line.formerly

@@ -12,22 +12,21 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 
 from lsr_core.errors import require
 from lsr_core.execute import execute
 from lsr_core.files import write_whole
-from lsr_core.run import Run, run_of
+from lsr_core.run import run_of
 from lsr_core.store import Record, Store
+from lsr_core.trainer import threads
 
-from .experiments import Arm, Results, study
+from .experiments import Arm, Results, publishing, study
 
 FOLDER = Path(__file__).parent.parent / "results"
 SIGNIFICANT = 6
-_TOLERANCE = 3.0  # standard deviations over a cell's seeds, on another kind of machine
+_TOLERANCE = 3.0  # standard deviations over an arm's seeds, on another kind of machine
 _SAME = ("processor", "simd", "torch", "device", "precision", "numerics")  # what runs with the same bits have in common
 _COMPARED = ("accuracy", "nll", "ece", "train_accuracy")
 
@@ -42,6 +41,20 @@ class Line:
     number: int
     formerly: str | None = None  # the key before descriptions of runs changed
 
+    @property
+    def where(self) -> str:
+        """The line's place in words."""
+        return f"{self.chapter}.jsonl, line {self.number}"
+
+    def __str__(self) -> str:
+        former = {"formerly": self.formerly} if self.formerly else {}
+        return json.dumps({"key": self.record.key, **former, "exact": self.exact, **asdict(_rounded(self.record))})
+
+
+def presets() -> list[str]:
+    """The studies that have published records."""
+    return [name for name in publishing.STUDIES if (FOLDER / name).exists()]
+
 
 def exact_hash(record: Record) -> str:
     """The hash of everything that a run measured, in all digits."""
@@ -51,17 +64,13 @@ def exact_hash(record: Record) -> str:
 
 def publish(preset: str, store: Store) -> dict[str, int]:
     """Write the lines of every run of a study that has a record or a line; returns how many each chapter has."""
-    known = lines(preset)
+    found = lines(preset)
     counts = {}
-    for chapter, runs in _runs(preset).items():
-        written = []
-        for run in runs:
-            if run.key in store:
-                record = store.get(run.key)
-                written.append(_line(record, exact_hash(record)))
-            elif run.key in known:
-                written.append(_line(known[run.key].record, known[run.key].exact, known[run.key].formerly))
-        write_whole(_path(preset, chapter), "".join(line + "\n" for line in written).encode())
+    for chapter, arms in _keys(preset).items():
+        keys = [key for arm in arms for key in arm if key in store or key in found]
+        made = {key: store.get(key) for key in keys if key in store}
+        written = [Line(made[key], exact_hash(made[key]), chapter, 0) if key in made else found[key] for key in keys]
+        write_whole(FOLDER / preset / f"{chapter}.jsonl", "".join(f"{line}\n" for line in written).encode())
         counts[chapter] = len(written)
     _read.cache_clear()
     return counts
@@ -97,8 +106,7 @@ def _read(preset: str, folder: Path) -> dict[str, Line]:
 
 def anchor(preset: str, arm: Arm) -> str:
     """Where the page of published records shows the first run of an arm."""
-    line = lines(preset)[arm.run(study(preset).seeds[0]).key]
-    return f"published.html#{place(preset, line)}"
+    return f"published.html#{place(preset, lines(preset)[arm.run(study(preset).seeds[0]).key])}"
 
 
 def place(preset: str, line: Line) -> str:
@@ -135,89 +143,69 @@ def verify(preset: str) -> int:
     """
     found = lines(preset)
     places = {}
-    for chapter, runs in _runs(preset).items():
-        own = [run.key for run in runs if run.key in found]
-        places |= {key: (chapter, number) for number, key in enumerate(own, 1)}
+    for chapter, arms in _keys(preset).items():
+        keys = [key for arm in arms for key in arm if key in found]
+        places |= {key: (chapter, number) for number, key in enumerate(keys, 1)}
     for key, line in found.items():
         run_of(line.record.run)
-        where = f"{preset}, {line.chapter}.jsonl, line {line.number}"
-        require(key in places, f"{where}: run {key} belongs to no arm of this preset")
+        message = f"{preset}, {line.where}: run {key} belongs "
+        require(key in places, message + "to no arm of this preset")
         chapter, number = places[key]
-        told = f"{where}: run {key} belongs on line {number} of {chapter}.jsonl"
-        require((chapter, number) == (line.chapter, line.number), told)
+        require((chapter, number) == (line.chapter, line.number), f"{message}on line {number} of {chapter}.jsonl")
     return len(found)
 
 
 @dataclass(frozen=True)
-class Again:
-    """A run that was made again: whether every bit is the same; how many seed deviations its farthest metric is off."""
+class Recomputation:
+    """A published run trained again: whether every bit is the same, and how many standard deviations over its arm's
+    seeds the metric is off that is off most."""
 
     key: str
     where: str
     identical: bool
     same_machine: bool
-    farthest: float
+    max_deviation: float
 
     @property
     def holds(self) -> bool:
-        """The same bits on the same kind of machine, elsewhere within three deviations of its cell's seeds."""
-        return self.identical if self.same_machine else self.farthest <= _TOLERANCE
+        """The same bits on the same kind of machine, elsewhere within three standard deviations."""
+        return self.identical if self.same_machine else self.max_deviation <= _TOLERANCE
 
 
-def recompute(preset: str, sample: int, generator: np.random.Generator) -> Iterator[Again]:
+def recompute(preset: str, sample: int, generator: np.random.Generator) -> Iterator[Recomputation]:
     """Train a random few of the published runs again, their teachers included, and compare what they measure."""
     found = lines(preset)
     require(1 <= sample <= len(found), f"sample is {sample}; {preset} has {len(found)} published runs")
     for key in generator.choice(sorted(found), sample, replace=False):
         line = found[key]
-        threads = torch.get_num_threads()
-        torch.set_num_threads(line.record.provenance["threads"])
-        try:
-            with tempfile.TemporaryDirectory() as folder:
-                (record,) = execute([run_of(line.record.run)], Store(folder))
-        finally:
-            torch.set_num_threads(threads)
-        same = all(record.provenance[name] == line.record.provenance[name] for name in _SAME)
-        where = f"{line.chapter}.jsonl, line {line.number}"
-        yield Again(key, where, exact_hash(record) == line.exact, same, _farthest(record, line, found.values()))
+        published = line.record
+        with tempfile.TemporaryDirectory() as folder, threads(published.provenance["threads"]):
+            (record,) = execute([run_of(published.run)], Store(folder))
+        (arm,) = (arm for arms in _keys(preset).values() for arm in arms if key in arm)
+        deviation = _max_deviation(record, published, [found[other].record for other in arm if other in found])
+        same_machine = all(record.provenance[name] == published.provenance[name] for name in _SAME)
+        yield Recomputation(key, line.where, exact_hash(record) == line.exact, same_machine, deviation)
 
 
-def _farthest(record: Record, line: Line, others: Iterable[Line]) -> float:
-    """The largest difference of a metric from what is published, in standard deviations over the cell's seeds."""
-    cell = [other.record for other in others if _cell(other.record) == _cell(line.record)]
-    distances = []
+def _max_deviation(record: Record, published: Record, arm: Sequence[Record]) -> float:
+    """The largest difference of a metric from what is published, in standard deviations over the arm's seeds."""
+    deviations = [0.0]
     for name in _COMPARED:
-        again, before = _short(record.metrics[name]), line.record.metrics[name]
-        if again != before:
-            values = [member.metrics[name] for member in cell]
-            known = None not in (again, before, *values) and len(set(values)) > 1
-            distances.append(abs(again - before) / np.std(values, ddof=1) if known else np.inf)
-    return float(max(distances, default=0.0))
+        now, before = _short(record.metrics[name]), published.metrics[name]
+        if now != before:
+            values = [member.metrics[name] for member in arm]
+            known = None not in (now, before, *values) and len(set(values)) > 1
+            deviations.append(abs(now - before) / np.std(values, ddof=1) if known else np.inf)
+    return float(max(deviations))
 
 
-def _cell(record: Record) -> str:
-    """What the runs of a cell have in common: everything but the seeds."""
-
-    def without(run: dict[str, Any]) -> dict[str, Any]:
-        teacher = run["teacher"]
-        taught = teacher and {**teacher, "run": without(teacher["run"])} if teacher and "run" in teacher else teacher
-        return {**run, "seed": None, "teacher": taught}
-
-    return json.dumps(without(record.run), sort_keys=True)
-
-
-def _runs(preset: str) -> dict[str, list[Run]]:
-    """The runs of a study by the file they stand in, in their order there."""
+def _keys(preset: str) -> dict[str, list[list[str]]]:
+    """The keys of a study's runs, a list an arm, by the file they stand in, in their order there."""
     published = study(preset)
     return {
-        chapter: [run for arm in arms.values() for run in arm.runs(published.seeds)]
+        chapter: [[run.key for run in arm.runs(published.seeds)] for arm in arms.values()]
         for chapter, arms in published.arms().items()
     }
-
-
-def _line(record: Record, exact: str, formerly: str | None = None) -> str:
-    before = {"formerly": formerly} if formerly else {}
-    return json.dumps({"key": record.key, **before, "exact": exact, **asdict(_rounded(record))})
 
 
 def _rounded(record: Record) -> Record:
@@ -228,7 +216,3 @@ def _rounded(record: Record) -> Record:
 
 def _short(value: float | None) -> float | None:
     return float(f"{value:.{SIGNIFICANT}g}") if isinstance(value, float) else value
-
-
-def _path(preset: str, chapter: str) -> Path:
-    return FOLDER / preset / f"{chapter}.jsonl"
