@@ -2,7 +2,7 @@
 
 A torchvision built for CUDA registers the kernels of `nms` and `qnms` from a library that a CPU-only
 torch cannot load, and then fails on import because the operators have no schema. Declaring the schemas
-is enough for networks, transforms and data sets. Where the import works, nothing is declared.
+is enough for networks, transforms and data sets. Nothing is declared where the import succeeds.
 """
 
 import importlib

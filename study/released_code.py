@@ -194,11 +194,11 @@ def virtual_teacher_table(classes: Sequence[int], temperatures: Sequence[float],
 def configurations_table(classes: int = 100) -> pd.DataFrame:
     """A row a reading of a released configuration: its weights, and for Tf-KD_reg the equal label smoothing."""
     rows = []
-    for made in CONFIGURATIONS:
-        for multiplier, term in made.readings(classes).items():
-            row = {"student": made.student, "mode": made.mode, "α": made.alpha, "τ": made.temperature}
+    for file in CONFIGURATIONS:
+        for multiplier, term in file.readings(classes).items():
+            row = {"student": file.student, "mode": file.mode, "α": file.alpha, "τ": file.temperature}
             row |= {"multiplier": multiplier, **dict(zip("hs", term.weights(classes), strict=True))}
-            if made.mode == "Tf-KD_reg":
+            if file.mode == "Tf-KD_reg":
                 row["ε"], row["loss scale"] = as_label_smoothing(term, classes)
             rows.append(row)
     return pd.DataFrame(rows).set_index(["student", "mode"])

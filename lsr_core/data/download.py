@@ -82,46 +82,11 @@ def archive(url: str, folder: Path, md5: str | None = None) -> Path:
     return path
 
 
-def cifar10(folder: Path) -> dict[str, Any]:
-    """CIFAR-10 with the votes of CIFAR-10H on its test images."""
-    arrays = _cifar("CIFAR10", folder)
-    votes = np.load(archive(VOTES_URL, folder), allow_pickle=False)
-    return arrays | {"test_label_counts": votes.astype(np.int64)}
-
-
-def cifar100(folder: Path) -> dict[str, Any]:
-    """CIFAR-100 with its superclasses."""
-    arrays = _cifar("CIFAR100", folder)
-    train, test, meta = (_unpickled(folder / "cifar-100-python" / name) for name in ("train", "test", "meta"))
-    for part, batch in (("train", train), ("test", test)):
-        arrays[f"{part}_superclass_labels"] = np.array(batch["coarse_labels"], np.int64)
-    return arrays | {"superclass_names": np.array(meta["coarse_label_names"])}
-
-
-def mnist(folder: Path) -> dict[str, Any]:
-    """MNIST."""
-    return _from_torchvision(torchvision_datasets().MNIST, folder)
-
-
-def fashion_mnist(folder: Path) -> dict[str, Any]:
-    """Fashion-MNIST."""
-    return _from_torchvision(torchvision_datasets().FashionMNIST, folder)
-
-
-def torchvision_datasets() -> ModuleType:
-    """The module `torchvision.datasets`, imported where it is needed."""
-    import_torchvision()
-    return importlib.import_module("torchvision.datasets")
-
-
-def _cifar(name: str, folder: Path) -> dict[str, Any]:
-    loader = getattr(torchvision_datasets(), name)
-    archive(loader.url, folder, loader.tgz_md5)  # first, because torchvision would write over a damaged one
-    return _from_torchvision(loader, folder)
-
-
-def _from_torchvision(loader: Callable[..., Any], folder: Path) -> dict[str, Any]:
-    arrays = {}
+def torchvision_set(name: str, folder: Path) -> dict[str, Any]:
+    """The uniform arrays of one of torchvision's data sets, such as MNIST."""
+    loader, arrays = getattr(torchvision_datasets(), name), {}
+    if hasattr(loader, "tgz_md5"):  # of CIFAR; checked first, because torchvision would write over a damaged one
+        archive(loader.url, folder, loader.tgz_md5)
     for part in ("train", "test"):
         loaded = loader(folder, train=part == "train", download=True)
         images = np.asarray(loaded.data)
@@ -129,6 +94,28 @@ def _from_torchvision(loader: Callable[..., Any], folder: Path) -> dict[str, Any
         arrays[f"{part}_labels"] = np.asarray(loaded.targets, np.int64)
     names = [name.partition(" - ")[0].replace(" ", "_") for name in loaded.classes]
     return arrays | {"class_names": np.array(names)}
+
+
+def cifar10(folder: Path) -> dict[str, Any]:
+    """CIFAR-10 with the votes of CIFAR-10H on its test images."""
+    arrays = torchvision_set("CIFAR10", folder)
+    votes = np.load(archive(VOTES_URL, folder), allow_pickle=False)
+    return arrays | {"test_label_counts": votes.astype(np.int64)}
+
+
+def cifar100(folder: Path) -> dict[str, Any]:
+    """CIFAR-100 with its superclasses."""
+    arrays = torchvision_set("CIFAR100", folder)
+    train, test, meta = (_unpickled(folder / "cifar-100-python" / name) for name in ("train", "test", "meta"))
+    for part, batch in (("train", train), ("test", test)):
+        arrays[f"{part}_superclass_labels"] = np.array(batch["coarse_labels"], np.int64)
+    return arrays | {"superclass_names": np.array(meta["coarse_label_names"])}
+
+
+def torchvision_datasets() -> ModuleType:
+    """The module `torchvision.datasets`, imported where it is needed."""
+    import_torchvision()
+    return importlib.import_module("torchvision.datasets")
 
 
 def _unpickled(path: Path) -> dict[str, Any]:

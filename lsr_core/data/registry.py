@@ -1,12 +1,12 @@
-"""Names of data sets: the study's own, any mixture, a user's images, and parts of them."""
+"""Data sets by name: digits, mixtures, images, audio features, a user's own images, and parts of them."""
 
 import math
 import re
-from functools import cache
+from functools import cache, partial
 
 from ..errors import require
 from .digits import Digits
-from .download import Download, cifar10, cifar100, fashion_mnist, mnist
+from .download import Download, cifar10, cifar100, torchvision_set
 from .gtzan import FOLDS, Gtzan
 from .images import Images
 from .mixture import Mixture
@@ -33,11 +33,11 @@ _IMAGES = (  # means and deviations are the training part's
     ),
     Images(
         "fashion_mnist", (6000,) * 10, _GREY, "8ee457d5d57cdf2a", (0.2860,), (0.3530,),
-        download=Download(fashion_mnist),
+        download=Download(partial(torchvision_set, "FashionMNIST")),
     ),
     Images(
         "mnist", (5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949), _GREY, "3169a86903e46c02",
-        (0.1307,), (0.3081,), download=Download(mnist),
+        (0.1307,), (0.3081,), download=Download(partial(torchvision_set, "MNIST")),
     ),
 )  # fmt: skip
 _GTZAN = (Gtzan("gtzan"), *(Gtzan(f"gtzan/fold-{fold}", fold) for fold in range(FOLDS)))
@@ -59,14 +59,13 @@ def dataset(name: str) -> Source | Subset:
     """
     require(isinstance(name, str), f"data is {name!r}; give a data set's name")
     base, part = _BASE.fullmatch(name).groups()
-    parts = _PARTS.fullmatch(part)
-    like = "'/first-5', '/stratified', '/tail-50' or '/first-5/tail-50'"
+    parts, like = _PARTS.fullmatch(part), "'/first-5', '/stratified', '/tail-50' or '/first-5/tail-50'"
     require(parts is not None, f"unknown part {part!r} of data set {base!r}; after a name comes {like}")
     source = DATASETS.get(base) or (Images.of_file(base) if base.endswith(".npz") else _any_mixture(base))
     if not part:
         return source
-    whole = isinstance(source, Gtzan)
-    require(not whole, f"{name!r} cannot be: gtzan has no parts, because copies of a track must stay together")
+    reason = "gtzan has no parts, because copies of a track must stay together"
+    require(not isinstance(source, Gtzan), f"{name!r} cannot be: {reason}")
     first, stratified, tail = parts.groups()
     classes = int(first) if first else source.classes
     require(2 <= classes <= source.classes, f"{name!r} has {classes} classes; {base} has 2 to {source.classes}")

@@ -5,14 +5,5 @@ from .cost import Cost, cost
 from .images import ARCHITECTURES, ImageClassifier, ImageNetwork
 from .perceptron import Perceptron, StackedPerceptron
 
-__all__ = [
-    "ARCHITECTURES",
-    "Convnet",
-    "Cost",
-    "ImageClassifier",
-    "ImageNetwork",
-    "Perceptron",
-    "StackedConvnet",
-    "StackedPerceptron",
-    "cost",
-]
+__all__ = ["ARCHITECTURES", "Convnet", "Cost", "ImageClassifier", "ImageNetwork", "Perceptron"]
+__all__ += ["StackedConvnet", "StackedPerceptron", "cost"]

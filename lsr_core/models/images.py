@@ -41,8 +41,8 @@ class ImageNetwork:
     """The description of one network for square images of 28 to 64 pixels a side, in grey or colour.
 
     `width` is the number of channels of the first stage (`plain_cnn`, `resnet8`, `resnet20`, `resnet56`) or the
-    widening factor (`wide_resnet`); `depth` is the number of layers of `wide_resnet`, 6n + 4. Where a family has
-    them, None means its paper's; the others have neither, and `InputError` says so.
+    widening factor (`wide_resnet`); `depth` is the number of layers of `wide_resnet`, 6n + 4. None means the size of
+    the architecture's paper. Raises `InputError` for a size that the architecture does not have.
     """
 
     architecture: str
@@ -51,18 +51,17 @@ class ImageNetwork:
 
     def __post_init__(self) -> None:
         hold_plain(self)
-        known = self.architecture in ARCHITECTURES
-        require(known, f"unknown architecture {self.architecture!r}; there are {', '.join(ARCHITECTURES)}")
-        defaults = ARCHITECTURES[self.architecture][1]
-        for name in ("width", "depth"):
-            value = getattr(self, name)
+        name = self.architecture
+        require(name in ARCHITECTURES, f"unknown architecture {name!r}; there are {', '.join(ARCHITECTURES)}")
+        _, defaults = ARCHITECTURES[name]
+        for size, value in (("width", self.width), ("depth", self.depth)):
             if value is None:
-                object.__setattr__(self, name, defaults.get(name))
-                continue
-            require(name in defaults, f"{name} is {value!r}; {self.architecture} has none to choose")
-            require_count(name, value)
+                object.__setattr__(self, size, defaults.get(size))
+            else:
+                require(size in defaults, f"{size} is {value!r}; {name} has none to choose")
+                require_count(size, value)
         fits = self.depth is None or (self.depth >= 10 and self.depth % 6 == 4)
-        require(fits, f"depth is {self.depth}; {self.architecture} has 6n + 4 layers: 10, 16, 22, 28, ...")
+        require(fits, f"depth is {self.depth}; {name} has 6n + 4 layers: 10, 16, 22, 28, ...")
 
     @property
     def stack_size(self) -> int:
@@ -92,7 +91,7 @@ class ImageNetwork:
     def build(self, shape: tuple[int, int, int], classes: int, generator: torch.Generator) -> "ImageClassifier":
         """The network for images of this shape (C, H, W), on the generator's device, with weights drawn from it alone.
 
-        Convolutions are drawn as He et al. (2015) do, by fan-out, in every family; linear layers as torch draws them.
+        Convolutions are drawn as in He et al. (2015), by fan-out, linear layers as torch draws them.
         """
         network = self.skeleton(shape, classes).to_empty(device=generator.device)
         for layer in network.modules():
@@ -127,9 +126,8 @@ class ImageClassifier(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         features, where = self.body(images), images.device.type
         is_cast = torch.amp.is_autocast_available(where) and torch.is_autocast_enabled(where)
-        with (
-            torch.autocast(where, enabled=False) if is_cast else nullcontext()
-        ):  # of logits in bf16, many would be equal
+        # In bf16 many logits would be equal.
+        with torch.autocast(where, enabled=False) if is_cast else nullcontext():
             return self.linear(features.to(self.linear.weight.dtype))
 
     def features(self, images: Tensor) -> Tensor:
