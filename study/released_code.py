@@ -46,7 +46,8 @@ class SelfDistillationOffset(Objective):
         return 1.0
 
     def soft(self, batch: Batch) -> Tensor:
-        scores = self._given(batch).to(torch.promote_types(batch.logits.dtype, torch.float32)) / self.temperature
+        dtype = torch.promote_types(batch.logits.dtype, torch.float32)
+        scores = self._required_teacher(batch).to(dtype) / self.temperature
         q = scores.softmax(-1)
         return offset_cross_entropy(q, batch.logits) - cross_entropy(q, scores)
 
