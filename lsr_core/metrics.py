@@ -31,7 +31,8 @@ def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
 def nll(logits: Tensor, labels: Tensor, temperature: Tensor | float = 1.0) -> Tensor:
     """Negative log-likelihood of the labels in nats, averaged over examples, after division by `temperature`."""
     by_class = _by_class(_scaled(logits, temperature))
-    return (by_class.logsumexp(-2) - _of_label(by_class, labels)).mean(-1, dtype=torch.float64)
+    of_label = by_class.gather(-2, labels.expand(*by_class.shape[:-2], by_class.shape[-1])[..., None, :])[..., 0, :]
+    return (by_class.logsumexp(-2) - of_label).mean(-1, dtype=torch.float64)
 
 
 def ece(logits: Tensor, labels: Tensor, bins: int = 15) -> Tensor:
@@ -237,12 +238,6 @@ def _below_largest(logits: Tensor) -> Tensor:
     """How far each logit `[..., K, N]` is from the largest of its example, 0 or below."""
     by_class = _by_class(logits)
     return by_class - by_class.amax(-2, keepdim=True)
-
-
-def _of_label(by_class: Tensor, labels: Tensor) -> Tensor:
-    """The entries `[..., N]` of the labels among `[..., K, N]`."""
-    index = labels.expand(*by_class.shape[:-2], by_class.shape[-1])
-    return by_class.gather(-2, index[..., None, :])[..., 0, :]
 
 
 def _scaled(logits: Tensor, temperature: Tensor | float) -> Tensor:

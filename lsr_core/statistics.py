@@ -12,6 +12,7 @@ all equal, but for rounding, decide nothing. Numbers that are not finite are ref
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -110,14 +111,11 @@ def seeds_needed(differences: ArrayLike, effect: float) -> int:
     """
     require(effect > 0, f"effect is {effect!r}; it must be above 0")
     deviation = float(_checked(differences, least=2).std(ddof=1))
-    low, high = 2, 4
-    while high < _MOST_SEEDS and deviation / np.sqrt(high) * _detectable(high) > effect:
-        low, high = high, 2 * high
-    while low < high:
-        middle = (low + high) // 2
-        enough = deviation / np.sqrt(middle) * _detectable(middle) <= effect
-        low, high = (low, middle) if enough else (middle + 1, high)
-    return low
+
+    def enough(n: int) -> bool:
+        return deviation / np.sqrt(n) * _detectable(n) <= effect
+
+    return bisect_left(range(_MOST_SEEDS), True, lo=2, key=enough)
 
 
 def mean_interval(values: ArrayLike, level: float = 0.95) -> tuple[float, float, float]:
