@@ -1,7 +1,8 @@
-"""What is measured of a stack of runs: a point of their curves, and everything at the end."""
+"""Evaluation of runs that train together: a point of their curves, and every metric at the end."""
 
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from itertools import product
 from typing import NamedTuple
 
@@ -15,14 +16,24 @@ from .data import Split
 
 CURVE_POINTS = 12
 CURVE_EXAMPLES = 1000  # of a larger test set, the first so many make the curves and the spreads
-EXAMPLES_OF_CLASS = 10  # training images of each of two classes whose logits tell how much of an example is left
+EXAMPLES_OF_CLASS = 10  # training images of each of two classes, whose logits the information is measured on
 STEPS = ((0, 0), (0, 1), (1, 0), (0, -1), (-1, 0))  # its augmentations: the image moved by a quarter of a pixel
-SHARE = 0.25  # a whole pixel of eight leaves hardly the same digit
-PROJECTION_CLASSES = 3  # the first so many classes span the plane that is drawn
+SHARE = 0.25  # on 8×8 images a whole pixel changes the digit, so images are moved by a quarter
+PROJECTION_CLASSES = 3  # the first three classes span the plane that features are projected on
 CONFIDENCE = 0.8  # the mean largest probability at which erased information is compared beyond shrinkage
 RADIUS, DIRECTIONS = 0.5, 4  # of the perturbations that measure sharpness
 
-_SPREADS = ("uncertainty", "diversity", "variance", "erased_vector", "erased_std")
+Metric = Callable[[Tensor, Tensor], Tensor]
+_ERASED: dict[str, Metric] = {
+    "erased_vector": partial(metrics.erased_information, reading="vector_variance"),
+    "erased_std": partial(metrics.erased_information, reading="std_true_class"),
+}
+_SPREADS: dict[str, Metric] = {
+    "uncertainty": lambda logits, _: metrics.predictive_uncertainty(logits),
+    "diversity": metrics.confidence_diversity,
+    "variance": metrics.confidence_variance,
+    **_ERASED,
+}
 
 
 class Outputs(NamedTuple):
@@ -70,18 +81,15 @@ def final_metrics(outputs: Outputs, data: Split, groups: Tensor | None) -> dict[
         temperature = metrics.best_temperature(validation, one_hot(data.validation_labels, test.shape[-1]))
         return {"nll_scaled": metrics.nll(test, data.test_labels, temperature), "temperature": temperature}
 
-    def on_training_images() -> dict[str, Tensor]:
-        return {f"train_{name}": values for name, values in _spreads(train, data.train_labels).items()}
-
     parts = [
         lambda: _fit("train_", train, data.train_labels),
         lambda: _fit("validation_", validation, data.validation_labels),
         lambda: _fit("", test, data.test_labels),
         lambda: {"ece": metrics.ece(test, data.test_labels)},
         scaled,
-        lambda: _spreads(few, few_labels),
+        lambda: _spreads(_SPREADS, few, few_labels),
+        lambda: {f"train_{name}": values for name, values in _spreads(_ERASED, train, data.train_labels).items()},
         lambda: _erased_at_equal_confidence(few, few_labels),
-        on_training_images,
     ]
     if groups is not None:
         parts.append(lambda: {"similar_mass": _mass_on_similar(test, data.test_labels, groups)})
@@ -91,7 +99,7 @@ def final_metrics(outputs: Outputs, data: Split, groups: Tensor | None) -> dict[
 
 
 def measured(parts: Iterable[Callable[[], dict[str, Tensor]]]) -> dict[str, Tensor]:
-    """What the parts measure; one that fails is left out with a warning, so that a trained run is never lost."""
+    """The metrics of all parts; one that fails is left out with a warning, so that a trained run is never lost."""
     found: dict[str, Tensor] = {}
     for part in parts:
         try:
@@ -114,30 +122,21 @@ def _distance_from_truth(test: Tensor, data: Split) -> dict[str, Tensor]:
     }
 
 
-def _spreads(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """How outputs `[S, N, K]` spread over images; nan for a run of 3 images or whose labels `[S, N]` lack a class.
+def _spreads(metric_of: dict[str, Metric], logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """Metrics of outputs `[S, N, K]`; nan for a run of 3 images or whose labels `[S, N]` lack a class.
 
-    Handed on in single precision: the last bit of double sums depends on the size of the stack.
+    In single precision: the last bit of double sums depends on the size of the stack.
     """
     complete = one_hot(labels, logits.shape[-1]).any(-2).all(-1) & (labels.shape[-1] > 3)
-    spreads = torch.full((len(_SPREADS), len(logits)), torch.nan)
-    if complete.any():
-        z, y = logits[complete], labels[complete]
-        measured = (
-            metrics.predictive_uncertainty(z),
-            metrics.confidence_diversity(z, y),
-            metrics.confidence_variance(z, y),
-            metrics.erased_information(z, y, "vector_variance"),
-            metrics.erased_information(z, y, "std_true_class"),
-        )
-        spreads[:, complete] = torch.stack(measured).float()
-    return dict(zip(_SPREADS, spreads, strict=True))
+    found = {name: torch.full((len(logits),), torch.nan) for name in metric_of}
+    for name, metric in metric_of.items() if complete.any() else ():
+        found[name][complete] = metric(logits[complete], labels[complete]).float()
+    return found
 
 
 def _erased_at_equal_confidence(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    softened = logits.double() / metrics.temperature_of_confidence(logits, CONFIDENCE)[:, None, None]
-    readings = {"erased_vector_matched": "vector_variance", "erased_std_matched": "std_true_class"}
-    return {name: metrics.erased_information(softened, labels, read).float() for name, read in readings.items()}
+    matched = logits.double() / metrics.temperature_of_confidence(logits, CONFIDENCE)[:, None, None]
+    return {f"{name}_matched": values for name, values in _spreads(_ERASED, matched, labels).items()}
 
 
 def _drift(before: Tensor, now: Tensor) -> Tensor:
@@ -187,7 +186,7 @@ def shifted(images: Tensor, side: int) -> Tensor:
 
 
 class InformationProbe(NamedTuple):
-    """What Müller 2019 follows along training: 20 images of two classes in five positions."""
+    """The images on which Müller 2019 measures information along training: 20 of two classes in five positions."""
 
     inputs: Tensor  # [S, 100, D]
     labels: Tensor  # [S, 20]
@@ -198,7 +197,8 @@ class InformationProbe(NamedTuple):
         """Those of training data `[S, N, side²]`."""
         places = two_classes(data.train_labels)
         chosen = places.clamp_min(0)
-        images = data.train_inputs.gather(1, chosen[..., None].expand(-1, -1, side**2))
+        rows = chosen[..., None].expand(-1, -1, side**2).to(data.train_inputs.device)
+        images = data.train_inputs.gather(1, rows)
         return cls(shifted(images, side), data.train_labels.gather(1, chosen), (places >= 0).all(-1))
 
     def information(self, logits: Tensor) -> Tensor:
@@ -211,9 +211,9 @@ class InformationProbe(NamedTuple):
 
 def projected(features: Tensor, labels: Tensor, templates: Tensor) -> list[list[float]]:
     """Rows x, y, class of features `[N, H]` of the first three classes, on the plane of their `templates` `[3, H]`."""
-    shown = labels < PROJECTION_CLASSES
-    points = metrics.class_plane(features[shown], templates)
-    rows = zip(points.tolist(), labels[shown].tolist(), strict=True)
+    kept = labels < PROJECTION_CLASSES
+    points = metrics.class_plane(features[kept], templates)
+    rows = zip(points.tolist(), labels[kept].tolist(), strict=True)
     return [[round(x, 3), round(y, 3), label] for (x, y), label in rows]
 
 
@@ -227,12 +227,14 @@ def sharpness(
     biases and BatchNorm stay. A mean over a few directions, the same for all methods of a seed.
     """
     matrices = {name: w for name, w in weights.items() if w.ndim >= 3 and w.shape[1] > 1}
-    plain = metrics.nll(functional_call(network, weights, (data.train_inputs,)), data.train_labels)
-    rises = []
+
+    def nll(changed: dict[str, Tensor]) -> Tensor:
+        logits = functional_call(network, {**weights, **changed}, (data.train_inputs,))
+        return metrics.nll(logits.cpu(), data.train_labels)
+
+    plain, rises = nll({}), []
     for _ in range(DIRECTIONS):
-        moved = {name: w + RADIUS * _direction(w, generators) for name, w in matrices.items()}
-        logits = functional_call(network, {**weights, **moved}, (data.train_inputs,))
-        rises.append(metrics.nll(logits, data.train_labels) - plain)
+        rises.append(nll({name: w + RADIUS * _direction(w, generators) for name, w in matrices.items()}) - plain)
     return torch.stack(rises).mean(0)
 
 

@@ -20,7 +20,7 @@ from ._progress import bar
 from .data import dataset
 from .models.images import ImageNetwork, defining_modules
 from .run import ExactPosterior, Run, TrainedTeacher
-from .store import Checkpoint, Record, RunLocks, Store, Weights, provenance, unfinished
+from .store import Checkpoint, Record, RunLocks, Store, provenance, unfinished
 from .trainer import Tensors, Trainer, stack_logits
 
 STUDENTS = 6  # of one teacher on images
@@ -50,7 +50,7 @@ def execute(
         store.check_writable()
     with bar(total=sum(map(len, levels)), unit="run") as progress, _helpers(runs, store, workers if levels else 1):
         for level in levels:
-            _Execution(store, Weights(store), deadline, progress).finish(level)
+            _Execution(store, deadline, progress).finish(level)
     return [kept[run.key] if run.key in kept else store.get(run.key) for run in runs]
 
 
@@ -63,8 +63,7 @@ class Job:
 
     def is_done(self, store: Store) -> bool:
         """Whether the record and the weights are there."""
-        weights = Weights(store)
-        return self.run.key in store and all(weights.path(self.run.key, epoch).exists() for epoch in self.epochs)
+        return self.run.key in store and all(store.weights_path(self.run.key, n).exists() for n in self.epochs)
 
 
 def _levels(runs: Sequence[Run], store: Store) -> list[list[Job]]:
@@ -96,7 +95,6 @@ class _Execution:
     """The jobs of one level in one process."""
 
     store: Store
-    weights: Weights
     deadline: float
     progress: Any
 
@@ -149,7 +147,7 @@ class _Execution:
             if not is_over and wanted.keys().isdisjoint(job.run.key for job in stack):
                 continue
             teachers = [job.run.teacher for job in stack if isinstance(job.run.teacher, TrainedTeacher)]
-            if not all(self.weights.path(teacher.run.key, teacher.after).exists() for teacher in teachers):
+            if not all(self.store.weights_path(teacher.run.key, teacher.after).exists() for teacher in teachers):
                 continue  # the wanted ones start again, with teachers of their own
             with RunLocks(self.store) as locks:
                 if all(locks.lock(job.run.key) for job in stack):
@@ -171,7 +169,7 @@ class _Execution:
         def on_epoch_end(trainer: Trainer) -> None:
             for place, job in enumerate(jobs):
                 if trainer.epoch in job.epochs:
-                    self.weights.put(job.run.key, trainer.epoch, trainer.weights(place))
+                    self.store.put_weights(job.run.key, trainer.epoch, trainer.weights(place))
             self._keep_state(checkpoint, trainer)
 
         outcomes = trainer.train(on_epoch_end)
@@ -196,8 +194,8 @@ class _Execution:
         """What `Trainer.of` takes as the teacher of runs."""
         teacher = runs[0].teacher
         if isinstance(runs[0].network, ImageNetwork):
-            return teacher and self.weights.get(teacher.run.key, teacher.after)
-        return teacher_logits(runs, self.weights)
+            return teacher and self.store.weights(teacher.run.key, teacher.after)
+        return teacher_logits(runs, self.store)
 
 
 def _queues(jobs: Sequence[Job]) -> list[deque[Job]]:
@@ -215,7 +213,7 @@ def _conditions(trainer: Trainer) -> dict[str, str | int]:
     return {"device": name, "precision": precision, "threads": trainer.data.threads}
 
 
-def teacher_logits(runs: Sequence[Run], weights: Weights) -> Tensor | None:
+def teacher_logits(runs: Sequence[Run], store: Store) -> Tensor | None:
     """The logits `[S, N, K]` of each run's teacher on its training examples; None where no run has one.
 
     A teacher of several runs answers once; a run without one has zeros.
@@ -237,9 +235,10 @@ def teacher_logits(runs: Sequence[Run], weights: Weights) -> Tensor | None:
             by_network[teacher.run.network].append((teacher, inputs, students))
     for network, group in by_network.items():
         teachers, inputs, students = zip(*group, strict=True)
-        networks = [weights.get(teacher.run.key, teacher.after) for teacher in teachers]
-        logits = stack_logits(network, networks, torch.stack(inputs), source.classes)
-        for row, own in zip(logits, students, strict=True):
+        networks = [store.weights(teacher.run.key, teacher.after) for teacher in teachers]
+        stack = network.stack(source.features, source.classes, [torch.Generator() for _ in networks])
+        stack.load_state_dict({name: torch.stack([own[name] for own in networks]) for name in networks[0]})
+        for row, own in zip(stack_logits(stack, torch.stack(inputs)), students, strict=True):
             table[own] = row
     return table
 

@@ -53,7 +53,7 @@ class Record:
 
 
 class Store:
-    """Records in a folder, one JSON file each, named by the run's key.
+    """A folder of records, one JSON file each, named by the run's key, and of weights that teach.
 
     Writing is atomic; a damaged record is reported, never used and never overwritten.
     """
@@ -118,6 +118,29 @@ class Store:
         require(bool(found), f"no record's key begins with {prefix!r} in {self.folder}; `lsr runs list` shows the keys")
         return found
 
+    def weights_path(self, key: str, epoch: int) -> Path:
+        """The safetensors file of a run's network after an epoch; missing weights can be trained again."""
+        return self.folder / "weights" / require_key(key)[:2] / f"{key}-{epoch}.safetensors"
+
+    def put_weights(self, key: str, epoch: int, tensors: dict[str, Tensor]) -> None:
+        """Keep a network; raises `InputError` where the folder cannot be written."""
+        content = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        self.write(self.weights_path(key, epoch), save(content, {"checksum": _checksum_of_tensors(content)}))
+
+    def weights(self, key: str, epoch: int) -> dict[str, Tensor]:
+        """The tensors of a network; a damaged file is removed, and raises `InputError`."""
+        path = self.weights_path(key, epoch)
+        content = path.read_bytes()
+        try:
+            tensors = load(content)
+            sound = _checksum_of_tensors(tensors).encode() in content
+        except (SafetensorError, ValueError):
+            sound = False
+        if not sound:
+            path.unlink()
+            raise InputError(f"weights {path} were damaged and are removed; the same command trains them again")
+        return tensors
+
     def __iter__(self) -> Iterator[Record]:
         return (self.get(key) for key in self.keys())
 
@@ -130,36 +153,6 @@ class Store:
 
     def _path(self, key: str) -> Path:
         return self.folder / require_key(key)[:2] / (key + _SUFFIX)
-
-
-class Weights:
-    """Networks after an epoch of a run, one safetensors file each; missing ones can be trained again."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    def path(self, key: str, epoch: int) -> Path:
-        """The file of a run's weights after an epoch."""
-        return self._store.folder / "weights" / require_key(key)[:2] / f"{key}-{epoch}.safetensors"
-
-    def put(self, key: str, epoch: int, tensors: dict[str, Tensor]) -> None:
-        """Keep the weights; raises `InputError` where the folder cannot be written."""
-        content = {name: tensor.contiguous() for name, tensor in tensors.items()}
-        self._store.write(self.path(key, epoch), save(content, {"checksum": _checksum_of_tensors(content)}))
-
-    def get(self, key: str, epoch: int) -> dict[str, Tensor]:
-        """The weights; a damaged file is removed, and raises `InputError`."""
-        path = self.path(key, epoch)
-        content = path.read_bytes()
-        try:
-            tensors = load(content)
-            sound = _checksum_of_tensors(tensors).encode() in content
-        except (SafetensorError, ValueError):
-            sound = False
-        if not sound:
-            path.unlink()
-            raise InputError(f"weights {path} were damaged and are removed; the same command trains them again")
-        return tensors
 
 
 class Checkpoint:

@@ -28,8 +28,8 @@ from .evaluation import (
 )
 from .losses import gradient_from_targets, gradient_targets
 from .memory import PastCopies
-from .models import Convnet, ImageNetwork, Perceptron
-from .objectives import Batch, Fixed
+from .models import ImageNetwork
+from .objectives import Batch, Fixed, Objective
 from .optimizers import FusedSGD, StackedSGD
 from .precision import training_precision
 from .run import Run, stream
@@ -39,6 +39,7 @@ PROJECTION_SEED = 0  # the seed whose runs keep their projected features
 STACK_THREADS = 1  # of a stack: the same bits on every machine of a kind, and processes side by side on its cores
 
 Tensors = dict[str, Tensor]
+Device = torch.device | str | None
 
 
 @dataclass(frozen=True)
@@ -67,23 +68,47 @@ class Examples(NamedTuple):
     index: Tensor
 
 
-class OwnExamples:
+class Data:
+    """What runs learn from; `split` is for evaluation, its labels `[S, N]` or `[N]` on the CPU."""
+
+    axis: int  # of the examples among a part's inputs
+    shared: str  # what runs must have in common
+    split: Split
+
+    def prepare(self, inputs: Tensor) -> Tensor:
+        """Inputs as the network takes them."""
+        return inputs
+
+    def autocast(self) -> AbstractContextManager:
+        """The precision of training."""
+        return nullcontext()
+
+    def fitted(self, objective: Objective) -> Objective:
+        """The objective with constants from the logits of a teacher that all runs share."""
+        return objective
+
+    @torch.no_grad()
+    def logits(self, network: nn.Module, inputs: Tensor) -> Tensor:
+        """The network's logits on inputs, in small batches."""
+        return torch.cat([network(self.prepare(few)) for few in inputs.split(EVALUATION_BATCH, self.axis)], -2)
+
+
+class OwnExamples(Data):
     """The data of a stack: each run has its own training and validation examples `[S, N, D]`, in its own order.
 
-    `split` is for evaluation, its labels on the CPU. `teacher_logits` `[S, N, K]` are of each run's teacher.
+    `teacher_logits` `[S, N, K]` are of each run's teacher.
     """
 
-    axis = 1  # of the examples among a part's inputs
+    shared = "stack must share data, sizes, network and epochs"
+    axis = 1
     threads = STACK_THREADS
 
-    def __init__(
-        self, runs: Sequence[Run], teacher_logits: Tensor | None, dtype: torch.dtype, device: torch.device
-    ) -> None:
-        self.source, self.device, self.precision = dataset(runs[0].data), device, dtype
-        self.teacher_logits = teacher_logits
+    def __init__(self, runs: Sequence[Run], teacher_logits: Tensor | None, device: Device, dtype: torch.dtype) -> None:
+        self.source, self.teacher_logits = dataset(runs[0].data), teacher_logits
+        self.device, self.precision = torch.device(device or "cpu"), dtype
         splits = {run.seed: self.source.split(run.train, run.seed) for run in runs}
-        self.split = _stacked([splits[run.seed] for run in runs], dtype, device)
-        self.labels = self.split.train_labels.to(device)
+        self.split = _stacked([splits[run.seed] for run in runs], self.device, dtype)
+        self.labels = self.split.train_labels.to(self.device)
         self.streams = [stream(run.seed, run.role, "order") for run in runs]
 
     def network(self, runs: Sequence[Run]) -> nn.Module:
@@ -102,51 +127,42 @@ class OwnExamples:
             return table.flatten(0, 1).index_select(0, rows).unflatten(0, order.shape).split(size, 1)
 
         index = order.to(self.device).split(size, 1)
-        parts = [shuffled(self.split.train_inputs), shuffled(self.labels)]
-        parts.append([None] * len(index) if soft is None else shuffled(soft))
-        return map(Examples, *parts, index)
-
-    def prepare(self, inputs: Tensor) -> Tensor:
-        """Inputs as the network takes them."""
-        return inputs
-
-    def autocast(self) -> AbstractContextManager:
-        """The precision of training."""
-        return nullcontext()
+        soft = [None] * len(index) if soft is None else shuffled(soft)
+        return map(Examples, shuffled(self.split.train_inputs), shuffled(self.labels), soft, index)
 
 
-class SharedImages:
+class SharedImages(Data):
     """The data of an ensemble: runs of one seed see the same images in the same order, augmented and normalised once.
 
     `teacher` holds the tensors of the runs' common teacher, whose logits are computed once for all of them: on each
     batch as it is augmented, or where nothing is, on the whole training set.
     """
 
+    shared = "program must share data, seed, network and teacher"
     axis = 0
 
-    def __init__(self, runs: Sequence[Run], teacher: Tensors | None, device: torch.device) -> None:
-        first = runs[0]
-        self.source, self.device, self.augmentation = dataset(first.data), device, first.augmentation
-        self.threads = torch.get_num_threads()
+    def __init__(self, runs: Sequence[Run], teacher: Tensors | None, device: Device, _: torch.dtype) -> None:
+        first, self.threads = runs[0], torch.get_num_threads()
+        self.source, self.augmentation = dataset(first.data), first.augmentation
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.precision = training_precision(first.network, self.source.image_shape, self.device)
         split = self.source.split(first.train, first.seed)
-        self.labels = split.train_labels.to(device)
-        self.split = _inputs_to(split, device)._replace(train_labels=split.train_labels.expand(len(runs), -1))
-        self.precision = training_precision(first.network, self.source.image_shape, device)
+        self.labels = split.train_labels.to(self.device)
+        self.split = _inputs_to(split, self.device)._replace(train_labels=split.train_labels.expand(len(runs), -1))
         order, draws = (stream(first.seed, first.role, purpose) for purpose in ("order", "augmentation"))
-        self.streams = [order, torch.Generator(device).manual_seed(draws.initial_seed())]
+        self.streams = [order, torch.Generator(self.device).manual_seed(draws.initial_seed())]
         self.teacher, self.teacher_logits = None, None
         if teacher is not None:
-            self.teacher = self._build(first.teacher.run, torch.Generator())
+            self.teacher = self._build(first.teacher.run, torch.Generator()).eval()
             self.teacher.load_state_dict(teacher)
-            self.teacher.eval()
-            if self.augmentation is None or any(_takes_constants(run) for run in runs):
-                self.teacher_logits = logits(self.teacher, self.split.train_inputs, self)
+            if self.augmentation is None or any(_takes_constants(run.objective) for run in runs):
+                self.teacher_logits = self.logits(self.teacher, self.split.train_inputs)
 
     def network(self, runs: Sequence[Run]) -> "Ensemble":
         """The runs' networks with their initial weights."""
         return Ensemble([self._build(run, stream(run.seed, run.role, "weights")) for run in runs])
 
-    def batches(self, size: int, soft: Tensor | None = None) -> Iterator[Examples]:  # noqa: ARG002
+    def batches(self, size: int, soft: None = None) -> Iterator[Examples]:  # noqa: ARG002
         """The batches of an epoch."""
         order, draws = self.streams
         for index in torch.randperm(len(self.labels), generator=order).to(self.device).split(size):
@@ -157,19 +173,21 @@ class SharedImages:
             yield Examples(images, self.labels[index], self._teacher_logits(images, index), index)
 
     def prepare(self, images: Tensor) -> Tensor:
-        """Raw images as the network takes them."""
         return normalised(images, self.source.mean, self.source.std).contiguous(memory_format=torch.channels_last)
 
-    def autocast(self) -> torch.autocast:
-        """The precision of training."""
+    def autocast(self) -> AbstractContextManager:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision is torch.bfloat16)
+
+    def fitted(self, objective: Objective) -> Objective:
+        if not _takes_constants(objective) or self.teacher_logits is None:
+            return objective
+        numbers = torch.arange(len(self.labels), device=self.device)
+        return objective.fitted(Batch(torch.zeros_like(self.teacher_logits), self.labels, self.teacher_logits, numbers))
 
     @torch.no_grad()
     def _teacher_logits(self, images: Tensor, index: Tensor) -> Tensor | None:
-        if self.teacher is None:
-            return None
-        if self.augmentation is None:
-            return self.teacher_logits[index]
+        if self.teacher is None or self.augmentation is None:
+            return None if self.teacher is None else self.teacher_logits[index]
         with self.autocast():
             return self.teacher(images)
 
@@ -192,9 +210,9 @@ class Ensemble(nn.Module):
 class Learner:
     """What trains one network, of one run or of a stack: objective and optimizer."""
 
-    def __init__(self, network: nn.Module, runs: Sequence[Run], data: OwnExamples | SharedImages) -> None:
+    def __init__(self, network: nn.Module, runs: Sequence[Run], data: Data) -> None:
         self.network, self.data = network, data
-        self.objective = replace(runs[0].objective)  # with a memory of its own
+        self.objective = data.fitted(replace(runs[0].objective))  # with a memory of its own
         if self.objective.memory is not None:
             self.objective.memory.generators = [stream(run.seed, run.role, "draws") for run in runs]
         alone = runs[0].network.stack_size == 1 and len(runs) == 1  # torch's fused kernel has one rate for all runs
@@ -214,31 +232,12 @@ class Learner:
     def differentiate(self, batch: Examples) -> Tensor:
         """Set the gradients of the objective's loss."""
         with self.data.autocast():
-            logits = self.network(batch.inputs)
-            soft = batch.soft
+            logits, soft = self.network(batch.inputs), batch.soft
             if soft is None:
                 soft = self.objective.teacher_logits(self.network, batch.inputs)
         total = self.objective.unchecked(Batch(logits, batch.labels, soft, batch.index)).total
         total.sum().backward()
         return total.detach()
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"optimizer": self.optimizer.state_dict(), "memory": self.objective.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.objective.load_state_dict(state["memory"])
-
-
-class Student(Learner):
-    """What trains one network of an ensemble; an objective may take constants from its teacher's logits."""
-
-    def __init__(self, network: nn.Module, runs: Sequence[Run], data: SharedImages) -> None:
-        super().__init__(network, runs, data)
-        if isinstance(self.objective, Fixed) and data.teacher_logits is not None:
-            table = data.teacher_logits
-            whole = Batch(torch.zeros_like(table), data.labels, table, torch.arange(len(table), device=table.device))
-            self.objective = self.objective.fitted(whole)
 
 
 class StackLearner(Learner):
@@ -246,11 +245,7 @@ class StackLearner(Learner):
 
     def __init__(self, network: nn.Module, runs: Sequence[Run], data: OwnExamples) -> None:
         super().__init__(network, runs, data)
-        self._constants, self._soft = None, None
-        if isinstance(self.objective, Fixed):
-            constants, targets = _fixed(runs, data)
-            self._constants = [constant.to(data.device, data.precision) for constant in constants]
-            self._soft = targets.to(data.device, data.precision)
+        self._constants, self._soft = _closed_form(runs, data) if isinstance(self.objective, Fixed) else (None, None)
 
     def soft(self) -> Tensor | None:
         """Targets of the gradient, or the past copies' logits `[S, N, n, K]`, computed once a copy rather than a step.
@@ -265,8 +260,8 @@ class StackLearner(Learner):
 
     def differentiate(self, batch: Examples) -> Tensor:
         if self._constants is None:
-            by_copy = batch.soft is not None
-            return super().differentiate(batch._replace(soft=batch.soft.movedim(-2, 0)) if by_copy else batch)
+            copies = None if batch.soft is None else batch.soft.movedim(-2, 0)
+            return super().differentiate(batch._replace(soft=copies))
         # The fast path: the gradient in closed form instead of the loss that a chapter derives; tests hold them equal.
         gradient = self.network.backpropagate(
             batch.inputs, lambda logits: gradient_from_targets(logits, batch.soft, *self._constants)
@@ -281,11 +276,11 @@ class Trainer:
     share nothing but the program: one that diverges does not affect the others.
     """
 
-    def __init__(self, runs: Sequence[Run], network: nn.Module, data: OwnExamples | SharedImages) -> None:
+    def __init__(self, runs: Sequence[Run], network: nn.Module, data: Data) -> None:
         self.runs, self.network, self.data, self.schedule = runs, network, data, runs[0].schedule
         self.learners: list[Learner]
         if isinstance(network, Ensemble):
-            self.learners = [Student(own, [run], data) for own, run in zip(network.networks, runs, strict=True)]
+            self.learners = [Learner(own, [run], data) for own, run in zip(network.networks, runs, strict=True)]
         else:
             self.learners = [StackLearner(network, runs, data)]
         self.epoch, self.evaluation_seconds = 0, 0.0
@@ -301,22 +296,18 @@ class Trainer:
         cls,
         runs: Sequence[Run],
         teacher: Tensor | Tensors | None = None,
-        *,
+        device: Device = None,
         dtype: torch.dtype = torch.float32,
-        device: torch.device | None = None,
     ) -> Self:
-        """The trainer of runs with one `stack_key`, before their first epoch.
+        """The trainer of runs with one `stack_key`, before their first epoch; `InputError` for other runs.
 
         `teacher` holds the logits `[S, N, K]` of each run's teacher on its training examples, or for images the tensors
-        of the runs' common teacher. Images are trained on a GPU where there is one, anything else on the CPU. Raises
-        `InputError` for runs that cannot train together.
+        of the runs' common teacher. Images are trained on a GPU where there is one and no other `device` is asked for,
+        anything else on the CPU; `dtype` is of stacks.
         """
-        takes_images = isinstance(runs[0].network, ImageNetwork)
-        what = "program must share data, seed, network and teacher" if takes_images else "stack must share data, sizes"
-        what += "" if takes_images else ", network and epochs"
-        require(len({run.stack_key for run in runs}) == 1, f"runs in one {what}")
-        device = device or (image_device() if takes_images else torch.device("cpu"))
-        data = SharedImages(runs, teacher, device) if takes_images else OwnExamples(runs, teacher, dtype, device)
+        kind = SharedImages if isinstance(runs[0].network, ImageNetwork) else OwnExamples
+        require(len({run.stack_key for run in runs}) == 1, f"runs in one {kind.shared}")
+        data = kind(runs, teacher, device, dtype)
         return cls(runs, data.network(runs), data)
 
     @property
@@ -369,9 +360,9 @@ class Trainer:
         if self.is_finished:
             outputs = Outputs(self._logits(data.train_inputs), validation, test)
             self.final = final_metrics(outputs, data, getattr(self.data.source, "superclasses", None))
-            self.final |= measured([self._network_metrics]) | {
-                name: point[name] for name in point if name == "information"
-            }
+            self.final |= measured([self._network_metrics])
+            if self.probe is not None:
+                self.final["information"] = point["information"]
             self.final["output_drift"] = torch.stack([point["output_drift"] for point in self.curves]).nanmean(0)
         self.evaluation_seconds += time.perf_counter() - start
 
@@ -388,7 +379,8 @@ class Trainer:
         return {
             "epoch": self.epoch,
             "network": self.network.state_dict(),
-            "learners": [learner.state_dict() for learner in self.learners],
+            "optimizers": [learner.optimizer.state_dict() for learner in self.learners],
+            "memories": [learner.objective.state_dict() for learner in self.learners],
             "streams": [generator.get_state() for generator in self.data.streams],
             "diverged_at": self.diverged_at,
             "curves": self.curves,
@@ -398,17 +390,18 @@ class Trainer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state."""
         self.network.load_state_dict(state["network"])
-        for learner, own in zip(self.learners, state["learners"], strict=True):
-            learner.load_state_dict(own)
-        for generator, own in zip(self.data.streams, state["streams"], strict=True):
-            generator.set_state(own)
+        for learner, optimizer, memory in zip(self.learners, state["optimizers"], state["memories"], strict=True):
+            learner.optimizer.load_state_dict(optimizer)
+            learner.objective.load_state_dict(memory)
+        for generator, drawn in zip(self.data.streams, state["streams"], strict=True):
+            generator.set_state(drawn)
         self.epoch, self.diverged_at = state["epoch"], state["diverged_at"]
         self.curves, self._before = state["curves"], state["before"]
 
     def _logits(self, inputs: Tensor, count: int | None = None) -> Tensor:
         """Logits `[S, N, K]` on the first `count` inputs, or on all, in evaluation mode, on the CPU."""
         few = inputs if count is None else inputs.split(count, self.data.axis)[0]
-        return logits(self.network.eval(), few, self.data).cpu()
+        return self.data.logits(self.network.eval(), few).cpu()
 
     def _network_metrics(self) -> Tensors:
         """Metrics of a stack's weights and features rather than of its outputs."""
@@ -458,28 +451,11 @@ def train(runs: Sequence[Run], teacher: Tensor | Tensors | None = None, **option
     return Trainer.of(runs, teacher, **options).train()
 
 
-def image_device() -> torch.device:
-    """Where images are trained on: a GPU where there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 @torch.no_grad()
-def logits(network: nn.Module, inputs: Tensor, data: OwnExamples | SharedImages) -> Tensor:
-    """The network's logits on inputs, prepared, in small batches."""
-    pieces = inputs.split(EVALUATION_BATCH, data.axis)
-    return torch.cat([network(data.prepare(piece)) for piece in pieces], -2)
-
-
-@torch.no_grad()
-def stack_logits(
-    description: Perceptron | Convnet, networks: Sequence[Tensors], inputs: Tensor, classes: int
-) -> Tensor:
-    """Logits `[S, N, K]` of S networks of one kind, each on its own inputs `[S, N, D]`."""
+def stack_logits(stack: nn.Module, inputs: Tensor) -> Tensor:
+    """Logits `[S, N, K]` of a stack, each network on its own inputs `[S, N, D]`."""
     with threads(STACK_THREADS):
-        stack = description.stack(inputs.shape[-1], classes, [torch.Generator() for _ in networks])
-        stack.load_state_dict({name: torch.stack([n[name] for n in networks]) for name in networks[0]})
-        stack.eval()
-        return torch.cat([stack(piece) for piece in inputs.split(EVALUATION_BATCH, 1)], 1)
+        return torch.cat([stack.eval()(few) for few in inputs.split(EVALUATION_BATCH, 1)], 1)
 
 
 @contextmanager
@@ -493,33 +469,31 @@ def threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _fixed(runs: Sequence[Run], data: OwnExamples) -> tuple[list[Tensor], Tensor]:
+def _closed_form(runs: Sequence[Run], data: OwnExamples) -> tuple[list[Tensor], Tensor]:
     """Constants `[S, 1, 1]` and targets `[S, N, K]` of all examples, as `gradient_from_targets` takes them."""
-    rows, offsets, classes = [], [], data.source.classes
-    labels = data.split.train_labels
-    index = torch.arange(labels.shape[1])
+    rows, offsets, labels, classes = [], [], data.split.train_labels, data.source.classes
     for place, run in enumerate(runs):
-        z = torch.zeros(*labels[place].shape, classes, dtype=torch.float64)
         teacher_logits = None if run.teacher is None else data.teacher_logits[place].double()
-        batch = Batch(z, labels[place], teacher_logits, index)
-        objective = run.objective if teacher_logits is None else run.objective.fitted(batch)
+        z = torch.zeros(*labels[place].shape, classes, dtype=torch.float64)
+        batch = Batch(z, labels[place], teacher_logits, torch.arange(len(z)))
+        objective = run.objective if run.teacher is None else run.objective.fitted(batch)
         offsets.append(objective.scores(batch).softmax(-1) - 1 / classes)
         hard_weight, soft_weight = objective.weights(classes)
         rows.append((hard_weight, soft_weight / objective.student_temperature, objective.student_temperature))
     constants = [column.view(-1, 1, 1) for column in torch.tensor(rows, dtype=torch.float64).unbind(-1)]
-    return constants, gradient_targets(labels, torch.stack(offsets), *constants[:2])
+    targets = gradient_targets(labels, torch.stack(offsets), *constants[:2])
+    return [values.to(data.device, data.precision) for values in constants], targets.to(data.device, data.precision)
 
 
-def _takes_constants(run: Run) -> bool:
-    """Whether the run's objective takes constants from its teacher's logits on the whole training set."""
-    return isinstance(run.objective, Fixed) and type(run.objective).fitted is not Fixed.fitted
+def _takes_constants(objective: Objective) -> bool:
+    """Whether the objective takes constants from its teacher's logits on the whole training set."""
+    return isinstance(objective, Fixed) and type(objective).fitted is not Fixed.fitted
 
 
-def _stacked(splits: Sequence[Split], dtype: torch.dtype, device: torch.device) -> Split:
+def _stacked(splits: Sequence[Split], device: torch.device, dtype: torch.dtype) -> Split:
     """Splits on a leading axis; the test set, the same for all, is stored once and seen by every run."""
-    first = splits[0]
     own = {name: torch.stack([getattr(split, name) for split in splits]) for name in Split._fields[:4]}
-    stack = _inputs_to(first._replace(**own), device, dtype)
+    stack = _inputs_to(splits[0]._replace(**own), device, dtype)
     return stack._replace(test_inputs=stack.test_inputs.expand(len(splits), -1, -1))
 
 

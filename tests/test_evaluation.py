@@ -85,7 +85,7 @@ def test_a_run_without_an_image_of_some_class_lacks_its_own_training_spreads_alo
     assert all(math.isfinite(outcome.metrics["erased_std"]) for outcome in outcomes)
     assert outcomes == [train([run])[0] for run in runs]
     (few,) = train([Run("digits/first-2", 3, objective("lsr"), Schedule(0.1, epochs=1), 0)])
-    assert few.metrics["train_diversity"] is None
+    assert few.metrics["train_erased_std"] is None
 
 
 def test_a_metric_that_cannot_be_measured_costs_no_run(monkeypatch):

@@ -67,7 +67,7 @@ NOT_MEASURED = {
     "the plan of a lecture": r"\b(?:Ninety minutes for students|(?:Ten|Fifteen|Twenty|Twenty-five) minutes:)",
     "what defines an arm or a data set": r"\b[Ff]our times the epochs|50 times the smallest",
     "a threshold, fixed in advance": r"\bbelow 90 % training accuracy|a ratio of at most 1\.02|asks for 95 %",
-    "how often a state is written, a constant of the code": r"every twenty seconds",
+    "how often a state is written, a constant of the code": r"every twenty seconds at most",
     "how a number is printed": r"\{[^{}]*\}",
     "a quotation: a misconception": r"[\"“][^\"”]{1,160}[\"”]",
     "the unit of a slope": r"\bpoints for 10 points\b",

@@ -11,7 +11,7 @@ import torch
 from lsr_core import InputError, objective, store
 from lsr_core.run import NUMERICS, Run
 from lsr_core.schedule import Schedule
-from lsr_core.store import Checkpoint, Record, RunLocks, Store, Weights, provenance
+from lsr_core.store import Checkpoint, Record, RunLocks, Store, provenance
 
 RUN = Run("digits", 100, objective("lsr"), Schedule(0.1), seed=0)
 
@@ -130,22 +130,22 @@ def test_the_store_follows_the_environment(tmp_path, monkeypatch):
 def test_no_part_of_a_file_is_left_when_the_disk_is_full(own_store, monkeypatch):
     monkeypatch.setattr("pathlib.Path.replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
     with pytest.raises(InputError, match="cannot be written"):
-        Weights(own_store).put("ab" * 10, 3, {"w": torch.zeros(3)})
+        own_store.put_weights("ab" * 10, 3, {"w": torch.zeros(3)})
     monkeypatch.undo()
     assert [path for path in own_store.folder.rglob("*") if path.is_file()] == []
 
 
 def test_weights_are_kept_and_a_damaged_file_is_told(own_store):
-    weights, tensors = Weights(own_store), {"b": torch.randn(3, 4), "a": torch.arange(3)}
-    weights.put("ab" * 10, 3, tensors)
-    found = weights.get("ab" * 10, 3)
+    tensors = {"b": torch.randn(3, 4), "a": torch.arange(3)}
+    own_store.put_weights("ab" * 10, 3, tensors)
+    found = own_store.weights("ab" * 10, 3)
     assert all(torch.equal(found[name], tensor) for name, tensor in tensors.items())
-    path = weights.path("ab" * 10, 3)
+    path = own_store.weights_path("ab" * 10, 3)
     content = path.read_bytes()
     for damaged in (content[:-5], content[:-1] + bytes([content[-1] ^ 1]), b""):
         path.write_bytes(damaged)
         with pytest.raises(InputError, match="were damaged and are removed; the same command trains them again"):
-            weights.get("ab" * 10, 3)
+            own_store.weights("ab" * 10, 3)
         assert not path.exists()
 
 

@@ -18,7 +18,7 @@ from lsr_core.objectives import ALIASES
 from lsr_core.run import Run, TrainedTeacher, run_of, stream
 from lsr_core.schedule import Schedule
 from lsr_core.store import Checkpoint, Store, default_folder
-from lsr_core.trainer import Trainer, logits, train
+from lsr_core.trainer import Trainer, train
 
 MEASURED_GAIN = precision._gain  # elsewhere it is not measured
 SMALL, RESIDUAL = ImageNetwork("plain_cnn", width=4), ImageNetwork("resnet8", width=4)
@@ -117,7 +117,7 @@ def test_where_nothing_is_augmented_the_teacher_answers_once(make):
     _, (weights,) = kept_weights([teacher])
     trainer = Trainer.of([run], weights)
     split = dataset(run.data).split(100, 0)
-    expected = logits(trainer.data.teacher, split.train_inputs, trainer.data)
+    expected = trainer.data.logits(trainer.data.teacher, split.train_inputs)
     assert torch.equal(trainer.data.teacher_logits, expected)
     trainer.data.teacher = lambda _: pytest.fail("the teacher was asked again")
     assert trainer.train()[0].diverged_at is None
@@ -129,7 +129,7 @@ def test_class_means_are_the_teachers_on_all_training_images(make):
     _, (weights,) = kept_weights([teacher])
     trainer = Trainer.of([run], weights)
     split = dataset(run.data).split(100, 0)
-    table = logits(trainer.data.teacher, split.train_inputs, trainer.data)
+    table = trainer.data.logits(trainer.data.teacher, split.train_inputs)
     softened = (table / run.objective.temperature).softmax(-1)
     for k in range(10):
         expected = softened[split.train_labels == k].mean(0)
@@ -226,7 +226,7 @@ def test_logits_and_all_measuring_are_in_single_precision(make, monkeypatch):
     images = trainer.data.split.test_inputs[:50]
     with torch.no_grad():
         evaluated = network.eval()(trainer.data.prepare(images))
-    assert torch.equal(logits(network, images, trainer.data), evaluated)
+    assert torch.equal(trainer.data.logits(network, images), evaluated)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from lsr_core import InputError, objective, sweep
 from lsr_core.run import Run
 from lsr_core.schedule import Schedule
-from lsr_core.store import Record, RunLocks, Store, Weights
+from lsr_core.store import Record, RunLocks, Store
 from study import build, cli
 from study.experiments import preset
 
@@ -125,7 +125,7 @@ def test_only_a_key_names_a_record(key, tmp_path):
     for victim in (tmp_path / "victim.json", tmp_path.parent / "victim.json", store.folder / ".json"):
         victim.write_text("{}")
     assert key not in store
-    for use in (store.get, store.remove, store.matching, lambda k: Weights(store).path(k, 1), RunLocks(store).lock):
+    for use in (store.get, store.remove, store.matching, lambda k: store.weights_path(k, 1), RunLocks(store).lock):
         with pytest.raises(InputError):
             use(key)
     assert refused("runs", "rm", key).startswith("lsr: there is no record")
