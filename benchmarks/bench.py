@@ -166,7 +166,7 @@ def plain_loop(run: Run, dtype: torch.dtype = torch.float32) -> tuple[nn.Sequent
 
 def _network(run: Run) -> nn.Sequential:
     source = dataset(run.data)
-    stacked = run.network.stack(source.features, source.classes, [stream(run.seed, run.role, "weights")])
+    stacked = run.network.stack(source.input_dim, source.classes, [stream(run.seed, run.role, "weights")])
     layers: list[nn.Module] = []
     for weight, bias in zip(stacked.weights, stacked.biases, strict=True):
         linear = nn.Linear(*weight.shape[1:])

@@ -51,7 +51,7 @@ class TrainedTeacher:
     def check(self, data: str, seed: int | None, role: str) -> None:
         """Raise `InputError` unless it can teach a run on this data set with this seed and role."""
         own, other = dataset(data), dataset(self.run.data)
-        same = (own.classes, own.features) == (other.classes, other.features)
+        same = (own.classes, own.input_dim) == (other.classes, other.input_dim)
         require(same, f"the teacher was trained on {self.run.data}, which has other inputs or classes than {data}")
         alike = (self.run.seed is None) == (seed is None)
         require(alike, f"the teacher's seed is {self.run.seed} and the student's {seed}; give both a seed, or neither")
@@ -111,9 +111,9 @@ class Run:
         kind, right = ("images", "an ImageNetwork") if has_images else ("vectors", "a Perceptron or Convnet")
         require(has_images == takes_images, f"{self.data} holds {kind}, which {self.network} cannot take; give {right}")
         require(has_images or self.augmentation is None, f"augmentation is of images; {self.data} holds vectors")
-        self.network.check(source.features)
+        self.network.check(source.input_dim)
         left = self.train % self.schedule.batch_size
-        alone = (left or self.schedule.batch_size) == 1 and not self.network.takes_one(source.features)
+        alone = (left or self.schedule.batch_size) == 1 and not self.network.takes_one(source.input_dim)
         message = f"train is {self.train}: in batches of {self.schedule.batch_size} the last one has 1 example"
         right = "take a train or a batch_size that leaves 0 for it, or 2 and more"
         require(not alone, f"{message}, over which BatchNorm cannot average; {right}")

@@ -114,7 +114,7 @@ class OwnExamples(Data):
     def network(self, runs: Sequence[Run]) -> nn.Module:
         """The stack of the runs' networks with their initial weights."""
         weights = [stream(run.seed, run.role, "weights") for run in runs]
-        network = runs[0].network.stack(self.source.features, self.source.classes, weights)
+        network = runs[0].network.stack(self.source.input_dim, self.source.classes, weights)
         return network.to(self.device, self.precision)
 
     def batches(self, size: int, soft: Tensor | None) -> Iterator[Examples]:

@@ -201,7 +201,7 @@ def list_data() -> None:
     """Names, sizes and files; what is missing is downloaded when it is first needed."""
     for name in _IN_FILES:
         source = dataset(name)
-        inputs = "×".join(map(str, getattr(source, "image_shape", (source.features,))))
+        inputs = "×".join(map(str, getattr(source, "image_shape", (source.input_dim,))))
         there = source.path if source.path.exists() else "missing"
         click.echo(f"{name:13} {source.max_train:6} to train on, {inputs:7} {source.classes:3} classes  {there}")
     click.echo(f"Files lie in {source.path.parent}; your own images: any .npz file with uint8 train_images and")

@@ -20,7 +20,7 @@ class Digits:
 
     name: ClassVar[str] = "digits"
     classes: ClassVar[int] = 10
-    features: ClassVar[int] = 64
+    input_dim: ClassVar[int] = 64
     side: ClassVar[int] = 8  # pixels
     max_train: ClassVar[int] = _TEST_FROM - VALIDATION
     fingerprint: ClassVar[str] = "e67156d1e844ce6e"

@@ -34,7 +34,7 @@ class Gtzan:
     fold: int = 0
 
     classes: ClassVar[int] = 10
-    features: ClassVar[int] = 57
+    input_dim: ClassVar[int] = 57
     validation: ClassVar[int] = 80
     max_train: ClassVar[int] = 720
     fingerprint: ClassVar[str] = "132862d81a4906a2"

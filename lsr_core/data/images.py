@@ -63,7 +63,7 @@ class Images:
         return len(self.counts)
 
     @property
-    def features(self) -> int:
+    def input_dim(self) -> int:
         """Numbers in an image, C·H·W."""
         return math.prod(self.image_shape)
 

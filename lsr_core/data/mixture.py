@@ -21,7 +21,7 @@ _MEANS_SEED, _TEST_SEED = 20200911, 20210520
 
 @dataclass(frozen=True)
 class Mixture:
-    """K `classes` in `superclass_count` superclasses, inputs in `features` dimensions, all means multiplied by `scale`.
+    """K `classes` in `superclass_count` superclasses and `input_dim` dimensions, all means multiplied by `scale`.
 
     The noise has standard deviation 1, so that `scale` is one over the noise beside the unscaled means; `published` is
     the fingerprint of those, where they are the study's. Training and validation points are drawn afresh by seed; the
@@ -31,7 +31,7 @@ class Mixture:
     name: str
     classes: int
     superclass_count: int
-    features: int
+    input_dim: int
     scale: float
     published: str | None = None
     max_train: int = 100_000
@@ -39,8 +39,8 @@ class Mixture:
     @cached_property
     def _unscaled(self) -> np.ndarray:
         generator = np.random.default_rng([_MEANS_SEED, self.classes])
-        superclass = generator.standard_normal((self.superclass_count, self.features))
-        offsets = _WITHIN * generator.standard_normal((self.classes, self.features))
+        superclass = generator.standard_normal((self.superclass_count, self.input_dim))
+        offsets = _WITHIN * generator.standard_normal((self.classes, self.input_dim))
         return superclass[np.arange(self.classes) % self.superclass_count] + offsets
 
     @cached_property
@@ -70,7 +70,7 @@ class Mixture:
     def sample(self, count: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """`count` inputs `[N, D]`, each with a label `[N]` sampled together with it."""
         labels = generator.integers(self.classes, size=count)
-        return self.means[labels] + generator.standard_normal((count, self.features)), labels
+        return self.means[labels] + generator.standard_normal((count, self.input_dim)), labels
 
     @cached_property
     def _test(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

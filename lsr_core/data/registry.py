@@ -78,8 +78,8 @@ def _any_mixture(name: str) -> Mixture:
     found = _ANY_MIXTURE.fullmatch(name)
     others = "mixtures such as 'mixture-20x4-16d-noise-1.5', and .npz files of your own"
     require(found is not None, f"unknown data set {name!r}; there are {', '.join(DATASETS)}, {others}")
-    classes, superclasses, features = map(int, found.groups()[:3])
+    classes, superclasses, dimensions = map(int, found.groups()[:3])
     noise = float(found[4])
     require(2 <= superclasses <= classes, f"{name!r} has {superclasses} superclasses of {classes} classes; 2 or more")
     require(noise > 0 and 1 / noise < math.inf, f"{name!r} has noise {noise:g}; it must be above 0")
-    return Mixture(name, classes, superclasses, features, 1 / noise)
+    return Mixture(name, classes, superclasses, dimensions, 1 / noise)

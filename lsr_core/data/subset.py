@@ -16,7 +16,7 @@ from .images import Images
 from .mixture import Mixture
 
 Source = Digits | Mixture | Images | Gtzan
-_OF_SOURCE = ("features", "image_shape", "side", "mean", "std", "fingerprint")
+_OF_SOURCE = ("input_dim", "image_shape", "side", "mean", "std", "fingerprint")
 
 
 @dataclass(frozen=True)

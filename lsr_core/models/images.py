@@ -73,15 +73,15 @@ class ImageNetwork:
         sizes = {"width": self.width, "depth": self.depth}
         return {"name": "image-network", "architecture": self.architecture, **sizes}
 
-    def check(self, features: int) -> None:
+    def check(self, input_dim: int) -> None:
         """Raise `InputError` unless this many inputs make an image that it can take."""
-        fits = any(features == math.prod(shape) for shape in _SHAPES)
-        require(fits, f"{features} inputs make no image for {self.architecture}; it takes {_IMAGES}")
+        fits = any(input_dim == math.prod(shape) for shape in _SHAPES)
+        require(fits, f"{input_dim} inputs make no image for {self.architecture}; it takes {_IMAGES}")
 
     @cache  # noqa: B019 (a handful of descriptions)
-    def takes_one(self, features: int) -> bool:
+    def takes_one(self, input_dim: int) -> bool:
         """Whether it can train on a batch of one image: not where BatchNorm would see one number of a channel."""
-        shape = next(shape for shape in _SHAPES if math.prod(shape) == features)
+        shape = next(shape for shape in _SHAPES if math.prod(shape) == input_dim)
         try:
             self.skeleton(shape, 2)(torch.empty(1, *shape, device="meta"))
         except ValueError:  # torch's BatchNorm, which alone looks at the size of a batch

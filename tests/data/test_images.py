@@ -28,7 +28,7 @@ def rows(images):
 
 def test_a_users_file_is_described_by_what_it_holds(own, image_arrays):
     source = dataset(own)
-    assert (source.name, source.classes, source.features, source.image_shape) == (own, 3, 90, (3, 6, 5))
+    assert (source.name, source.classes, source.input_dim, source.image_shape) == (own, 3, 90, (3, 6, 5))
     assert (source.counts, source.validation, source.max_train) == ((20, 20, 20), 6, 54)
     assert source.class_names == ("ant", "bee", "cat")
     assert source.superclasses.tolist() == [0, 0, 1]

@@ -9,7 +9,7 @@ MIXTURES = [name for name in DATASETS if name.startswith("mixture")]
 
 
 def test_the_designs_mixtures_are_there():
-    shapes = {(m.classes, m.superclass_count, m.features) for m in DATASETS.values() if isinstance(m, Mixture)}
+    shapes = {(m.classes, m.superclass_count, m.input_dim) for m in DATASETS.values() if isinstance(m, Mixture)}
     assert shapes == {(10, 5, 32), (50, 10, 64)}
     assert len(MIXTURES) == 6
 

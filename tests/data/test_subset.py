@@ -33,7 +33,7 @@ def test_a_stratified_subset_has_equal_classes():
 def test_the_first_classes_alone():
     whole, part = dataset("mixture-10-80"), dataset("mixture-10-80/first-4")
     split = part.split(100, seed=1)
-    assert (part.classes, part.features) == (4, 32)
+    assert (part.classes, part.input_dim) == (4, 32)
     for labels in (split.train_labels, split.validation_labels, split.test_labels):
         assert set(labels.tolist()) == {0, 1, 2, 3}
     posterior = split.test_posterior
@@ -64,7 +64,7 @@ def test_the_seed_decides(name):
 def test_any_mixture_can_be_named():
     source = dataset("mixture-20x4-16d-noise-1.5")
     quiet = dataset("mixture-20x4-16d-noise-0.1")
-    assert (source.classes, source.features) == (20, 16)
+    assert (source.classes, source.input_dim) == (20, 16)
     certain = [s.split(1, 0).test_posterior.amax(-1).mean() for s in (source, quiet)]
     assert certain[0] < 0.9
     assert certain[1] > 0.999

@@ -189,7 +189,7 @@ def test_inputs_that_make_no_image_are_refused(features):
 
 def test_runs_on_images_are_described_and_made_again(monkeypatch):
     images = types.SimpleNamespace(
-        name="images", classes=10, features=3072, image_shape=(3, 32, 32), max_train=100, fingerprint="0"
+        name="images", classes=10, input_dim=3072, image_shape=(3, 32, 32), max_train=100, fingerprint="0"
     )
     monkeypatch.setattr("lsr_core.run.dataset", lambda name: {"images": images}[name])
     networks = [ImageNetwork("resnet20"), ImageNetwork("resnet20", 8), ImageNetwork("wide_resnet", 2, 16)]
