@@ -118,7 +118,7 @@ def _distance_from_truth(test: Tensor, data: Split) -> dict[str, Tensor]:
     return {
         "kl_posterior": metrics.kl_to_posterior(data.test_posterior, test),
         "kl_posterior_scaled": metrics.kl_to_posterior(data.test_posterior, test, best),
-        "kl_dark": metrics.kl_of_dark_part(data.test_posterior, test, data.test_labels),
+        "kl_dark": metrics.kl_of_wrong_classes(data.test_posterior, test, data.test_labels),
     }
 
 

@@ -81,7 +81,7 @@ def kl_to_posterior(posterior: Tensor, logits: Tensor, temperature: Tensor | flo
     return _mean_kl(posterior, by_class, by_class.logsumexp(-2))
 
 
-def kl_of_dark_part(posterior: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+def kl_of_wrong_classes(posterior: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
     """`kl_to_posterior` on the wrong classes alone, both sides renormalised: what is known beyond the label.
 
     A mean over the examples whose posterior is not zero on all of them; nan without any.

@@ -47,7 +47,7 @@ class SelfDistillationOffset(Objective):
 
     def soft(self, batch: Batch) -> Tensor:
         dtype = torch.promote_types(batch.logits.dtype, torch.float32)
-        scores = self._required_teacher(batch).to(dtype) / self.temperature
+        scores = self.required_teacher(batch).to(dtype) / self.temperature
         q = scores.softmax(-1)
         return offset_cross_entropy(q, batch.logits) - cross_entropy(q, scores)
 

@@ -98,10 +98,10 @@ def test_temperature_scaling_undoes_a_scale(outputs):
 def test_the_dark_part_ignores_the_right_class(outputs):
     logits, labels = outputs
     posterior = logits[0].softmax(-1)
-    assert metrics.kl_of_dark_part(posterior, logits[:1], labels).item() == pytest.approx(0, abs=1e-12)
+    assert metrics.kl_of_wrong_classes(posterior, logits[:1], labels).item() == pytest.approx(0, abs=1e-12)
     surer = logits[:1] + 3 * torch.nn.functional.one_hot(labels, 10)
-    assert metrics.kl_of_dark_part(posterior, surer, labels).item() == pytest.approx(0, abs=1e-12)
-    assert metrics.kl_of_dark_part(posterior, logits[1:2], labels).item() > 0.01
+    assert metrics.kl_of_wrong_classes(posterior, surer, labels).item() == pytest.approx(0, abs=1e-12)
+    assert metrics.kl_of_wrong_classes(posterior, logits[1:2], labels).item() > 0.01
 
 
 def test_the_dark_part_is_the_divergence_of_renormalised_rests(outputs):
@@ -110,7 +110,7 @@ def test_the_dark_part_is_the_divergence_of_renormalised_rests(outputs):
     keep = ~torch.nn.functional.one_hot(labels, 10).bool()
     truth, p = (x[keep].reshape(-1, 9) / x[keep].reshape(-1, 9).sum(-1, keepdim=True) for x in (truth, p))
     expected = (truth * (truth / p).log()).sum(-1).mean()
-    torch.testing.assert_close(metrics.kl_of_dark_part(logits[0].softmax(-1), logits[1:2], labels)[0], expected)
+    torch.testing.assert_close(metrics.kl_of_wrong_classes(logits[0].softmax(-1), logits[1:2], labels)[0], expected)
 
 
 def test_votes_are_a_posterior(outputs):

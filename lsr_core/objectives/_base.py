@@ -156,12 +156,14 @@ class Objective:
         else:
             require(not state, f"state is not empty, but method {self.name!r} remembers nothing")
 
-    def _required_teacher(self, batch: Batch) -> Tensor:
+    def required_teacher(self, batch: Batch) -> Tensor:
+        """The teacher's logits of a batch; raises `InputError` if it has none."""
         how = "" if self.memory is None else "; pass objective.teacher_logits(model, inputs)"
         require(batch.teacher_logits is not None, f"teacher_logits is None; method {self.name!r} needs them{how}")
         return batch.teacher_logits
 
-    def _required_index(self, batch: Batch) -> Tensor:
+    def required_index(self, batch: Batch) -> Tensor:
+        """The numbers of a batch's examples in the training set; raises `InputError` if it has none."""
         missing = f"index is None; method {self.name!r} needs the examples' numbers in the training set"
         require(batch.index is not None, missing)
         return batch.index

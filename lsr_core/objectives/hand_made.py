@@ -173,5 +173,5 @@ class LadderUniform(LsrKD):
         return Share(self.share)
 
     def fitted(self, batch: Batch) -> Self:
-        q = (self._required_teacher(batch).double() / self.temperature).softmax(-1)
+        q = (self.required_teacher(batch).double() / self.temperature).softmax(-1)
         return replace(self, share=float(q.gather(-1, batch.labels[..., None]).mean()))

@@ -29,7 +29,7 @@ class KDWeighted(Fixed):
         return self.hard_weight, self.soft_weight
 
     def scores(self, batch: Batch) -> Tensor:
-        return softened(self._required_teacher(batch), self.teacher_temperature)
+        return softened(self.required_teacher(batch), self.teacher_temperature)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,7 @@ class KD(Fixed):
     temperature: float = 20.0
 
     def scores(self, batch: Batch) -> Tensor:
-        return softened(self._required_teacher(batch), self.temperature)
+        return softened(self.required_teacher(batch), self.temperature)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +126,7 @@ class LadderConfidence(LadderTeacher):
     takes_mixtures = False
 
     def scores(self, batch: Batch) -> Tensor:
-        return keep_confidence(self._required_teacher(batch), batch.labels, self.temperature)
+        return keep_confidence(self.required_teacher(batch), batch.labels, self.temperature)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +141,7 @@ class LadderPermuted(LadderTeacher):
 
     def scores(self, batch: Batch) -> Tensor:
         return permute_wrong(
-            softened(self._required_teacher(batch), self.temperature), batch.labels, self._required_index(batch)
+            softened(self.required_teacher(batch), self.temperature), batch.labels, self.required_index(batch)
         )
 
 
@@ -196,7 +196,7 @@ class LadderClassMeans(PriorSmoothing):
     temperature: float = 4.0
 
     def fitted(self, batch: Batch) -> Self:
-        q = (self._required_teacher(batch).double() / self.temperature).softmax(-1)
+        q = (self.required_teacher(batch).double() / self.temperature).softmax(-1)
         missing = sorted(set(range(q.shape[-1])) - set(batch.labels.flatten().tolist()))[:1]
         require(not missing, f"no example of class {', '.join(map(str, missing))}; class means need one of each")
         return replace(self, prior=class_means(q, batch.labels, q.shape[-1]))

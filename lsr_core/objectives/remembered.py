@@ -43,7 +43,7 @@ class MrKD(Objective):
         return divergence(self.scores(self._copies(batch), batch), batch.logits, self.temperature)
 
     def _copies(self, batch: Batch) -> Tensor:
-        copies = self._required_teacher(batch)
+        copies = self.required_teacher(batch)
         return copies if copies.ndim > batch.logits.ndim else copies[None]
 
 
@@ -116,7 +116,7 @@ class PSKD(Objective):
         return 1 - alpha, alpha
 
     def soft(self, batch: Batch) -> Tensor:
-        return divergence(self.memory.recall(batch.logits, batch.labels, self._required_index(batch)), batch.logits)
+        return divergence(self.memory.recall(batch.logits, batch.labels, self.required_index(batch)), batch.logits)
 
     def remember(self, batch: Batch) -> None:
         super().remember(batch)
@@ -162,7 +162,7 @@ class BetaSmoothing(BetaSmoothingShuffled):
         self.memory.update(model, self.decay)
 
     def shares(self, draws: Tensor, batch: Batch) -> Tensor:
-        log_q = log_softmax(self._required_teacher(batch).float(), -1).gather(-1, batch.labels[..., None])[..., 0]
+        log_q = log_softmax(self.required_teacher(batch).float(), -1).gather(-1, batch.labels[..., None])[..., 0]
         return matched_by_rank(draws, log_q).where(log_q.isfinite(), torch.nan)  # ranks would hide a nan
 
 

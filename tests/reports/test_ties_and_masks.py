@@ -19,7 +19,7 @@ MEASURED = {
     "temperature of confidence": lambda z, *_: metrics.temperature_of_confidence(z, 0.6),
     "kl": lambda z, _, q: metrics.kl_to_posterior(q, z),
     "kl at a temperature": lambda z, _, q: metrics.kl_to_posterior(q, z, torch.tensor([2.0, 3.0])),
-    "dark": lambda z, y, q: metrics.kl_of_dark_part(q, z, y),
+    "kl on wrong classes": lambda z, y, q: metrics.kl_of_wrong_classes(q, z, y),
     "uncertainty": lambda z, *_: metrics.predictive_uncertainty(z),
     "variance": lambda z, y, _: metrics.confidence_variance(z, y),
     "diversity": lambda z, y, _: metrics.confidence_diversity(z, y),
@@ -129,12 +129,12 @@ def test_a_masked_label_is_infinitely_unlikely(outputs):
 def test_what_has_no_dark_part_is_left_out_of_its_mean(outputs):
     logits, labels, truth = outputs
     sure = torch.where(torch.arange(60)[:, None] < 20, torch.nn.functional.one_hot(labels, 5), truth)
-    expected = metrics.kl_of_dark_part(truth[20:], logits[:, 20:], labels[20:])
-    torch.testing.assert_close(metrics.kl_of_dark_part(sure, logits + 5, labels), expected)
-    assert metrics.kl_of_dark_part(sure[:20], logits[:, :20], labels[:20]).isnan().all()
+    expected = metrics.kl_of_wrong_classes(truth[20:], logits[:, 20:], labels[20:])
+    torch.testing.assert_close(metrics.kl_of_wrong_classes(sure, logits + 5, labels), expected)
+    assert metrics.kl_of_wrong_classes(sure[:20], logits[:, :20], labels[:20]).isnan().all()
     faint = truth.double().where(torch.nn.functional.one_hot(labels, 5) > 0, 1e-60 * truth.double())
     torch.testing.assert_close(
-        metrics.kl_of_dark_part(faint, logits, labels), metrics.kl_of_dark_part(truth, logits, labels)
+        metrics.kl_of_wrong_classes(faint, logits, labels), metrics.kl_of_wrong_classes(truth, logits, labels)
     )
 
 
