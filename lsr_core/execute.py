@@ -236,7 +236,7 @@ def teacher_logits(runs: Sequence[Run], store: Store) -> Tensor | None:
     for network, group in by_network.items():
         teachers, inputs, students = zip(*group, strict=True)
         networks = [store.weights(teacher.run.key, teacher.after) for teacher in teachers]
-        stack = network.stack(source.features, source.classes, [torch.Generator() for _ in networks])
+        stack = network.stack(source.input_dim, source.classes, [torch.Generator() for _ in networks])
         stack.load_state_dict({name: torch.stack([own[name] for own in networks]) for name in networks[0]})
         for row, own in zip(stack_logits(stack, torch.stack(inputs)), students, strict=True):
             table[own] = row
