@@ -18,7 +18,7 @@ from scipy import optimize, special
 from torch import Tensor
 from torch.nn.functional import log_softmax, one_hot
 
-from ._kernels import Divergence, PerRun, SmoothingLoss, at_least_single, per_row, times
+from ._kernels import Divergence, SmoothingLoss, at_least_single, per_row, times
 from .errors import plain, require, require_classes, require_fraction, require_positive, require_temperature
 
 
@@ -63,12 +63,14 @@ def cross_entropy(targets: Tensor, logits: Tensor) -> Tensor:
     return -(targets * log_p.masked_fill(targets == 0, 0)).sum(-1)
 
 
-def kl_divergence(teacher: Tensor, logits: Tensor, temperature: PerRun = 1.0) -> Tensor:
+def kl_divergence(teacher: Tensor, logits: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
     """$D_{KL}(q \\| p_\\tau)$, summed over classes, of probabilities `[..., B, K]`; returns `[..., B]`."""
     return divergence(at_least_single(teacher).log(), logits, temperature)
 
 
-def divergence(scores: Tensor, logits: Tensor, temperature: PerRun = 1.0, teacher_temperature: PerRun = 1.0) -> Tensor:
+def divergence(
+    scores: Tensor, logits: Tensor, temperature: float | Tensor = 1.0, teacher_temperature: float | Tensor = 1.0
+) -> Tensor:
     """$D_{KL}(\\mathrm{softmax}(v/\\tau_t) \\| p_\\tau)$ of a teacher's `scores` $v$ `[..., B, K]`; returns `[..., B]`.
 
     Scores are the teacher's logits, or the logarithms of its probabilities, −∞ where they are zero. They keep the
@@ -102,10 +104,10 @@ def distillation_loss(
     labels: Tensor,
     scores: Tensor,
     *,
-    hard_weight: PerRun,
-    soft_weight: PerRun,
-    temperature: PerRun = 1.0,
-    teacher_temperature: PerRun = 1.0,
+    hard_weight: float | Tensor,
+    soft_weight: float | Tensor,
+    temperature: float | Tensor = 1.0,
+    teacher_temperature: float | Tensor = 1.0,
 ) -> Loss:
     """The study's loss with any teacher, given by its `scores` as `divergence` takes them (Hinton 2015; Yuan 2020).
 
@@ -115,7 +117,9 @@ def distillation_loss(
     return weighted(logits, labels, soft, hard_weight, soft_weight)
 
 
-def weighted(logits: Tensor, labels: Tensor, soft: Tensor, hard_weight: PerRun, soft_weight: PerRun) -> Loss:
+def weighted(
+    logits: Tensor, labels: Tensor, soft: Tensor, hard_weight: float | Tensor, soft_weight: float | Tensor
+) -> Loss:
     """$h\\,H(y,p) + s\\,D$ averaged over the batch, from a divergence `soft`, $D$ `[..., B]`.
 
     Labels may be distributions `[..., B, K]`.
@@ -134,10 +138,10 @@ def smoothing_loss(
     logits: Tensor,
     labels: Tensor,
     *,
-    hard_weight: PerRun,
-    soft_weight: PerRun,
-    temperature: PerRun = 1.0,
-    share: PerRun,
+    hard_weight: float | Tensor,
+    soft_weight: float | Tensor,
+    temperature: float | Tensor = 1.0,
+    share: float | Tensor,
 ) -> Loss:
     """The study's loss with a hand-made teacher: probability `share` for the right class, the rest is uniform.
 
@@ -159,9 +163,9 @@ def distillation_gradient(
     logits: Tensor,
     labels: Tensor,
     *,
-    hard_weight: PerRun,
-    soft_weight: PerRun,
-    temperature: PerRun = 1.0,
+    hard_weight: float | Tensor,
+    soft_weight: float | Tensor,
+    temperature: float | Tensor = 1.0,
     offsets: Tensor,
 ) -> Tensor:
     """The gradient `[..., B, K]` of $h\\,H(y,p) + s\\,D_{KL}(q\\|p_\\tau)$ with respect to the logits.
@@ -179,8 +183,8 @@ def distillation_gradient(
 def gradient_targets(labels: Tensor, offsets: Tensor, hard_weight: Tensor, soft_gradient_weight: Tensor) -> Tensor:
     """The part of the gradient `[..., B, K]` that does not depend on the logits.
 
-    $h\\,e_y + \\frac{s}{\\tau}(q - 1/K)$. The weights h and
-    `soft_gradient_weight` $s/\\tau$ broadcast against the `offsets` $q - 1/K$.
+    $h\\,e_y + \\frac{s}{\\tau}(q - 1/K)$. The weights, h and the `soft_gradient_weight` $s/\\tau$, broadcast against the
+    `offsets` $q - 1/K$.
     """
     hard = hard_weight.to(offsets).expand(*labels.shape, 1)
     return (soft_gradient_weight * offsets).scatter_add_(-1, labels[..., None], hard)
@@ -213,8 +217,8 @@ def optimum_gap(
 ) -> float:
     """The logit gap between the right class and the others at which the loss of one image is least.
 
-    Solves $h\\,(1-p_y) = \\frac{s}{\\tau}(p_{\\tau,y}-\\beta)$ with all wrong classes equal. Infinite without
-    a soft part, or with a teacher that is as sure as the label.
+    Solves $h\\,(1-p_y) = \\frac{s}{\\tau}(p_{\\tau,y}-\\beta)$ with all wrong classes equal. Infinite without a soft
+    part, or with a teacher that is as sure as the label.
     """
     require_positive("temperature", temperature)
     require_fraction("share", share)
@@ -230,6 +234,6 @@ def optimum_gap(
     return float(optimize.brentq(slope, -reach, reach, xtol=1e-12)) if slope(-reach) > 0 else -math.inf
 
 
-def _require_temperature(name: str, value: PerRun) -> None:
+def _require_temperature(name: str, value: float | Tensor) -> None:
     for bound in value.aminmax() if isinstance(value, Tensor) else [value]:
         require_temperature(name, plain(bound))
