@@ -1,7 +1,12 @@
+import json
+import sys
+
 import bench
 import image_bench
 import pytest
 import torch
+from plain_loop import plain_loop
+from torch import nn
 from torch.nn.functional import cross_entropy
 
 from lsr_core import objective
@@ -9,17 +14,24 @@ from lsr_core.models import ImageNetwork
 from lsr_core.run import Run
 from lsr_core.schedule import Schedule
 
+LOSSES = [f"{kind}/{method}" for method in ("lsr", "lsrkd", "lsrkd-tc") for kind in ("loss", "loss-memory")]
+
 
 @pytest.mark.slow
-def test_a_row_compares_two_things_in_one_run(monkeypatch):
-    monkeypatch.setattr(bench.Perceptron, "stack_size", 2)
-    monkeypatch.setattr(bench.Convnet, "stack_size", 2)
-    monkeypatch.setattr(bench, "_ROUNDS", 1)
-    monkeypatch.setattr(bench, "_LOSS_ROUNDS", 1)
-    table = bench.rows()
+def test_a_row_compares_two_things_in_one_run(monkeypatch, tmp_path):
+    for network in (bench.Perceptron, bench.Convnet):
+        monkeypatch.setattr(network, "stack_size", 2)
+    monkeypatch.setattr(bench, "ROUNDS", 1)
+    monkeypatch.setattr(bench, "LOSS_ROUNDS", 1)
+    monkeypatch.setattr(sys, "argv", ["bench.py", "--json", str(tmp_path / "bench.json")])
+    elsewhere = {"name": "stack/perceptron", "device": "another"}
+    (tmp_path / "bench.json").write_text(json.dumps([elsewhere]))
+    bench.main()
+    other, *table = json.loads((tmp_path / "bench.json").read_text())
+    assert other == elsewhere
     names = [row["name"] for row in table]
     assert names[:3] == ["stack/perceptron", "stack/convnet", "evaluation/digits-100"]
-    assert names[5:] == [f"{kind}/{name}" for name in ("lsr", "lsrkd", "lsrkd-tc") for kind in ("loss", "loss-memory")]
+    assert names[5:] == LOSSES
     for row in table:
         assert row.keys() == {"name", "ours", "other", "unit", "ratio", "device"}
         assert row["ratio"] == pytest.approx(row["other"] / row["ours"])
@@ -27,19 +39,18 @@ def test_a_row_compares_two_things_in_one_run(monkeypatch):
 
 @pytest.mark.slow
 def test_images_are_benchmarked_where_they_are(monkeypatch, image_file):
-    assert not image_bench.is_possible()
     assert image_bench.rows() == []
     tiny = ImageNetwork("resnet8", width=4)
     monkeypatch.setattr(image_bench, "DATA", str(image_file))
     monkeypatch.setattr(image_bench, "EXAMPLES", 64)
-    monkeypatch.setattr(image_bench, "_BATCH", 32)
-    monkeypatch.setattr(image_bench, "_MEASURED", 100)
-    monkeypatch.setattr(image_bench, "_ROUNDS", 1)
-    monkeypatch.setattr(image_bench, "_PEAK_SIDE", 128)
-    monkeypatch.setattr(image_bench, "_TRAINED", (tiny,))
-    monkeypatch.setattr(image_bench, "_STUDENT", tiny)
-    monkeypatch.setattr(image_bench, "_TEACHERS", {"equal": tiny})
-    monkeypatch.setattr(image_bench, "_compiled", lambda _: None)  # which takes a minute, whatever the network
+    monkeypatch.setattr(image_bench, "BATCH", 32)
+    monkeypatch.setattr(image_bench, "EVALUATED", 100)
+    monkeypatch.setattr(image_bench, "ROUNDS", 1)
+    monkeypatch.setattr(image_bench, "PEAK_SIDE", 128)
+    monkeypatch.setattr(image_bench, "TRAINED", (tiny,))
+    monkeypatch.setattr(image_bench, "STUDENT", tiny)
+    monkeypatch.setattr(image_bench, "TEACHERS", {"equal": tiny})
+    monkeypatch.setattr(nn.Module, "compile", lambda _: None)  # which takes a minute, whatever the network
     table = {row["name"]: row for row in image_bench.rows()}
     trained = ["trainer/resnet8", "peak/resnet8", "compiled/resnet8", "evaluation/resnet8-5000"]
     assert list(table) == [*trained, "shared-teacher/equal", "teacher-forward/equal"]
@@ -59,4 +70,4 @@ def test_a_loss_needs_no_more_memory_than_torchs(method, generator):
 
 def test_the_plain_loop_refuses_what_it_does_not_know():
     with pytest.raises(TypeError, match="cross-entropy and label smoothing only"):
-        bench.plain_loop(Run("digits", 50, objective("lsrkd"), Schedule(0.1, epochs=1), 0))
+        plain_loop(Run("digits", 50, objective("lsrkd"), Schedule(0.1, epochs=1), 0))

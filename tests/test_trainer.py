@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from bench import plain_loop
+from plain_loop import plain_loop
 
 from lsr_core import InputError, objective, trainer
 from lsr_core.data import dataset
