@@ -183,7 +183,7 @@ def distillation_gradient(
 def gradient_targets(labels: Tensor, offsets: Tensor, hard_weight: Tensor, soft_gradient_weight: Tensor) -> Tensor:
     """The part of the gradient `[..., B, K]` that does not depend on the logits.
 
-    $h\\,e_y + \\frac{s}{\\tau}(q - 1/K)$. The weights, h and the `soft_gradient_weight` $s/\\tau$, broadcast against the
+    $h\\,e_y + \\frac{s}{\\tau}(q - 1/K)$. The weights h and `soft_gradient_weight`, $s/\\tau$, broadcast against the
     `offsets` $q - 1/K$.
     """
     hard = hard_weight.to(offsets).expand(*labels.shape, 1)
