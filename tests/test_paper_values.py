@@ -1,3 +1,4 @@
+import json
 import re
 from pathlib import Path
 
@@ -7,6 +8,7 @@ from lsr_core import InputError
 from study import claims, paper_values
 
 ROOT = Path(__file__).parent.parent
+CONTENT = json.loads((ROOT / "study" / "paper_values.json").read_text())
 YUAN, SHEN, CHANDRASEGARAN = "yuan2020revisiting", "shen2021is", "chandrasegaran2022revisiting"
 
 
@@ -27,7 +29,7 @@ def test_a_quote_with_a_number_says_where_it_stands():
 
 def test_every_source_is_in_the_bibliography():
     bibliography = (ROOT / "book" / "references.bib").read_text()
-    for entry in (*paper_values._content()["quotes"], *paper_values._content()["tables"]):
+    for entry in (*CONTENT["quotes"], *CONTENT["tables"]):
         assert f"{{{entry['paper']}," in bibliography
 
 
@@ -71,7 +73,7 @@ def test_the_other_quotes_are_their_tables_too():
 def test_the_slips_in_the_printed_gains_are_the_papers_own():
     """Each gain against its two accuracies: what does not follow has been found in the paper, not made in copying."""
     slips = set()
-    for entry in paper_values._content()["tables"]:
+    for entry in CONTENT["tables"]:
         table = paper_values.table(entry["paper"], entry["place"])
         for column in (name.removesuffix(" gain") for name in table if name.endswith(" gain") and name != "KD gain"):
             base = "teacher alone" if column == "Re-KD" else "student alone"

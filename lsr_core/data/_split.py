@@ -1,12 +1,13 @@
 """What a data set hands to a run."""
 
 import hashlib
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
 from torch import Tensor
 
-from ..errors import plain, require_number, require_seed
+from ..errors import plain, require, require_number, require_seed
 
 VALIDATION = 300
 
@@ -64,3 +65,8 @@ def fingerprint(*arrays: np.ndarray) -> str:
     for array in arrays:
         state.update(f"{array.dtype}{array.shape}".encode() + np.ascontiguousarray(array).tobytes())
     return state.hexdigest()[:16]
+
+
+def require_fingerprint(what: str | Path, found: str, expected: str, right: str = "") -> None:
+    """Raise `InputError` that says what is `right` unless the data has the expected fingerprint."""
+    require(found == expected, f"{what} has fingerprint {found}; the study was made with {expected}{right}")

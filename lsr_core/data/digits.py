@@ -6,8 +6,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from ..errors import require
-from ._split import VALIDATION, Split, fingerprint, size, split_generator
+from ._split import VALIDATION, Split, fingerprint, require_fingerprint, size, split_generator
 
 _TEST_FROM = 1000  # rows 1000 to 1796 were mostly written by other people than the rest
 
@@ -31,9 +30,7 @@ class Digits:
 
         images, labels = load_digits(return_X_y=True)
         found = fingerprint(images.astype(np.uint8), labels.astype(np.int64))
-        require(
-            found == self.fingerprint, f"digits has fingerprint {found}; the study was made with {self.fingerprint}"
-        )
+        require_fingerprint(self.name, found, self.fingerprint)
         return torch.tensor(images / 16, dtype=torch.float32), torch.tensor(labels, dtype=torch.int64)
 
     def split(self, train: int, seed: int) -> Split:

@@ -12,7 +12,7 @@ from scipy.spatial.distance import pdist, squareform
 
 from ..errors import require
 from ..files import cache_folder
-from ._split import Split, fingerprint, size, split_generator, stratified_order
+from ._split import Split, fingerprint, require_fingerprint, size, split_generator, stratified_order
 from ._uniform import read_arrays
 
 FOLDS = 5
@@ -72,8 +72,7 @@ class Gtzan:
         missing = {"features", "labels", "class_names"} - arrays.keys()
         require(not missing, f"{self.path} has no {', '.join(sorted(missing))}; it must hold {_FORM}")
         found = fingerprint(arrays["features"], arrays["labels"])
-        message = f"{self.path} has fingerprint {found}; the study was made with {self.fingerprint}"
-        require(found == self.fingerprint, f"{message}; put another table there")
+        require_fingerprint(self.path, found, self.fingerprint, "; put another table there")
         return arrays["features"], arrays["labels"]
 
     @cached_property

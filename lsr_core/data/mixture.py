@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from scipy.special import log_softmax
 
-from ..errors import require
-from ._split import VALIDATION, Split, fingerprint, size, split_generator
+from ._split import VALIDATION, Split, fingerprint, require_fingerprint, size, split_generator
 
 _TEST = 5000
 _WITHIN = 0.5  # standard deviation of class means around their superclass mean
@@ -52,10 +51,7 @@ class Mixture:
     def means(self) -> np.ndarray:
         """Class means float64 `[K, D]`; class k belongs to superclass k mod `superclass_count`."""
         found = fingerprint(self._unscaled.round(4) + 0.0)
-        require(
-            found == self.fingerprint,
-            f"{self.name} has fingerprint {found}; the study was made with {self.fingerprint}",
-        )
+        require_fingerprint(self.name, found, self.fingerprint)
         return self.scale * self._unscaled
 
     @property

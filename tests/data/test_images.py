@@ -148,7 +148,7 @@ def test_the_real_sets_are_what_the_study_was_made_with(unpacked, monkeypatch, n
     assert split.train_labels.bincount().max() == pytest.approx(1000 * largest, abs=2)
     assert split.validation_inputs.shape == (source.validation, *source.image_shape)
     assert len(split.test_inputs) == 10_000
-    found = source._rows.train_images.double().mean((0, 2, 3)) / 255
+    found = read_images(source.path).train_images.double().mean((0, 2, 3)) / 255
     np.testing.assert_allclose(found, source.mean, atol=1e-4)
     assert (source.superclasses is not None) == (name == "cifar100")
     assert (split.test_posterior is not None) == (name == "cifar10")
