@@ -1,8 +1,7 @@
 """Networks: those that can hold a stack of runs, and named ones for images."""
 
 from .convnet import Convnet, StackedConvnet
-from .cost import Cost, cost
-from .images import ARCHITECTURES, ImageClassifier, ImageNetwork
+from .images import ARCHITECTURES, Cost, ImageClassifier, ImageNetwork, cost
 from .perceptron import Perceptron, StackedPerceptron
 
 __all__ = ["ARCHITECTURES", "Convnet", "Cost", "ImageClassifier", "ImageNetwork", "Perceptron"]

@@ -8,10 +8,10 @@ from functools import cache, partial
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from ..errors import hold_plain, require, require_classes, require_count
-from .plain import plain_cnn
-from .residual import cifar_resnet, torchvision_resnet
+from .blocks import cifar_resnet, plain_cnn, torchvision_resnet
 
 Body = Callable[..., tuple[nn.Module, int]]
 
@@ -133,6 +133,25 @@ class ImageClassifier(nn.Module):
     def features(self, images: Tensor) -> Tensor:
         """What the last layer reads, `[B, H]`."""
         return self.body(images)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Trainable numbers, and multiply-adds of convolutions and linear layers for one image, forward only."""
+
+    parameters: int
+    multiply_adds: int
+
+
+def cost(network: ImageNetwork, shape: tuple[int, int, int], classes: int) -> Cost:
+    """The cost on images of this shape (C, H, W), by torch's counter on the meta device: nothing is computed.
+
+    BatchNorm, activations, pooling and sums count as nothing. Raises `InputError` as `ImageNetwork.build` does.
+    """
+    skeleton = network.skeleton(shape, classes).eval()
+    with FlopCounterMode(display=False) as counter:
+        skeleton(torch.empty(1, *shape, device="meta"))
+    return Cost(sum(parameter.numel() for parameter in skeleton.parameters()), counter.get_total_flops() // 2)
 
 
 def _draw(layer: nn.Module, generator: torch.Generator) -> None:

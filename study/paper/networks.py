@@ -11,7 +11,7 @@ from torch import nn
 
 from lsr_core._torchvision import import_torchvision
 from lsr_core.models import ARCHITECTURES
-from lsr_core.models.residual import Residual, convolution, mean_over_positions, stages, torchvision_resnet
+from lsr_core.models.blocks import Residual, convolution, mean_over_positions, stages, torchvision_resnet
 
 # Expansion, channels, blocks, stride; torchvision's last stride of 2 is 1 here: 32×32 images end as 4×4, not 2×2.
 _MOBILENET_STAGES = [

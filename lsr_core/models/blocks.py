@@ -1,5 +1,6 @@
-"""Residual networks for small images: He et al.'s own for CIFAR, and torchvision's with another stem."""
+"""The bodies of networks for small images: plain, residual for CIFAR, and torchvision's residual with another stem."""
 
+import math
 from collections.abc import Callable
 
 from torch import Tensor, nn
@@ -8,6 +9,21 @@ from torch.nn.functional import pad
 from .._torchvision import import_torchvision
 
 Block = Callable[[int, int, int], nn.Module]  # of input channels, output channels and stride
+
+
+def plain_cnn(shape: tuple[int, int, int], *, width: int) -> tuple[nn.Module, int]:
+    """The body for images of this shape and its `4·width` features.
+
+    Three 3×3 convolutions of `width`, `2·width` and `4·width` channels, each with BatchNorm, a 2×2 max-pool and
+    ReLU, then a hidden linear layer with BatchNorm and ReLU: with the head, five layers. Source: Yuan et al. (2020)
+    and their released code, where BatchNorm follows biases, which it cancels, and dropout of one half the hidden layer.
+    """
+    channels, *sides = shape
+    layers: list[nn.Module] = []
+    for inputs, out in ((channels, width), (width, 2 * width), (2 * width, 4 * width)):
+        layers += [convolution(inputs, out), nn.BatchNorm2d(out), nn.MaxPool2d(2), nn.ReLU(inplace=True)]
+    hidden = nn.Linear(4 * width * math.prod(side // 8 for side in sides), 4 * width, bias=False)
+    return nn.Sequential(*layers, nn.Flatten(), hidden, nn.BatchNorm1d(4 * width), nn.ReLU(inplace=True)), 4 * width
 
 
 def cifar_resnet(shape: tuple[int, int, int], *, depth: int, width: int) -> tuple[nn.Module, int]:
