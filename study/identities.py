@@ -39,6 +39,7 @@ class Identity:
 
 
 _CLASSES, _DRAWS = 10, 64
+_Losses = Callable[[Tensor], Tensor]  # of logits `[B, K]`, a value a row
 
 
 def _draw(classes: int = _CLASSES) -> tuple[Tensor, Tensor, Tensor]:
@@ -47,6 +48,10 @@ def _draw(classes: int = _CLASSES) -> tuple[Tensor, Tensor, Tensor]:
     student, teacher = (torch.randn(_DRAWS, classes, generator=generator, dtype=torch.float64) * 3 for _ in range(2))
     labels = torch.randint(classes, (_DRAWS,), generator=generator)
     return student.requires_grad_(), teacher, labels
+
+
+def _one_hot(labels: Tensor) -> Tensor:
+    return torch.nn.functional.one_hot(labels, _CLASSES).double()
 
 
 def _by_row(loss: Objective, logits: Tensor, labels: Tensor) -> Tensor:
@@ -62,24 +67,35 @@ def compare(first: Tensor, second: Tensor, logits: Tensor) -> float:
     return max(value, ((gradients[0] - gradients[1]).norm() / gradients[1].norm()).item())
 
 
+def _compare_up_to_rows(first: Callable[[Tensor], Tensor], second: Callable[[Tensor], Tensor], logits: Tensor) -> float:
+    """As `compare`, where every row may have a constant of its own: the difference at logits that are all zero."""
+    constants = first(torch.zeros_like(logits)) - second(torch.zeros_like(logits))
+    return compare(first(logits) - constants, second(logits), logits)
+
+
+def _compare_with_smoothing(loss: Objective, logits: Tensor, labels: Tensor) -> float:
+    """`compare` of a method and of the label smoothing, with its ε and loss scale, that it is said to be."""
+    epsilon, scale = as_label_smoothing(loss, logits.shape[-1])
+    smoothed = scale * _by_row(objective("lsr", epsilon=epsilon), logits, labels)
+    return compare(_by_row(loss, logits, labels), smoothed, logits)
+
+
 def _smoothing_is_distillation() -> float:
     logits, _, labels = _draw()
     epsilon = 0.1
     smoothed = cross_entropy(smoothed_labels(labels, _CLASSES, epsilon, dtype=torch.float64), logits)
-    one_hot = torch.nn.functional.one_hot(labels, _CLASSES).double()
     uniform = torch.full_like(logits, 1 / _CLASSES)
-    distilled = (1 - epsilon) * cross_entropy(one_hot, logits) + epsilon * kl_divergence(uniform, logits)
-    return compare(smoothed, distilled, logits)
+    hard = cross_entropy(_one_hot(labels), logits)
+    return compare(smoothed, (1 - epsilon) * hard + epsilon * kl_divergence(uniform, logits), logits)
 
 
 def _distillation_is_learned_smoothing() -> float:
     logits, teacher, labels = _draw()
-    alpha = 0.3
-    q, one_hot = teacher.softmax(-1), torch.nn.functional.one_hot(labels, _CLASSES).double()
-    mixed = cross_entropy((1 - alpha) * one_hot + alpha * q, logits)
+    alpha, q = 0.3, teacher.softmax(-1)
+    mixed = cross_entropy((1 - alpha) * _one_hot(labels) + alpha * q, logits)
     entropy = -torch.special.xlogy(q, q).sum(-1)
-    distilled = (1 - alpha) * cross_entropy(one_hot, logits) + alpha * (kl_divergence(q, logits) + entropy)
-    return compare(distilled, mixed, logits)
+    hard, soft = cross_entropy(_one_hot(labels), logits), kl_divergence(q, logits) + entropy
+    return compare((1 - alpha) * hard + alpha * soft, mixed, logits)
 
 
 def _softened_teacher_tends_to_uniform() -> float:
@@ -94,11 +110,9 @@ def _softened_teacher_tends_to_uniform() -> float:
 def _correction_at_one_is_smoothing() -> float:
     logits, _, labels = _draw()
     alpha, share = 0.3, 0.4
-    epsilon = alpha * (1 - share) * _CLASSES / (_CLASSES - 1)
     corrected = objective("lsrkd-tc-share", alpha=alpha, temperature=1.0, share=share)
-    return compare(
-        _by_row(corrected, logits, labels), _by_row(objective("lsr", epsilon=epsilon), logits, labels), logits
-    )
+    smoothing = objective("lsr", epsilon=alpha * (1 - share) * _CLASSES / (_CLASSES - 1))
+    return compare(_by_row(corrected, logits, labels), _by_row(smoothing, logits, labels), logits)
 
 
 def _soft_limit_is_variance() -> float:
@@ -137,14 +151,10 @@ def _mean_of_divergences_is_one() -> float:
     generator = torch.Generator().manual_seed(1)
     teachers, tau = 3 * torch.randn(3, _DRAWS, _CLASSES, generator=generator, dtype=torch.float64), 4.0
 
-    def both(student: Tensor) -> tuple[Tensor, Tensor]:
-        each = torch.stack([divergence(teacher, student, tau, tau) for teacher in teachers]).mean(0)
-        return each, divergence(mean_scores(teachers, tau), student, tau)
+    def mean(student: Tensor) -> Tensor:
+        return torch.stack([divergence(teacher, student, tau, tau) for teacher in teachers]).mean(0)
 
-    each, together = both(torch.zeros_like(logits))
-    spread = each - together  # what the teachers differ by, image by image, seen with another student
-    each, together = both(logits)
-    return compare(each - spread, together, logits)
+    return _compare_up_to_rows(mean, lambda student: divergence(mean_scores(teachers, tau), student, tau), logits)
 
 
 def _scale_is_rate_and_decay() -> float:
@@ -153,40 +163,35 @@ def _scale_is_rate_and_decay() -> float:
     scale, rate, decay = 0.0595, 0.1, 5e-4
     ends = []
     for factor, lr, weight_decay in ((scale, rate, decay), (1.0, rate * scale, decay / scale)):
-        torch_layer = nn.Linear(_CLASSES, _CLASSES, dtype=torch.float64)
+        layer = nn.Linear(_CLASSES, _CLASSES, dtype=torch.float64)
         with torch.no_grad():
-            torch_layer.weight.copy_(torch.eye(_CLASSES)), torch_layer.bias.zero_()
-        optimizer = torch.optim.SGD(torch_layer.parameters(), lr=lr, momentum=0.9, weight_decay=weight_decay)
+            layer.weight.copy_(torch.eye(_CLASSES)), layer.bias.zero_()
+        optimizer = torch.optim.SGD(layer.parameters(), lr=lr, momentum=0.9, weight_decay=weight_decay)
         for _ in range(5):
             optimizer.zero_grad()
-            (factor * nn.functional.cross_entropy(torch_layer(inputs.detach()), labels)).backward()
+            (factor * nn.functional.cross_entropy(layer(inputs.detach()), labels)).backward()
             optimizer.step()
-        ends.append(torch_layer.weight.detach())
-    moved = (ends[1] - torch.eye(_CLASSES)).norm()
-    return ((ends[0] - ends[1]).norm() / moved).item()
+        ends.append(layer.weight.detach())
+    return ((ends[0] - ends[1]).norm() / (ends[1] - torch.eye(_CLASSES)).norm()).item()
 
 
 def _released_is_smoothing() -> float:
     """Every released configuration of Tf-KD_reg against label smoothing with its own ε and loss scale."""
-    classes = 100  # of CIFAR-100
-    logits, _, labels = _draw(classes)
-    errors = []
-    for alpha, tau, multiplier in ((0.1, 20.0, 100.0), (0.95, 40.0, 1.0), (0.95, 10.0, 1.0), (0.5, 40.0, 1.0)):
-        released = objective("tf-kd-reg-released", alpha=alpha, temperature=tau, multiplier=multiplier)
-        epsilon, scale = as_label_smoothing(released, classes)
-        smoothed = scale * _by_row(objective("lsr", epsilon=epsilon), logits, labels)
-        errors.append(compare(_by_row(released, logits, labels), smoothed, logits))
-    return max(errors)
+    logits, _, labels = _draw(classes=100)  # of CIFAR-100
+    released = (
+        objective("tf-kd-reg-released", alpha=alpha, temperature=tau, multiplier=multiplier)
+        for alpha, tau, multiplier in ((0.1, 20.0, 100.0), (0.95, 40.0, 1.0), (0.95, 10.0, 1.0), (0.5, 40.0, 1.0))
+    )
+    return max(_compare_with_smoothing(loss, logits, labels) for loss in released)
 
 
-def _printed_form_from_nearest_smoothing() -> float:
+def _printed_form() -> float:
     """How far the soft part of Tf-KD_reg, as printed, is from every label smoothing: p, y and u in any amounts."""
     logits, _, labels = _draw()
     printed = replace(objective("tf-kd-reg"), alpha=1.0)
     (gradient,) = torch.autograd.grad(printed(logits, labels).total, logits)
     p = logits.detach().softmax(-1)
-    one_hot = torch.nn.functional.one_hot(labels, _CLASSES).double()
-    family = torch.stack([part.flatten() for part in (p, one_hot, torch.ones_like(p))], -1)
+    family = torch.stack([part.flatten() for part in (p, _one_hot(labels), torch.ones_like(p))], -1)
     nearest = family @ torch.linalg.lstsq(family, gradient.flatten()[:, None]).solution
     return ((gradient.flatten() - nearest[:, 0]).norm() / gradient.norm()).item()
 
@@ -203,10 +208,7 @@ def _power_is_target_gap() -> float:
 
 def _constant_draws_are_smoothing() -> float:
     logits, _, labels = _draw()
-    constant = objective("beta-smoothing-constant")
-    epsilon, scale = as_label_smoothing(constant, _CLASSES)
-    smoothed = scale * _by_row(objective("lsr", epsilon=epsilon), logits, labels)
-    return compare(_by_row(constant, logits, labels), smoothed, logits)
+    return _compare_with_smoothing(objective("beta-smoothing-constant"), logits, labels)
 
 
 def _map_is_distillation() -> float:
@@ -219,19 +221,18 @@ def _map_is_distillation() -> float:
     smoothing = objective("lsr", epsilon=alpha)
     distillation = objective("self-distillation-released", alpha=alpha, temperature=tau)
 
-    def both(prior: Tensor, loss: Objective, student: Tensor) -> tuple[Tensor, Tensor]:
-        p = student.softmax(-1)
-        likelihood = p.log().gather(-1, labels[:, None])[:, 0]
-        posterior = likelihood + torch.distributions.Dirichlet(beta * prior + 1).log_prob(p)
-        return -posterior, (1 + beta) * loss(student[:, None], labels[:, None], teacher[:, None]).total
+    def error(prior: Tensor, loss: Objective) -> float:
+        def minus_log_posterior(student: Tensor) -> Tensor:
+            p = student.softmax(-1)
+            likelihood = p.log().gather(-1, labels[:, None])[:, 0]
+            return -likelihood - torch.distributions.Dirichlet(beta * prior + 1).log_prob(p)
 
-    errors = []
-    for prior, loss in ((uniform, smoothing), (softened, distillation)):
-        posterior, ours = both(prior, loss, torch.zeros_like(logits))
-        constant = posterior - ours  # each image's prior and teacher have their own, seen with another student
-        posterior, ours = both(prior, loss, logits)
-        errors.append(compare(posterior - constant, ours, logits))
-    return max(errors)
+        def ours(student: Tensor) -> Tensor:
+            return (1 + beta) * loss(student[:, None], labels[:, None], teacher[:, None]).total
+
+        return _compare_up_to_rows(minus_log_posterior, ours, logits)
+
+    return max(error(uniform, smoothing), error(softened, distillation))
 
 
 YUAN, WANG, ZHANG = "Yuan 2020", "Wang 2020, 2021", "Zhang & Sabuncu 2020"
@@ -245,15 +246,7 @@ IDENTITIES: tuple[Identity, ...] = (
     Identity("S10", SHEN, "soft-only distillation and LSR share their objective", _KD, _soft_only_is_smoothing),
     Identity("I2", OWN, "teacher correction at τ = 1 is LSR", _KD, _correction_at_one_is_smoothing),
     Identity("I3", OWN, "very soft LsrKD is half the logit variance", _KD, _soft_limit_is_variance, 1e-4),
-    Identity(
-        "Y11",
-        YUAN,
-        "the soft part of Tf-KD_reg as printed is no LSR",
-        _MANY,
-        _printed_form_from_nearest_smoothing,
-        0.01,
-        differ=True,
-    ),
+    Identity("Y11", YUAN, "the soft part of Tf-KD_reg as printed is no LSR", _MANY, _printed_form, 0.01, differ=True),
     Identity("I4", OWN, "Tf-KD_reg as released is LSR with its own ε and loss scale", _MANY, _released_is_smoothing),
     Identity("I5", OWN, "Tf-KD_reg with powers is LsrKD-TC by target gap, without τ²", _MANY, _power_is_target_gap),
     Identity("I6", OWN, "a loss scale is a learning rate and a decay", _MANY, _scale_is_rate_and_decay),
