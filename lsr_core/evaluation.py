@@ -177,12 +177,12 @@ def two_classes(labels: Tensor) -> Tensor:
 def shifted(images: Tensor, side: int) -> Tensor:
     """Images `[S, N, side²]` in five positions, one after the other: `[S, 5N, side²]`; zeros come in at the edges.
 
-    A part of a pixel is moved by linear interpolation.
+    A shift by a part of a pixel is a linear interpolation.
     """
     square = images.unflatten(-1, (side, side))
     padded = pad(square, (1, 1, 1, 1))
-    moved = [padded[..., 1 + i : 1 + i + side, 1 + j : 1 + j + side] for i, j in STEPS]
-    return torch.cat([square.lerp(whole, SHARE).flatten(-2) for whole in moved], 1)
+    shifts = [padded[..., 1 + i : 1 + i + side, 1 + j : 1 + j + side] for i, j in STEPS]
+    return torch.cat([square.lerp(whole, SHARE).flatten(-2) for whole in shifts], 1)
 
 
 class InformationProbe(NamedTuple):

@@ -21,7 +21,7 @@ from .data import dataset
 from .models.images import ImageNetwork, defining_modules
 from .run import ExactPosterior, Run, TrainedTeacher
 from .store import Checkpoint, Record, RunLocks, Store, provenance, unfinished
-from .trainer import Tensors, Trainer, stack_logits
+from .trainer import Tensors, Trainer, stack_logits, threads
 
 STUDENTS = 6  # of one teacher on images
 MOST_COPIES = 96  # of networks that the runs of a stack remember together
@@ -246,7 +246,7 @@ def teacher_logits(runs: Sequence[Run], store: Store) -> Tensor | None:
 def stack_size(run: Run) -> int:
     """How many runs like this one train side by side: fewer where they remember copies of themselves.
 
-    On images, students side by side share nothing but their teacher's answers.
+    On images, students side by side share their teacher's logits and nothing else.
     """
     if isinstance(run.network, ImageNetwork):
         return STUDENTS if run.teacher is not None else 1
@@ -256,23 +256,20 @@ def stack_size(run: Run) -> int:
 
 @contextmanager
 def _helpers(runs: Sequence[Run], store: Store, workers: int) -> Iterator[None]:
-    """Other processes at the same runs; they end with this one's work, and where it is killed, with it."""
+    """Other processes that execute the same runs; they end with this one, and also where it is killed."""
     program = f"import {', '.join(defining_modules())}; from lsr_core.execute import _help; _help()"
     command = [sys.executable, "-c", program]
-    threads = torch.get_num_threads()
-    torch.set_num_threads(max(1, threads // workers))  # two programs on one core's threads wait for each other
-    alike = {"TQDM_DISABLE": "1", "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    helpers = [
-        subprocess.Popen(command, stdin=subprocess.PIPE, env={**os.environ, **alike}) for _ in range(workers - 1)
-    ]
+    count = max(1, torch.get_num_threads() // workers)  # two processes on one core's threads wait for each other
+    environment = {**os.environ, "TQDM_DISABLE": "1", "OMP_NUM_THREADS": str(count)}
+    helpers = [subprocess.Popen(command, stdin=subprocess.PIPE, env=environment) for _ in range(workers - 1)]
     try:
         for helper in helpers:
             with suppress(BrokenPipeError):
                 pickle.dump((list(runs), store), helper.stdin)
                 helper.stdin.flush()
-        yield
+        with threads(count):
+            yield
     finally:
-        torch.set_num_threads(threads)
         for helper in helpers:
             helper.terminate()
             helper.wait()
@@ -281,7 +278,7 @@ def _helpers(runs: Sequence[Run], store: Store, workers: int) -> Iterator[None]:
 
 
 def _help() -> None:
-    with suppress(KeyboardInterrupt):  # the process that asked for help says it
+    with suppress(KeyboardInterrupt):  # the process that started this one reports it
         runs, store = pickle.load(sys.stdin.buffer)
         end_with_parent()
         execute(runs, store)

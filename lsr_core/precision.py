@@ -21,11 +21,11 @@ def training_precision(network: ImageNetwork, shape: tuple[int, int, int], devic
     Both are timed on this machine the first time, in a few seconds; `precision.json` beside the records keeps the
     answer, so that it does not change from run to run.
     """
-    path, made = default_folder() / "precision.json", provenance()
+    path, origin = default_folder() / "precision.json", provenance()
     known = json.loads(path.read_text()) if path.exists() else {}
     sizes = "x".join(map(str, (network.architecture, network.width, network.depth, *shape)))
-    machine = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{made['processor']}, {made['isa']}"
-    name = f"{machine}, {torch.get_num_threads()} threads, torch {made['torch']}: {sizes}"
+    machine = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{origin['processor']}, {origin['isa']}"
+    name = f"{machine}, {torch.get_num_threads()} threads, torch {origin['torch']}: {sizes}"
     if name not in known:
         known[name] = _gain(network, shape, device)
         write_whole(path, json.dumps(known, indent=1).encode())

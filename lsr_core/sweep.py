@@ -1,9 +1,9 @@
 """Work through a grid of runs within a time: `python -m lsr_core.sweep GRID --budget-seconds N`.
 
-GRID is a file with one run's canonical form a line, as `write_grid` makes it; runs are made in its order, those of one
-seed together. What is missing is trained; shortly before the budget ends the state is kept, and the same command goes
-on from there. Needs only torch, torchvision, numpy, scipy, safetensors and filelock, so that a bare machine runs it
-from a copy of the source.
+GRID is a file with one run's canonical form a line, as `write_grid` makes it; runs without a record are trained in its
+order, those of one seed together. Shortly before the budget ends the state is kept, and the same command goes on from
+there. Needs only torch, torchvision, numpy, scipy, safetensors and filelock, so that a bare machine runs it from a copy
+of the source.
 """
 
 import argparse
@@ -20,12 +20,12 @@ from .files import write_whole
 from .run import Run, run_of
 from .store import Store
 
-_MARGIN = 0.1  # of the budget, at most so many seconds, is left for measuring and writing
+_MARGIN = 0.1  # of the budget, at most so many seconds, is left for evaluation and writing
 _LONGEST_MARGIN = 30.0
 
 
 def write_grid(runs: Sequence[Run], path: Path) -> None:
-    """Write runs to a grid file, in the order in which they are to be made."""
+    """Write runs to a grid file, in the order in which they are to be trained."""
     write_whole(path, "".join(json.dumps(run.canonical()) + "\n" for run in runs).encode())
 
 
@@ -41,7 +41,7 @@ def read_grid(path: Path) -> list[Run]:
 
 
 def sweep(runs: Sequence[Run], seconds: float, store: Store | None = None) -> int:
-    """Make the runs that have no record, in their order, for at most so many seconds; returns how many are left."""
+    """Train the runs that have no record, in their order, for at most so many seconds; returns how many are left."""
     require_positive("budget-seconds", seconds)
     store = store or Store()
     start = time.monotonic()

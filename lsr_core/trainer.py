@@ -320,11 +320,11 @@ class Trainer:
 
         `on_epoch_end` is called with the trainer after every epoch, once its evaluation is done.
         """
-        stated = evaluation_epochs(self.schedule.last)
+        evaluated = evaluation_epochs(self.schedule.last)
         with threads(self.data.threads):
             while not self.is_finished:
                 self.train_epoch()
-                if self.epoch in stated:
+                if self.epoch in evaluated:
                     self.evaluate()
                 if on_epoch_end is not None:
                     on_epoch_end(self)
@@ -393,8 +393,8 @@ class Trainer:
         for learner, optimizer, memory in zip(self.learners, state["optimizers"], state["memories"], strict=True):
             learner.optimizer.load_state_dict(optimizer)
             learner.objective.load_state_dict(memory)
-        for generator, drawn in zip(self.data.streams, state["streams"], strict=True):
-            generator.set_state(drawn)
+        for generator, own in zip(self.data.streams, state["streams"], strict=True):
+            generator.set_state(own)
         self.epoch, self.diverged_at = state["epoch"], state["diverged_at"]
         self.curves, self._before = state["curves"], state["before"]
 
@@ -437,8 +437,8 @@ class Trainer:
     def _projection(self, place: int) -> dict[str, list[list[float]]]:
         """The projected features of one run of a stack, where its inputs are images."""
         data = self.data.split
-        wanted = self.probe is not None and self.runs[place].seed == PROJECTION_SEED
-        if not wanted or self.data.source.classes < PROJECTION_CLASSES:
+        enough = self.data.source.classes >= PROJECTION_CLASSES
+        if self.probe is None or self.runs[place].seed != PROJECTION_SEED or not enough:
             return {}
         templates = self.network.head[0][place].detach().cpu().mT[:PROJECTION_CLASSES]
         parts = {"train": (data.train_inputs, data.train_labels[place])}
