@@ -1,7 +1,7 @@
 """The paper preset: protocol, networks and pairs of Yuan et al. (2020), whose methods stand beside those of Wang et al.
 
-What no source says was chosen. LsrKD, LsrKD-TC, MrKD and MrKD-TC are reconstructions whose constants are not known: one
-set, their classes' defaults, serves all networks and data sets. A network's released constants of a method, found on
+Constants that no source gives were chosen. LsrKD, LsrKD-TC, MrKD and MrKD-TC are reconstructions: one set of constants,
+their classes' defaults, serves all networks and data sets. A network's released constants of a method, found on
 CIFAR-100, are its constants in the paper's equation and on other data sets too. Where none were released, Tf-KD_reg has
 those of the paper on ImageNet, and GoogLeNet distils like the other large networks. Where the released code stops at a
 missing multiplier, it is 1 (the other reading: `released_code.Configuration.readings`). The released Tf-KD_reg is the

@@ -273,7 +273,7 @@ def small(arm, path, network=TINIEST):
 @pytest.mark.slow
 @pytest.mark.parametrize("data", DATA)
 def test_every_method_trains_on_images_of_the_right_shape(data, image_set, own_store):
-    path = image_set(dataset(data).shape[-1], CLASSES[data])
+    path = image_set(dataset(data).image_shape[-1], CLASSES[data])
     runs = {name: small(arm, path).at(0) for name, arm in ARMS[data].items()}
     records = dict(zip(runs, execute(list(runs.values()), own_store), strict=True))
     assert all(record.diverged_at is None for record in records.values())
