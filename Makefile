@@ -91,9 +91,10 @@ figure: env ## draw the README's figure anew from the quick preset's runs and th
 		trained['CIFAR-100, a trained teacher'] = photographs; \
 		figures.save(figures.ladder(results, trained, told), 'book/_static/ladder.svg')"
 
-lint: env ## style and formatting
+lint: env ## style, formatting, docstrings, and the word lists by which the prose is searched
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python tests/prose.py
 
 clean: ## remove what was built; records of finished runs stay
 	rm -rf $(VENV) book/_build book/*.ipynb book/status.md $(EXECUTED) executed build dist *.egg-info
