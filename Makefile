@@ -84,12 +84,12 @@ bench: env ## programs and losses against the ordinary way; the table of the boo
 	$(BIN)/python benchmarks/bench.py --json results/bench.json
 
 figure: env ## draw the README's figure anew from the quick preset's runs and the published ones
-	$(BIN)/python -c "from study import experiments as e, figures, published_records; \
-		trained, told = e.ladders(); photographs = e.rungs(e.CIFAR); \
-		live = e.collect(e.flat(trained, told), range(e.preset('quick').seeds)); \
-		results = live | published_records.results('desktop', photographs.values()); \
-		trained['CIFAR-100, a trained teacher'] = photographs; \
-		figures.save(figures.ladder(results, trained, told), 'book/_static/ladder.svg')"
+	$(BIN)/python -c "from study import arms, figures, published_records, results, settings, studies; \
+		trained, of_truth = arms.ladders(); cifar_rungs = arms.rungs(settings.CIFAR); \
+		live = results.collect(results.flat(trained, of_truth), studies.QUICK.seeds); \
+		both = live | published_records.results('desktop', cifar_rungs.values()); \
+		trained['CIFAR-100, a trained teacher'] = cifar_rungs; \
+		figures.save(figures.ladder(both, trained, of_truth), 'book/_static/ladder.svg')"
 
 lint: env ## style, formatting, docstrings, and the word lists by which the prose is searched
 	$(BIN)/ruff check .

@@ -15,8 +15,8 @@ from lsr_core.data import DATASETS, dataset
 from lsr_core.errors import InputError, require, require_positive
 from lsr_core.store import Record, Store
 
-from . import claims as judging
-from . import experiments, published_records
+from . import judging, published_records, studies, tuning
+from .claims import CLAIMS
 
 
 class _Group(click.Group):
@@ -90,8 +90,6 @@ def run_notebooks(
 
     require_positive("time-limit", time_limit)
     values = {name: literal(name, value) for name, value in given}
-    if "preset" in values:
-        experiments.preset(values["preset"])
     if not names and not given:
         click.echo(build.forecast())
     outcomes = build.run(names, values, out.absolute(), time_limit)
@@ -150,7 +148,7 @@ def remove_runs(keys: tuple[str, ...]) -> None:
 @click.argument("file", type=_FILE, callback=_to_write)
 def write_grid(preset: str, file: Path) -> None:
     """Write a preset's runs to a grid file, for `python -m lsr_core.sweep`."""
-    grid = experiments.study(preset).grid()
+    grid = studies.published_study(preset).runs()
     sweep.write_grid(grid, file)
     click.echo(f"{file}: {len(grid)} runs, which `python -m lsr_core.sweep {file} --budget-seconds N` makes")
 
@@ -158,11 +156,10 @@ def write_grid(preset: str, file: Path) -> None:
 @results.command("publish")
 @click.argument("preset")
 def publish_results(preset: str) -> None:
-    """Write what the store has of a preset's runs to the project's results, with the verdicts that follow."""
+    """Write what the store has of a preset's runs to the project's results, and count the verdicts that follow."""
     for chapter, count in published_records.publish(preset, Store()).items():
         click.echo(f"{preset}/{chapter}.jsonl: {count} runs")
-    if preset in judging.PUBLISHED:
-        click.echo(f"{preset}: {judging.write_verdicts(preset)} verdicts")
+    click.echo(f"{preset}: {_verdicts(preset)} verdicts")
 
 
 @results.command("verify")
@@ -171,8 +168,7 @@ def verify_results(presets: tuple[str, ...]) -> None:
     """Recompute every key, place and verdict of presets (all, where none is named) from the published records."""
     for preset in presets or published_records.presets():
         count = published_records.verify(preset)
-        verdicts = judging.verify_verdicts(preset) if preset in judging.PUBLISHED else 0
-        click.echo(f"{preset}: {count} runs and {verdicts} verdicts are what they say")
+        click.echo(f"{preset}: {count} runs and {_verdicts(preset)} verdicts are what they say")
 
 
 @results.command("recompute")
@@ -246,10 +242,10 @@ def check_data(sources: list[Any]) -> None:
 @_AS_JSON
 def judge_claims(preset: str, paper: str | None, as_json: bool) -> None:
     """Judge every claim with the preset's seeds; runs that are missing are trained first."""
-    papers = list(dict.fromkeys(claim.paper for claim in (*judging.CLAIMS, *judging.IDENTITIES)))
+    seeds = studies.live_study(preset).seeds
+    papers = list(dict.fromkeys(claim.paper for claim in (*CLAIMS[preset], *judging.IDENTITIES)))
     require(paper is None or paper in papers, f"unknown paper {paper!r}; there are {', '.join(papers)}")
-    seeds = range(experiments.preset(preset).seeds)
-    for judgement in [*judging.judge_identities(), *judging.judge(seeds, preset, paper)]:
+    for judgement in [*judging.judge_identities(), *judging.judge(seeds, paper)]:
         if paper in (None, judgement.claim.paper):
             row = judging.summary(judgement)
             line = f"{row['id']:8} {row['verdict']:34} {row['effect']:34} p {row['p']:8} {row['claim']}"
@@ -279,23 +275,28 @@ def list_models(shape: str, classes: int, as_json: bool) -> None:
 @click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes to use.")
 def tune(method: str, preset: str, write: bool, workers: int) -> None:
     """Redo a method's 12 validation trials in every setting and mark the chosen one."""
-    settings = experiments.settings_of(method, preset)
+    settings = tuning.settings_of(method, preset)
     require(bool(settings), f"method {method!r} is not tuned at preset {preset!r}")
     for setting in settings:
-        rows = experiments.tune(method, setting, workers=workers)
-        chosen = experiments.best_trial(rows)
+        rows = tuning.tune(method, setting, workers=workers)
+        chosen = tuning.best_trial(rows)
         click.echo(str(setting))
         for row in rows:
             constants = _numbers({k: v for k, v in row.items() if k not in _NOT_CONSTANTS})
             figures = f"validation {100 * row['validation_accuracy']:.2f} %, NLL {row['validation_nll']:.3f}"
             click.echo(f"{'*' if row is chosen else ' '} {figures}  {constants}")
         if write:
-            experiments.write_tuned_rows(rows, preset)
+            tuning.write_tuned_rows(rows, preset)
 
 
 _NOT_CONSTANTS = {
     "data", "train", "method", "seeds", "diverged", "validation_accuracy", "validation_nll", "train_accuracy",
 }  # fmt: skip
+
+
+def _verdicts(preset: str) -> int:
+    """How many claims a preset's published records decide about."""
+    return len(judging.judge_published(preset)) if preset in CLAIMS else 0
 
 
 def _numbers(constants: dict[str, Any]) -> str:

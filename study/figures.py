@@ -19,12 +19,16 @@ from matplotlib.figure import Figure
 from lsr_core import statistics
 from lsr_core.losses import kl_divergence, optimum_gap
 from lsr_core.objectives import describe
+from lsr_core.run import Run
 from lsr_core.statistics import CONTRADICTED, NEGLIGIBLE, PROVED, REFUTED, REPRODUCED, UNDECIDED
 from lsr_core.teachers import VirtualTeacher
 
-from . import experiments, published_records
-from .claims import Judgement, board, in_both, side_by_side
-from .experiments import MEASURES, RUNGS, Arm, Results, records_table, study
+from . import published_records
+from .arms import RUNGS
+from .judging import Judgement, across_presets, board, judge_published, paper_vs_ours
+from .results import MEASURES, Results
+from .studies import DESKTOP, published_study
+from .tables import records_table, table
 
 PALETTE = sns.color_palette("colorblind")
 VERDICT_COLOURS = {
@@ -76,9 +80,9 @@ def show(figure: Figure, caption: str, alt: str) -> Shown:
     return Shown(_figure(image, caption), f"{alt}\n{caption}")
 
 
-def show_table(table: pd.DataFrame, caption: str) -> Shown:
+def show_table(cells: pd.DataFrame, caption: str) -> Shown:
     """A table that scrolls sideways where it is too wide for the page."""
-    return _shown_table(table.map(lambda value: html.escape(str(value))), caption)
+    return _shown_table(cells.map(lambda value: html.escape(str(value))), caption)
 
 
 def _shown_table(cells: pd.DataFrame, caption: str) -> Shown:
@@ -99,9 +103,9 @@ def show_board(judgements: Sequence[Judgement], caption: str) -> Shown:
     return _shown_table(_linked_claims(cells), caption)
 
 
-def show_in_both(judgements: Sequence[Judgement], caption: str) -> Shown:
+def show_paper_vs_ours(judgements: Sequence[Judgement], caption: str) -> Shown:
     """What the papers print beside a published preset's means, each linked to the first of its runs."""
-    cells = in_both(judgements).map(lambda value: html.escape(str(value)))
+    cells = paper_vs_ours(judgements).map(lambda value: html.escape(str(value)))
     cells["claim"] = [f'<span class="claim">{claim}</span>' for claim in cells["claim"]]
     for column, sign in (("control [95 %]", -1), ("method [95 %]", 1)):
         targets = [published_records.anchor(j.preset, j.claim.side_arms(sign)[0]) for j in judgements]
@@ -111,24 +115,44 @@ def show_in_both(judgements: Sequence[Judgement], caption: str) -> Shown:
     return _shown_table(cells, caption)
 
 
+def show_at_both_presets(live: Sequence[Judgement], chapter: str) -> Shown:
+    """A chapter's claims at the desktop preset beside what the papers print, and their effects at both presets."""
+    others = judge_published(DESKTOP.name, chapter)
+    shown = (
+        show_paper_vs_ours(
+            others,
+            f"What the papers print, and what was measured here at the preset {DESKTOP.name}: means over n seeds and "
+            "their paired difference, positive where the claim says so, with 95 % intervals. Each mean links to the "
+            "first of its runs.",
+        ),
+        show(
+            forest([*live, *others]),
+            "This chapter's claims at both presets: effects in margins δ with 95 % intervals. Compare where each claim "
+            "lies on digits and on CIFAR-100.",
+            "A row for each claim with its effect and interval, coloured by verdict.",
+        ),
+    )
+    return Shown("".join(part._repr_html_() for part in shown), "\n".join(map(repr, shown)))
+
+
 def show_published(preset: str, names: Sequence[str], metrics: Sequence[str], caption: str) -> Shown:
     """Published arms, the control first: each with its constants, linked to the first of its runs."""
     results, arms = published_records.named(preset, names)
-    cells = experiments.table(results, arms, names[0], metrics).map(lambda value: html.escape(str(value)))
+    cells = table(results, arms, names[0], metrics).map(lambda value: html.escape(str(value)))
     cells["constants"] = [_constants(arm) for arm in arms.values()]
     linked = [f'<a href="{published_records.anchor(preset, arm)}">{label}</a>' for label, arm in arms.items()]
     return _shown_table(cells.set_axis(pd.Index(linked, name="arm")), caption)
 
 
-def _constants(arm: Arm) -> str:
+def _constants(arm: Run) -> str:
     """An arm's constants in one line."""
     own = [f"{name} {value:g}" for name, value in describe(arm.objective).items() if isinstance(value, float | int)]
     return ", ".join([*own, f"rate {arm.schedule.learning_rate:g}, decay {arm.schedule.weight_decay:g}"])
 
 
-def show_side_by_side(live: Sequence[Judgement], others: Sequence[Judgement], caption: str) -> Shown:
+def show_across_presets(live: Sequence[Judgement], others: Sequence[Judgement], caption: str) -> Shown:
     """The presets side by side, each claim linked to its chapter in the book."""
-    cells = side_by_side(live, others).map(lambda value: html.escape(str(value)))
+    cells = across_presets(live, others).map(lambda value: html.escape(str(value)))
     return _shown_table(_linked_claims(cells), caption)
 
 
@@ -141,8 +165,9 @@ def _linked_claims(cells: pd.DataFrame) -> pd.DataFrame:
 
 def show_lines(preset: str, caption: str) -> Shown:
     """Every published run of a preset, a row a line of its file, which other pages link to."""
-    made = study(preset)
-    names = {run.key: name for own in made.arms().values() for name, arm in own.items() for run in arm.runs(made.seeds)}
+    study = published_study(preset)
+    arms = [item for chapter in study.arms().values() for item in chapter.items()]
+    names = {run.key: name for name, arm in arms for run in arm.runs(study.seeds)}
     rows = []
     for line in published_records.lines(preset).values():
         record = line.record
@@ -232,8 +257,8 @@ def conventions(pulls: Mapping[float, pd.Series], correct: float, classes: Seque
 
 def curves_by_constant(
     results: Results,
-    arms: Mapping[str, Mapping[float, Arm]],
-    control: Mapping[str, Arm],
+    arms: Mapping[str, Mapping[float, Run]],
+    control: Mapping[str, Run],
     metrics: Sequence[str],
     label: str,
 ) -> Figure:
@@ -248,8 +273,8 @@ def curves_by_constant(
 def _draw_differences(
     panel: Axes,
     results: Results,
-    arms: Mapping[str, Mapping[float | str, Arm]],
-    control: Mapping[str, Arm],
+    arms: Mapping[str, Mapping[float | str, Run]],
+    control: Mapping[str, Run],
     metric: str,
     colours: Iterable[tuple[float, float, float]],
 ) -> None:
@@ -257,18 +282,15 @@ def _draw_differences(
     measure = MEASURES[metric]
     _margin(panel, measure.margin)
     for shift, (colour, (name, line)) in enumerate(zip(colours, arms.items(), strict=False)):
-        summed = [
-            statistics.mean_interval(measure.scale * results.differences(arm, control[name], metric))
-            for arm in line.values()
-        ]
-        mean, low, high = map(np.array, zip(*summed, strict=True))
+        effects = [results.effect(arm, control[name], metric)[:3] for arm in line.values()]
+        mean, low, high = map(np.array, zip(*effects, strict=True))
         where = np.arange(len(line)) + 0.06 * (shift - len(arms) / 2)
         panel.errorbar(where, mean, [mean - low, high - mean], color=colour, marker="o", ms=4, capsize=2, label=name)
     panel.set_xticks(range(len(line)), labels=[c if isinstance(c, str) else f"{c:g}" for c in line])
     panel.set(ylabel=f"Δ {measure.change}")
 
 
-def along_training(results: Results, arms: Mapping[str, Arm], metric: str, label: str) -> Figure:
+def along_training(results: Results, arms: Mapping[str, Run], metric: str, label: str) -> Figure:
     """A curve of the records against the epoch, a line an arm: means with 95 % intervals over seeds."""
     figure, axes = _axes(1, 1)
     for colour, (name, arm) in zip(PALETTE, arms.items(), strict=False):
@@ -284,7 +306,7 @@ def along_training(results: Results, arms: Mapping[str, Arm], metric: str, label
     return _with_legend(figure, axes)
 
 
-def projection(results: Results, arms: Mapping[str, Arm]) -> Figure:
+def projection(results: Results, arms: Mapping[str, Run]) -> Figure:
     """Features of three classes on the plane of their templates, a column an arm, from results of `PROJECTION_SEED`."""
     figure, axes = _axes(2, len(arms), height=2.6)
     for column, (name, arm) in zip(axes.reshape(2, -1).T, arms.items(), strict=True):
@@ -299,7 +321,7 @@ def projection(results: Results, arms: Mapping[str, Arm]) -> Figure:
     return _with_legend(figure, axes[0])
 
 
-def ladder(results: Results, *kinds: Mapping[str, Mapping[str, Arm]]) -> Figure:
+def ladder(results: Results, *kinds: Mapping[str, Mapping[str, Run]]) -> Figure:
     """Each rung's paired gain over cross-entropy: a panel a kind of teachers, a line a teacher."""
     figure, axes = _axes(len(kinds), 1, height=2.6)
     colours = iter(PALETTE)
@@ -312,7 +334,7 @@ def ladder(results: Results, *kinds: Mapping[str, Mapping[str, Arm]]) -> Figure:
 
 
 def gains_by_teacher(
-    results: Results, lines: Mapping[str, Mapping[float, Arm]], control: Arm, teacher: Mapping[float, np.ndarray]
+    results: Results, lines: Mapping[str, Mapping[float, Run]], control: Run, teacher: Mapping[float, np.ndarray]
 ) -> Figure:
     """Students' paired gain over the control against their teacher's accuracy `[n]`: a line a rung, 95 % intervals."""
     figure, axes = _axes(1, 1)
@@ -320,8 +342,8 @@ def gains_by_teacher(
     _margin(axes, measure.margin)
     at = [100 * teacher[stage].mean() for stage in next(iter(lines.values()))]
     for colour, marker, (name, line) in zip(PALETTE, "os^D", lines.items(), strict=False):
-        gains = [measure.scale * results.differences(arm, control, "accuracy") for arm in line.values()]
-        mean, low, high = map(np.array, zip(*map(statistics.mean_interval, gains), strict=True))
+        gains = [results.effect(arm, control, "accuracy")[:3] for arm in line.values()]
+        mean, low, high = map(np.array, zip(*gains, strict=True))
         axes.errorbar(at, mean, [mean - low, high - mean], color=colour, marker=marker, ms=4, capsize=2, label=name)
     axes.set(xlabel="teacher's test accuracy, %", ylabel=f"Δ {measure.change}")
     return _with_legend(figure, axes)
@@ -385,7 +407,7 @@ def four_verdicts() -> Figure:
     return figure
 
 
-def by_setting(results: Results, arms: Mapping[str, Mapping[str, Arm]], metrics: Sequence[str]) -> Figure:
+def by_setting(results: Results, arms: Mapping[str, Mapping[str, Run]], metrics: Sequence[str]) -> Figure:
     """Means with 95 % intervals, a group of points a setting, a colour a method, a panel a metric."""
     figure, axes = _axes(1, len(metrics))
     for panel, metric in zip(np.atleast_1d(axes), metrics, strict=True):

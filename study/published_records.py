@@ -18,11 +18,13 @@ import numpy as np
 from lsr_core.errors import require
 from lsr_core.execute import execute
 from lsr_core.files import write_whole
-from lsr_core.run import run_of
+from lsr_core.run import Run, run_of
 from lsr_core.store import Record, Store
 from lsr_core.trainer import threads
 
-from .experiments import Arm, Results, publishing, study
+from . import studies
+from .results import Results
+from .studies import published_study
 
 FOLDER = Path(__file__).parent.parent / "results"
 SIGNIFICANT = 6
@@ -53,7 +55,7 @@ class Line:
 
 def presets() -> list[str]:
     """The studies that have published records."""
-    return [name for name in publishing.STUDIES if (FOLDER / name).exists()]
+    return [name for name in studies.STUDIES if (FOLDER / name).exists()]
 
 
 def exact_hash(record: Record) -> str:
@@ -81,7 +83,7 @@ def lines(preset: str) -> dict[str, Line]:
 
     Raises `InputError` for an unknown preset, a line that is no run, or one that stands there twice.
     """
-    study(preset)  # raises it for a preset that is none
+    published_study(preset)  # raises it for a preset that is none
     return dict(_read(preset, FOLDER))
 
 
@@ -104,9 +106,9 @@ def _read(preset: str, folder: Path) -> dict[str, Line]:
     return found
 
 
-def anchor(preset: str, arm: Arm) -> str:
+def anchor(preset: str, arm: Run) -> str:
     """Where the page of published records shows the first run of an arm."""
-    return f"published.html#{place(preset, lines(preset)[arm.run(study(preset).seeds[0]).key])}"
+    return f"published.html#{place(preset, lines(preset)[arm.at(published_study(preset).seeds[0]).key])}"
 
 
 def place(preset: str, line: Line) -> str:
@@ -114,21 +116,21 @@ def place(preset: str, line: Line) -> str:
     return f"{preset}-{line.chapter}-{line.number}"
 
 
-def results(preset: str, arms: Iterable[Arm]) -> Results:
+def results(preset: str, arms: Iterable[Run]) -> Results:
     """The published records of arms, for the seeds of the preset; an arm that lacks a seed is left out."""
     found = lines(preset)
-    keys = {arm: [run.key for run in arm.runs(study(preset).seeds)] for arm in arms}
+    keys = {arm: [run.key for run in arm.runs(published_study(preset).seeds)] for arm in arms}
     return Results(
         {arm: [found[key].record for key in own] for arm, own in keys.items() if all(key in found for key in own)}
     )
 
 
-def named(preset: str, names: Sequence[str]) -> tuple[Results, dict[str, Arm]]:
+def named(preset: str, names: Sequence[str]) -> tuple[Results, dict[str, Run]]:
     """Arms of a study by their names, with their published records; an arm that lacks a seed is left out.
 
     Raises `InputError` for a name that the study does not have.
     """
-    known = {name: arm for arms in study(preset).arms().values() for name, arm in arms.items()}
+    known = {name: arm for arms in published_study(preset).arms().values() for name, arm in arms.items()}
     for name in names:
         require(name in known, f"{preset} has no arm {name!r}; there are {', '.join(known)}")
     found = results(preset, [known[name] for name in names])
@@ -201,7 +203,7 @@ def _max_deviation(record: Record, published: Record, arm: Sequence[Record]) -> 
 
 def _keys(preset: str) -> dict[str, list[list[str]]]:
     """The keys of a study's runs, a list an arm, by the file they stand in, in their order there."""
-    published = study(preset)
+    published = published_study(preset)
     return {
         chapter: [[run.key for run in arm.runs(published.seeds)] for arm in arms.values()]
         for chapter, arms in published.arms().items()

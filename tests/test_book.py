@@ -13,7 +13,9 @@ from playwright.sync_api import sync_playwright
 from scipy import stats
 
 from lsr_core.store import Store
-from study import build, experiments
+from study import build
+from study.settings import DIGITS
+from study.tuning import tuned
 
 pytestmark = pytest.mark.slow
 
@@ -189,11 +191,9 @@ def test_numbers_in_the_prose_are_glued(built_book):
 
 def test_the_printed_interval_is_scipys_from_the_records(built_book):
     """From the files in the tiny book's store to the text on its page."""
-    store, setting = Store(built_book.parent.parent.parent / "records"), experiments.DIGITS[0]
+    store, setting = Store(built_book.parent.parent.parent / "records"), DIGITS[0]
     accuracy = {
-        method: [
-            100 * store.get(run.key).metrics["accuracy"] for run in experiments.tuned(setting, method).runs((0, 1))
-        ]
+        method: [100 * store.get(run.key).metrics["accuracy"] for run in tuned(setting, method).runs((0, 1))]
         for method in ("lsr", "cross-entropy")
     }
     test = stats.ttest_rel(accuracy["lsr"], accuracy["cross-entropy"])

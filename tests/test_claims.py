@@ -8,20 +8,27 @@ from scipy import stats
 
 from lsr_core import statistics
 from lsr_core.store import Store
-from study import build, claims, experiments
-from study.claims import CLAIMS, IDENTITIES, MULLER, Claim, Judgement
-from study.experiments import DIGITS, MEASURES
-from study.identities import Identity
+from study import build, judging
+from study.claims import CLAIMS, UNTESTED, Claim
+from study.identities import IDENTITIES, Identity
+from study.judging import Judgement
+from study.results import MEASURES, Results, collect
+from study.settings import DIGITS, paired_seeds
+from study.tuning import tuned
+
+QUICK = CLAIMS["quick"]
+MULLER = "Müller 2019"
+LSR, LSRKD = tuned(DIGITS[0], "lsr"), tuned(DIGITS[0], "lsrkd")
 
 
 def test_every_claim_has_its_own_identifier_a_chapter_and_arms_that_exist():
-    identifiers = [claim.id for claim in (*CLAIMS, *IDENTITIES, *claims.UNTESTED)]
+    identifiers = [claim.id for claim in (*QUICK, *IDENTITIES, *UNTESTED)]
     assert len(set(identifiers)) == len(identifiers)
-    assert {claim.chapter for claim in CLAIMS} <= set(build.names())
-    for claim in CLAIMS:
+    assert {claim.chapter for claim in QUICK} <= set(build.names())
+    for claim in (*QUICK, *CLAIMS["desktop"]):
         assert claim.metric in MEASURES
         assert all(arm.runs([0]) for arm in claim.arms), claim.id
-    assert len(CLAIMS) >= 40
+    assert (len(QUICK), len(CLAIMS["desktop"])) == (98, 35)
 
 
 LISTED = {
@@ -35,27 +42,27 @@ LISTED = {
 
 
 def test_every_listed_claim_is_judged_or_says_why_not():
-    entered = {re.match(r"[A-Z]+\d+", c.id)[0] for c in (*CLAIMS, *claims.DESKTOP, *IDENTITIES, *claims.UNTESTED)}
+    entered = {re.match(r"[A-Z]+\d+", c.id)[0] for c in (*QUICK, *CLAIMS["desktop"], *IDENTITIES, *UNTESTED)}
     assert entered >= LISTED
 
 
 def test_a_chapter_is_judged_within_its_family():
-    whole = {j.claim.id: j for j in claims.judge([0, 1, 2], paper=MULLER)}
-    chapter = claims.judge([0, 1, 2], chapter="label_smoothing")
+    whole = {j.claim.id: j for j in judging.judge([0, 1, 2], paper=MULLER)}
+    chapter = judging.judge([0, 1, 2], chapter="label_smoothing")
     assert [j.claim.chapter for j in chapter] == ["label_smoothing"] * len(chapter)
     assert all(whole[j.claim.id].holm_p == j.holm_p for j in chapter)
 
 
 def test_an_interaction_is_a_difference_of_differences():
-    claim = next(c for c in CLAIMS if c.id == "C1-100")
-    results = experiments.collect(claim.arms, [0, 1])
+    claim = next(c for c in QUICK if c.id == "C1-100")
+    results = collect(claim.arms, [0, 1])
     a, b, c, d = (100 * results.values(arm, "accuracy") for arm in claim.arms)
     assert claim.values(results) == pytest.approx((a - b) - (c - d))
 
 
 def test_the_slope_is_ordinary_least_squares():
-    claim = next(c for c in CLAIMS if c.id == "Y3-100")
-    results = experiments.collect(claim.arms, [0, 1])
+    claim = next(c for c in QUICK if c.id == "Y3-100")
+    results = collect(claim.arms, [0, 1])
     arms = claim.arms
     teachers, students = (
         np.array([100 * results.values(arm, "accuracy") for arm in half]) for half in (arms[:8], arms[8:])
@@ -66,21 +73,21 @@ def test_the_slope_is_ordinary_least_squares():
 
 def test_a_false_identity_is_refuted(monkeypatch):
     false = Identity("X", "nobody", "x is 2x", "none", lambda: 1.0)
-    monkeypatch.setattr(claims.judging, "IDENTITIES", (false,))
-    (judgement,) = claims.judge_identities()
+    monkeypatch.setattr(judging, "IDENTITIES", (false,))
+    (judgement,) = judging.judge_identities()
     assert str(judgement.verdict) == "refuted"
 
 
 def test_identities_are_judged_by_chapter():
-    chapters = {judgement.claim.chapter for judgement in claims.judge_identities("many_losses")}
+    chapters = {judgement.claim.chapter for judgement in judging.judge_identities("many_losses")}
     assert chapters == {"many_losses"}
 
 
 @pytest.mark.slow
 def test_lsr_against_cross_entropy_at_60_seeds_is_what_scipy_makes_of_the_records():
     """The interval and Holm p that the book prints, recomputed from the files in the store."""
-    seeds = experiments.paired_seeds(60)
-    judgements = claims.judge(seeds, "quick", paper=MULLER)
+    seeds = paired_seeds(60)
+    judgements = judging.judge(seeds, paper=MULLER)
     store = Store()
     family = {}
     for setting in DIGITS:
@@ -106,7 +113,7 @@ def test_lsr_against_cross_entropy_at_60_seeds_is_what_scipy_makes_of_the_record
     for rank, place in enumerate(sorted(range(len(raw)), key=raw.__getitem__)):
         step_down = max(step_down, min(1.0, (len(raw) - rank) * raw[place]))
         adjusted[judgements[place].claim.id] = step_down
-    board = claims.board(judgements)
+    board = judging.board(judgements)
     for judgement in judgements:
         test, digits = family[judgement.claim.id], MEASURES[judgement.claim.metric].digits
         low, high = test.confidence_interval(0.95)
@@ -115,60 +122,60 @@ def test_lsr_against_cross_entropy_at_60_seeds_is_what_scipy_makes_of_the_record
         assert board.loc[judgement.claim.id, "effect, 95 % interval"] == printed
         p = adjusted[judgement.claim.id]
         assert math.isclose(judgement.holm_p, p, rel_tol=1e-6, abs_tol=1e-12)
-        assert board.loc[judgement.claim.id, "Holm p"] == claims.format_p(p)
+        assert board.loc[judgement.claim.id, "Holm p"] == judging.format_p(p)
         assert not judgement.exploratory
 
 
 def test_fewer_seeds_are_marked_exploratory(monkeypatch):
-    few = [claim for claim in CLAIMS if claim.id == "B1-100"]
-    monkeypatch.setattr(claims.judging, "CLAIMS", tuple(few))
-    (judgement,) = claims.judge([0, 1, 2])
+    few = [claim for claim in QUICK if claim.id == "B1-100"]
+    monkeypatch.setitem(CLAIMS, "quick", tuple(few))
+    (judgement,) = judging.judge([0, 1, 2])
     assert judgement.exploratory
     assert "exploratory" in judgement.sentence
-    assert "exploratory" in claims.board([judgement]).loc["B1-100", "preset"]
+    assert "exploratory" in judging.board([judgement]).loc["B1-100", "preset"]
 
 
 def test_arms_that_are_one_are_not_judged(monkeypatch):
-    alike = Claim("X", "nobody", "LSR is LSR", "none", ((1, DIGITS[0], "lsr"), (-1, DIGITS[0], "lsr")))
-    monkeypatch.setattr(claims.judging, "CLAIMS", (alike,))
-    (judgement,) = claims.judge([0, 1, 2])
+    alike = Claim("X", "nobody", "LSR is LSR", "none", ((1, LSR), (-1, LSR)))
+    monkeypatch.setitem(CLAIMS, "quick", (alike,))
+    (judgement,) = judging.judge([0, 1, 2])
     assert (str(judgement.verdict), judgement.holm_p) == ("undecided (all differences equal)", 1.0)
 
 
 def test_an_undecided_claim_says_what_it_would_have_seen():
     summed = statistics.paired([-3.0, 1.0, 4.0])
-    claim = Claim("X", "nobody", "a beats b", "none", ((1, DIGITS[0], "lsr"), (-1, DIGITS[0], "lsrkd")))
+    claim = Claim("X", "nobody", "a beats b", "none", ((1, LSR), (-1, LSRKD)))
     judgement = Judgement(claim, "quick", statistics.verdict(summed, summed.p, 0.3), summed, summed.p)
     assert judgement.verdict.word == "undecided"
     assert f"would have shown {summed.detectable:.2f} with 80 % power" in judgement.sentence
 
 
 def test_p_values_are_printed_as_papers_do():
-    assert [claims.format_p(p) for p in (None, 1.0, 0.04123, 0.00001)] == ["–", "1", ".0412", "< .0001"]
+    assert [judging.format_p(p) for p in (None, 1.0, 0.04123, 0.00001)] == ["–", "1", ".0412", "< .0001"]
 
 
 def test_the_gain_goes_with_diversity_as_the_records_say():
     """From made records: gains that follow the teacher's diversity in order, then the other way round."""
-    (claim,) = [claim for claim in claims.CLAIMS if claim.id == "Z4-100"]
+    (claim,) = [claim for claim in QUICK if claim.id == "Z4-100"]
     draws = np.random.default_rng(0).normal(size=(3, 60))
 
     measured = dict(zip(("diversity", "uncertainty", "accuracy"), draws, strict=True))
     for sign in (1, -1):
         made = Mock()
-        made.values = lambda _, metric: measured[metric]
+        made.values = lambda _, metric, __: measured[metric]
         made.differences = lambda *_, sign=sign: sign * draws[0] + draws[1]
         assert sign * claim.values(made).mean > 0.9
 
 
 def test_pairs_without_the_metric_are_left_out_and_n_says_so(monkeypatch):
-    claim = next(c for c in CLAIMS if c.id == "Z5a-100")
-    monkeypatch.setattr(claims.judging, "CLAIMS", (claim,))
-    real = experiments.Results.values
+    claim = next(c for c in QUICK if c.id == "Z5a-100")
+    monkeypatch.setitem(CLAIMS, "quick", (claim,))
+    real = Results.values
 
-    def one_missing(self, arm, metric):
-        return np.where(np.arange(len(self.records(arm))) == 1, np.nan, real(self, arm, metric))
+    def one_missing(self, arm, metric, seeds):
+        return np.where(np.array(seeds) == 1, np.nan, real(self, arm, metric, seeds))
 
-    monkeypatch.setattr(experiments.Results, "values", one_missing)
-    (judgement,) = claims.judge([0, 1, 2, 3])
+    monkeypatch.setattr(Results, "values", one_missing)
+    (judgement,) = judging.judge([0, 1, 2, 3])
     assert judgement.differences.n == 3
     assert math.isfinite(judgement.differences.mean)

@@ -16,7 +16,7 @@ from lsr_core.execute import execute
 from lsr_core.models import ARCHITECTURES, Cost, ImageNetwork, cost
 from lsr_core.run import Run
 from lsr_core.schedule import Schedule
-from study import build, experiments
+from study import build, studies
 from study.cli import main
 
 # A shell starts background jobs deaf to Ctrl-C, and their children inherit it.
@@ -69,7 +69,7 @@ def test_runs_are_removed_all_or_none(records, own_store):
 def test_the_notebooks_are_listed_with_their_parameters():
     listed = call("notebooks", "list").stdout
     assert all(name in listed for name in build.names())
-    assert 'preset = "quick"' in listed
+    assert 'study = "desktop"' in listed
 
 
 @pytest.mark.slow
@@ -100,7 +100,9 @@ def test_networks_are_listed_for_images_of_ones_own():
         (("models", "--classes", "1"), "classes is 1; it must be a whole number, 2 or above"),
         (("notebooks", "run", "nothing"), "unknown notebook 'nothing'; there are"),
         (("notebooks", "run", "lsrkd", "-p", "tau", "3"), "notebook 'lsrkd' has no parameter 'tau'"),
-        (("notebooks", "run", "lsrkd", "-p", "preset", "slow"), "unknown preset 'slow'; there are quick"),
+        (("notebooks", "run", "lsrkd", "-p", "preset", "slow"), "notebook 'lsrkd' has no parameter 'preset'"),
+        (("claims", "--preset", "slow"), "unknown preset 'slow'; there are quick"),
+        (("claims", "--preset", "desktop"), "preset 'desktop' is read from published records"),
         (("tune", "kdd"), "unknown method 'kdd'"),
         (("tune", "lsr", "--preset", "slow"), "unknown preset 'slow'"),
         (("runs", "show", "zz"), "no record's key begins with 'zz'"),
@@ -196,8 +198,8 @@ def test_ctrl_c_keeps_finished_runs_and_the_same_command_goes_on(own_store):
 import sys
 from lsr_core import objective
 from study.cli import main
-from study import experiments
-experiments.settings_of = lambda method, preset: experiments.DIGITS[:1]
+from study import settings, tuning
+tuning.settings_of = lambda method, preset: settings.DIGITS[:1]
 main(["tune", "cross-entropy"])
 """
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -264,7 +266,7 @@ def test_help_names_every_command():
 
 
 def test_claims_are_printed_with_verdict_effect_and_p(monkeypatch):
-    monkeypatch.setitem(experiments.PRESETS, "quick", experiments.Preset("quick", seeds=3, live=True))
+    monkeypatch.setitem(studies.STUDIES, "quick", studies.Study("quick", range(3), live=True))
     said = call("claims", "--paper", "Müller 2019", "--json")
     assert said.exit_code == 0, said.output
     rows = [json.loads(line) for line in said.stdout.splitlines()]

@@ -7,23 +7,24 @@ import pandas as pd
 import pytest
 
 from lsr_core import InputError, objective
+from lsr_core.run import Run
 from lsr_core.schedule import Schedule
-from study import claims, experiments, figures, published_records
-from study.experiments import Arm, Setting
+from study import claims, figures, judging, published_records
+from study.results import collect
+from study.studies import DESKTOP
 
-SETTING = Setting("digits", 50)
-CE, LSR = (Arm(SETTING, objective(m), Schedule(0.1, epochs=3)) for m in ("cross-entropy", "lsr"))
+CE, LSR = (Run("digits", 50, objective(m), Schedule(0.1, epochs=3)) for m in ("cross-entropy", "lsr"))
 
 
 @pytest.fixture
 def results():
-    return experiments.collect([CE, LSR], [0, 1, 2])
+    return collect([CE, LSR], [0, 1, 2])
 
 
 @pytest.fixture
 def judgements(monkeypatch):
-    monkeypatch.setattr(claims.judging, "CLAIMS", claims.CLAIMS[:3])
-    return claims.judge([0, 1, 2])
+    monkeypatch.setitem(claims.CLAIMS, "quick", claims.CLAIMS["quick"][:3])
+    return judging.judge([0, 1, 2])
 
 
 def drawings(results, judgements):
@@ -55,7 +56,7 @@ def test_axes_have_labels(results, judgements):
 
 
 def test_a_projection_shows_each_point_of_the_record():
-    pictured = experiments.collect([CE, LSR], [0])
+    pictured = collect([CE, LSR], [0])
     figure = figures.projection(pictured, {"cross-entropy": CE, "lsr": LSR})
     assert [axes.get_title() for axes in figure.axes] == [
         f"{name}, {kind} images" for kind in ("training", "test") for name in ("cross-entropy", "lsr")
@@ -97,8 +98,8 @@ def links(shown):
 
 
 def test_what_is_printed_of_a_published_preset_links_to_a_line_of_its_file():
-    judged = claims.judge_published("desktop")
-    linked = links(figures.show_in_both(judged, "caption"))
+    judged = judging.judge_published("desktop")
+    linked = links(figures.show_paper_vs_ours(judged, "caption"))
     places = re.findall(r'id="([^"]+)"', figures.show_lines("desktop", "caption")._repr_html_())
     assert len(linked) == 2 * len(judged)
     assert set(linked) <= set(places)
@@ -106,11 +107,11 @@ def test_what_is_printed_of_a_published_preset_links_to_a_line_of_its_file():
 
 
 def test_every_published_method_links_to_its_first_line():
-    names = ["cross-entropy", "de-kd", "teacher/poor"]
+    names = ["cross-entropy", "de-kd", "poor teacher"]
     shown = figures.show_published("desktop", names, ["accuracy"], "caption")
     _, arms = published_records.named("desktop", names)
     assert list(arms) == names
-    first = {arm.run(0).key for arm in arms.values()}
+    first = {arm.at(0).key for arm in arms.values()}
     lines = {published_records.place("desktop", line): key for key, line in published_records.lines("desktop").items()}
     assert {lines[target] for target in links(shown)} == first
     assert "temperature 4" in repr(shown)
@@ -119,21 +120,29 @@ def test_every_published_method_links_to_its_first_line():
 
 
 def test_means_beside_the_papers_are_those_of_the_lines():
-    judged = claims.judge_published("desktop")
+    judged = judging.judge_published("desktop")
     (judgement,) = (j for j in judged if j.claim.id == "B1-cifar100")
-    shown = claims.in_both([judgement]).iloc[0]
+    shown = judging.paper_vs_ours([judgement]).iloc[0]
     lines = [line.record for line in published_records.lines("desktop").values()]
     for column, method in (("control [95 %]", "cross-entropy"), ("method [95 %]", "lsr")):
         own = [r for r in lines if r.run["data"]["name"] == "cifar100" and r.run["objective"]["method"] == method]
         accuracies = [100 * r.metrics["accuracy"] for r in own if r.run["role"] == "student"]
         assert shown[column].startswith(f"{np.mean(accuracies):.2f} [")
-    assert shown["n"] == experiments.PRESETS["desktop"].seeds
+    assert shown["n"] == len(DESKTOP.seeds)
 
 
 def test_the_larger_preset_is_the_headline():
-    judged = claims.judge_published("desktop")
-    board = claims.side_by_side(claims.judge([0, 1, 2], paper=claims.MULLER), judged)
+    judged = judging.judge_published("desktop")
+    board = judging.across_presets(judging.judge([0, 1, 2], paper="Müller 2019"), judged)
     by_hand = {j.claim.id.partition("-")[0]: str(j.verdict) for j in judged}
     assert board["headline"].to_dict() == by_hand
     assert board.loc["B1", "quick"].startswith("digits, n = 100: ")
     assert board.loc["W1", "quick"] == "–"  # not among the ones given
+
+
+def test_a_chapters_claims_are_shown_at_both_presets(judgements):
+    shown = figures.show_at_both_presets(judgements, "label_smoothing")
+    html, judged = shown._repr_html_(), judging.judge_published("desktop", "label_smoothing")
+    assert len(links(shown)) == 2 * len(judged)
+    assert html.count("<figure") == html.count("<figcaption>") == 2
+    assert "preset desktop" in repr(shown)

@@ -17,7 +17,7 @@ from prose import literals, names_a_winner, prose, sentences, typed_results
 from lsr_core.models import Perceptron
 from lsr_core.statistics import CONTRADICTED, REPRODUCED
 from lsr_core.store import SECONDS, Store
-from study import build, claims, experiments
+from study import build, judging, settings
 
 
 def test_captions_and_their_computed_parts_are_read():
@@ -222,7 +222,7 @@ def test_a_page_says_the_same_and_its_solutions_run(name, stores, own_records, t
     """
     page = read_from(stores["inverted"], name, tiny_book, monkeypatch)
     monkeypatch.setenv("LSR_STORE", str(own_records))
-    monkeypatch.setattr(experiments, "TUNING_SEEDS", range(1000, 1002))
+    monkeypatch.setattr(settings, "TUNING_SEEDS", range(1000, 1002))
     if name in CHAPTERS:
         for code in (code for solution in exercises(name)[1] for code in blocks(solution)):
             Page(name, dict(page.names)).run(code)
@@ -235,7 +235,7 @@ def test_a_page_says_the_same_from_noise(name, stores, tiny_book, monkeypatch):
 
 
 def judged(store):
-    return {judgement.claim.id: judgement for judgement in claims.judge([0, 1], store=store)}
+    return {judgement.claim.id: judgement for judgement in judging.judge([0, 1], store=store)}
 
 
 @pytest.mark.slow
@@ -244,7 +244,7 @@ def test_verdicts_turn_with_the_records(stores):
     turned = 0
     for name, judgement in before.items():
         claim, there = judgement.claim, after[name]
-        if len(claim.terms) != 2 or len({setting for _, setting, _ in claim.terms}) > 1 or claim.estimator:
+        if len(claim.terms) != 2 or len({(arm.data, arm.train) for arm in claim.arms}) > 1 or claim.estimator:
             continue  # sums over settings or seeds, whose order need not turn
         assert judgement.differences.mean * there.differences.mean <= 0
         words = judgement.verdict.word, there.verdict.word
@@ -261,8 +261,8 @@ def test_the_headlines_words_are_the_verdicts(kind, stores, monkeypatch):
     page = run_page("index", {"seeds": 2})
     cells = nbformat.read(build.FOLDER / "index.ipynb", as_version=4).cells
     headlines = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
-    identities = {judgement.claim.id: judgement for judgement in claims.judge_identities()}
-    known = identities | judged(stores[kind]) | {j.claim.id: j for j in claims.judge_published("desktop")}
+    identities = {judgement.claim.id: judgement for judgement in judging.judge_identities()}
+    known = identities | judged(stores[kind]) | {j.claim.id: j for j in judging.judge_published("desktop")}
     glued = re.findall(r"\{glue:text\}`(\S+) (verdict|effect)`", headlines)
     assert len(glued) >= 20
     for name, part in glued:

@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,29 +9,33 @@ from click.testing import CliRunner
 from lsr_core import InputError, objective
 from lsr_core.data import DATASETS
 from lsr_core.execute import execute
-from lsr_core.run import TrainedTeacher, key_of
+from lsr_core.run import Run, TrainedTeacher, key_of
 from lsr_core.schedule import Schedule
 from lsr_core.store import Store
 from lsr_core.sweep import read_grid
-from study import claims, experiments, published_records
+from study import judging, published_records, studies
+from study.claims import CLAIMS
 from study.cli import main
-from study.experiments import Arm, ArmTeacher, Published, Setting
+from study.results import collect
+from study.studies import DESKTOP, STUDIES, Study, published_study
 
-CE = Arm(Setting("digits", 50), objective("cross-entropy"), Schedule(0.1, epochs=2))
+CE = Run("digits", 50, objective("cross-entropy"), Schedule(0.1, epochs=2))
 LSR = replace(CE, objective=objective("lsr"))
-KD = replace(CE, objective=objective("kd"), teacher=ArmTeacher(replace(CE, role="teacher")))
+KD = replace(CE, objective=objective("kd"), teacher=TrainedTeacher(replace(CE, role="teacher")))
 ARMS = {"first": {"ce": CE, "lsr": LSR}, "second": {"kd": KD}}
 SEEDS = range(3)
-PRESETS = ("desktop", "reference", "regime")
+PRESETS = ("desktop", "reference", "pilot_runs")
+VERDICTS = Path(__file__).with_name("verdicts.json")
+NUMBERS = ("mean", "low", "high")
 
 
 @pytest.fixture
 def tiny(tmp_path, monkeypatch):
     """A study of nine short runs, with a results folder of its own; its records are made."""
-    made = Published(lambda: ARMS, lambda: [arm.run(s) for s in SEEDS for arm in (CE, LSR, KD)], SEEDS)
-    monkeypatch.setattr(experiments.publishing, "STUDIES", {"tiny": made})
+    study = Study("tiny", SEEDS, lambda: ARMS, lambda: [arm.at(s) for s in SEEDS for arm in (CE, LSR, KD)])
+    monkeypatch.setattr(studies, "STUDIES", {"tiny": study})
     monkeypatch.setattr(published_records, "FOLDER", tmp_path / "results")
-    execute(made.grid())
+    execute(study.runs())
     return tmp_path / "results" / "tiny"
 
 
@@ -38,7 +43,7 @@ def test_a_line_a_run_in_the_order_of_arms_and_seeds(tiny):
     assert published_records.publish("tiny", Store()) == {"first": 6, "second": 3}
     lines = [json.loads(line) for line in (tiny / "first.jsonl").read_text().splitlines()]
     assert [line["run"]["seed"] for line in lines] == [0, 1, 2, 0, 1, 2]
-    assert [line["key"] for line in lines] == [arm.run(seed).key for arm in (CE, LSR) for seed in SEEDS]
+    assert [line["key"] for line in lines] == [arm.at(seed).key for arm in (CE, LSR) for seed in SEEDS]
     assert published_records.verify("tiny") == 9
 
 
@@ -46,7 +51,7 @@ def test_a_line_a_run_in_the_order_of_arms_and_seeds(tiny):
 def test_what_is_published_are_six_digits_of_what_was_measured():
     published_records.publish("tiny", Store())
     results = published_records.results("tiny", [CE, KD])
-    whole = experiments.collect([CE, KD], SEEDS)
+    whole = collect([CE, KD], SEEDS)
     for arm in (CE, KD):
         np.testing.assert_allclose(results.values(arm, "nll"), whole.values(arm, "nll"), rtol=1e-5)
         np.testing.assert_allclose(results.values(arm, "accuracy"), whole.values(arm, "accuracy"), rtol=1e-5)
@@ -61,7 +66,7 @@ def test_publishing_again_changes_no_byte_and_needs_no_record(tiny, tmp_path):
 
 @pytest.mark.usefixtures("tiny")
 def test_an_arm_that_lacks_a_seed_is_left_out(own_store):
-    own_store.remove(LSR.run(1).key)
+    own_store.remove(LSR.at(1).key)
     assert published_records.publish("tiny", own_store) == {"first": 5, "second": 3}
     assert published_records.verify("tiny") == 8
     assert published_records.results("tiny", [CE, LSR]).arms == [CE]
@@ -142,35 +147,36 @@ def test_a_sample_must_be_there():
 # The study's own records.
 
 
+def verdicts():
+    """What is judged of the desktop preset's records, claim by claim."""
+    kept = ("id", "verdict", *NUMBERS, "p", "n")
+    rows = map(judging.summary, judging.judge_published("desktop"))
+    return [{name: row[name] for name in kept} for row in rows]
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 def test_the_published_records_are_what_they_say(preset):
     assert published_records.verify(preset) == len(published_records.lines(preset)) > 0
 
 
-def test_the_published_verdicts_follow_from_the_records():
-    assert claims.verify_verdicts("desktop") == len(claims.judge_published("desktop")) >= 10
-
-
-def test_a_verdict_that_was_edited_is_named(tmp_path, monkeypatch):
-    path = published_records.FOLDER / "desktop" / "verdicts.json"
-    rows = json.loads(path.read_text())
-    rows[0]["mean"] += 1e-3
-    (tmp_path / "desktop").mkdir()
-    for file in path.parent.glob("*.jsonl"):
-        (tmp_path / "desktop" / file.name).write_bytes(file.read_bytes())
-    (tmp_path / "desktop" / path.name).write_text(json.dumps(rows))
-    monkeypatch.setattr(published_records, "FOLDER", tmp_path)
-    with pytest.raises(InputError, match=rf"mean of {rows[0]['id']} is .*; from the records it is "):
-        claims.verify_verdicts("desktop")
+def test_the_verdicts_on_the_published_records_are_as_they_were():
+    """The words and numbers of every claim; `python tests/test_published_records.py` writes them anew."""
+    before = json.loads(VERDICTS.read_text())
+    after = verdicts()
+    assert [row["id"] for row in after] == [row["id"] for row in before]
+    assert len(after) >= 10
+    for row, old in zip(after, before, strict=True):
+        numbers = {name: pytest.approx(value, rel=1e-9, abs=1e-12) for name, value in old.items() if name in NUMBERS}
+        assert row == {**old, **numbers}
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_grid_holds_every_published_run_once_and_teachers_first(preset):
-    study = experiments.study(preset)
-    grid = study.grid()
+    study = STUDIES[preset]
+    grid = study.runs()
     keys = [run.key for run in grid]
     assert len(set(keys)) == len(keys)
-    wanted = {arm.run(seed).key for arms in study.arms().values() for arm in arms.values() for seed in study.seeds}
+    wanted = {arm.at(seed).key for arms in study.arms().values() for arm in arms.values() for seed in study.seeds}
     assert wanted <= set(keys)
     for place, run in enumerate(grid):
         if isinstance(run.teacher, TrainedTeacher):
@@ -179,16 +185,16 @@ def test_a_grid_holds_every_published_run_once_and_teachers_first(preset):
 
 def test_a_grid_that_stops_leaves_complete_pairs():
     """Within a tier all runs of a seed come before the next seed's."""
-    cifar = [run for run in experiments.study("desktop").grid() if run.data == "cifar100"]
+    cifar = [run for run in DESKTOP.runs() if run.data == "cifar100"]
     seeds = [run.seed for run in cifar]
     tiers = np.split(seeds, np.flatnonzero(np.diff(seeds) < 0) + 1)
-    assert all(set(tier) == set(range(experiments.PRESETS["desktop"].seeds)) for tier in tiers)
+    assert all(set(tier) == set(DESKTOP.seeds) for tier in tiers)
 
 
 def test_families_are_small_and_of_the_presets_seeds():
-    members = [claim.paper for claim in claims.DESKTOP]
+    members = [claim.paper for claim in CLAIMS["desktop"]]
     assert max(map(members.count, members)) <= 6
-    assert all(judgement.differences.n == 10 for judgement in claims.judge_published("desktop"))
+    assert all(judgement.differences.n == 10 for judgement in judging.judge_published("desktop"))
 
 
 def test_no_data_is_needed_to_read_verify_and_judge(monkeypatch):
@@ -198,12 +204,12 @@ def test_no_data_is_needed_to_read_verify_and_judge(monkeypatch):
     for source in {type(source) for source in DATASETS.values()}:
         monkeypatch.setattr(source, "split", unread)
     assert published_records.verify("desktop") > 0
-    assert claims.judge_published("desktop")
+    assert judging.judge_published("desktop")
 
 
 def test_an_unknown_study_is_refused():
-    with pytest.raises(InputError, match="'paperback' is not published; there are desktop, paper, reference, regime"):
-        experiments.study("paperback")
+    with pytest.raises(InputError, match="'paperback' is not published; there are desktop, paper, reference, pilot"):
+        published_study("paperback")
 
 
 def test_the_command_line_publishes_verifies_and_makes_again(tiny, tmp_path):
@@ -211,7 +217,7 @@ def test_the_command_line_publishes_verifies_and_makes_again(tiny, tmp_path):
     assert call(main, ["results", "grid", "tiny", str(tmp_path / "grid.jsonl")]).exit_code == 0
     assert len(read_grid(tmp_path / "grid.jsonl")) == 9
     said = call(main, ["results", "publish", "tiny"])
-    assert said.stdout.splitlines() == ["tiny/first.jsonl: 6 runs", "tiny/second.jsonl: 3 runs"]
+    assert said.stdout.splitlines() == ["tiny/first.jsonl: 6 runs", "tiny/second.jsonl: 3 runs", "tiny: 0 verdicts"]
     assert call(main, ["results", "verify"]).stdout == "tiny: 9 runs and 0 verdicts are what they say\n"
     made = call(main, ["results", "recompute", "tiny", "--sample", "2", "--seed", "0"])
     assert made.exit_code == 0, made.output
@@ -240,3 +246,8 @@ def before(run):
 def test_a_line_describes_the_run_that_its_former_key_named(preset):
     for line in published_records.lines(preset).values():
         assert key_of(before(line.record.run)) == line.formerly
+
+
+if __name__ == "__main__":
+    rows = ",\n".join(json.dumps(row, ensure_ascii=False) for row in verdicts())
+    VERDICTS.write_text(f"[\n{rows}\n]\n")

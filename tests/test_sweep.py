@@ -125,7 +125,7 @@ runpy.run_module("lsr_core.sweep", run_name="__main__")
 @pytest.mark.slow
 def test_the_hiding_hides():
     hidden = "import pandas"
-    source = (ROOT / "study" / "experiments" / "tables.py").read_text()
+    source = (ROOT / "study" / "tables.py").read_text()
     assert hidden in source  # a module outside the sweep needs what the sweep may not
     reached = subprocess.run(
         [sys.executable, "-c", "import lsr_core.sweep, sys; print(*sys.modules)"],

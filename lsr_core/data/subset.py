@@ -50,7 +50,9 @@ class Subset:
         available = self.source.available(self.classes) - self._validation_each
         if self.imbalance is None:
             return int(available.sum())
-        fits = (n for n in range(int(available.sum()), 0, -1) if bool((self._counts(n) <= available).all()))
+        # A class has its share of n, rounded down or up.
+        too_many = int(((available + 1) * self._weights.sum() / self._weights).min()) + 1
+        fits = (n for n in range(too_many, 0, -1) if bool((self._counts(n) <= available).all()))
         return next(fits, 0)
 
     def split(self, train: int, seed: int) -> Split:
@@ -84,10 +86,14 @@ class Subset:
         each = source.validation // source.classes if isinstance(source, Images) else VALIDATION // self.classes
         return min(each, fewest * 3 // 10)
 
+    @cached_property
+    def _weights(self) -> np.ndarray:
+        """The classes' training examples over those of the first class."""
+        return float(self.imbalance or 1) ** (-np.arange(self.classes) / (self.classes - 1))
+
     def _counts(self, train: int) -> np.ndarray:
         """Training examples of each class; what rounding leaves goes to the largest remainders."""
-        exact = float(self.imbalance or 1) ** (-np.arange(self.classes) / (self.classes - 1))
-        exact *= train / exact.sum()
+        exact = self._weights * (train / self._weights.sum())
         counts = np.floor(exact).astype(int)
         counts[np.argsort(counts - exact, kind="stable")[: train - counts.sum()]] += 1
         return counts

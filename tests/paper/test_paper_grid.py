@@ -18,8 +18,8 @@ from lsr_core.objectives import describe
 from lsr_core.run import run_of
 from lsr_core.sweep import write_grid
 from study import paper_values
-from study.experiments import PRESETS
 from study.paper.grid import SEEDS, paper_arms, paper_grid
+from study.studies import PAPER
 
 DATA = ("cifar100", "cifar10", "tiny_imagenet", "cinic10")
 ARMS = {data: paper_arms(data) for data in DATA}
@@ -206,7 +206,7 @@ def test_other_processes_know_the_papers_networks_and_data(tmp_path):
 
 
 def test_the_preset_has_the_grids_seeds():
-    assert PRESETS["paper"].seeds == len(SEEDS)
+    assert PAPER.seeds == SEEDS
 
 
 def test_no_run_is_made_twice_and_each_can_be_read_again(grid):

@@ -10,7 +10,7 @@ from lsr_core.run import Run
 from lsr_core.schedule import Schedule
 from lsr_core.store import Record, RunLocks, Store
 from study import build, cli
-from study.experiments import preset
+from study.studies import live_study
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +52,6 @@ def test_a_value_of_another_kind_than_the_default_is_refused(text):
 
 @pytest.mark.parametrize("text", ["1", "[1]", "null", "True", "[]"])
 def test_a_number_is_no_text(text):
-    refused("notebooks", "run", "label_smoothing", "-p", "preset", text)
     assert "like its default" in refused("notebooks", "run", "published", "-p", "study", text)
 
 
@@ -96,9 +95,9 @@ NONSENSE = [
     *(("models", "--classes", text) for text in ("0", "-1", "2.5", "nan", "9" * 40)),
     *(("results", command, name) for command in ("publish", "verify", "recompute") for name in ("", "..", "x")),
     *(("results", "recompute", "desktop", "--sample", text) for text in ("0", "-1", "nan", "9" * 40)),
-    *(("results", "recompute", "regime", "--seed", text) for text in ("-1", "1.5", "x")),
+    *(("results", "recompute", "pilot_runs", "--seed", text) for text in ("-1", "1.5", "x")),
     *(("results", "grid", name, "grid") for name in ("", "..", "x")),
-    *(("results", "grid", "regime", file) for file in FILES),
+    *(("results", "grid", "pilot_runs", file) for file in FILES),
     *(("notebooks", "run", "mrkd", option, file) for option in ("--out", "--status") for file in FILES[:1]),
     *(("notebooks", "run", name) for name in ("", "..", "../mrkd", "mrkd.ipynb")),
     *(("data", command, name) for command in ("check", "fetch") for name in ("", "..", ".npz", "/.npz", "digits")),
@@ -148,4 +147,4 @@ def test_what_is_no_record_in_the_store_is_let_be(own_store):
 @pytest.mark.parametrize("name", [[], {}, None, 5])
 def test_a_preset_is_a_name(name):
     with pytest.raises(InputError, match="unknown preset"):
-        preset(name)
+        live_study(name)

@@ -9,9 +9,12 @@ from scipy import stats
 
 from lsr_core import InputError
 from lsr_core.statistics import association, holm, mean_interval, paired, seeds_needed, sign_flip_p, verdict
-from study import claims, figures
-from study.claims import CLAIMS, Claim, Judgement
-from study.experiments import DIGITS, Results
+from study import figures, judging
+from study.claims import CLAIMS, Claim
+from study.judging import Judgement
+from study.results import Results
+from study.settings import DIGITS
+from study.tuning import tuned
 
 KINDS = ("better", "comparable", "comparable or better")
 
@@ -47,19 +50,22 @@ def test_a_small_spread_counts(unit):
 
 
 # A page run with two seeds prints such verdicts, and cannot draw or store what has no bounds.
-def test_a_claim_with_equal_differences_is_told_and_drawn(monkeypatch):
-    claim = Claim("X", "nobody", "a beats b", "none", ((1, DIGITS[0], "lsr"), (-1, DIGITS[0], "lsrkd")))
-    monkeypatch.setattr(claims.judging, "CLAIMS", (claim,))
-    monkeypatch.setattr(Results, "values", lambda _, arm, __: 0.5 + 0.007 * (arm.objective.name == "lsr") + np.zeros(2))
+def test_a_claim_with_equal_differences_has_a_sentence_and_a_row_in_figures(monkeypatch):
+    claim = Claim("X", "nobody", "a beats b", "none", ((1, tuned(DIGITS[0], "lsr")), (-1, tuned(DIGITS[0], "lsrkd"))))
+    monkeypatch.setitem(CLAIMS, "quick", (claim,))
+    monkeypatch.setattr(Results, "seeds", lambda *_: [0, 1])
+    monkeypatch.setattr(
+        Results, "values", lambda _, arm, *__: 0.5 + 0.007 * (arm.objective.name == "lsr") + np.zeros(2)
+    )
     monkeypatch.setattr(Results, "diverged", lambda *_: 0.0)
-    monkeypatch.setattr(claims.judging.experiments, "collect", lambda *_, **__: Results({}))
-    (judgement,) = claims.judge([0, 1])
+    monkeypatch.setattr(judging, "collect", lambda *_, **__: Results({}))
+    (judgement,) = judging.judge([0, 1])
     assert judgement.sentence.startswith("a beats b: undecided (all differences equal), +0.70 [−inf, +inf] points, ")
     assert "would have shown" not in judgement.sentence
-    row = json.loads(json.dumps(claims.summary(judgement), allow_nan=False))
+    row = json.loads(json.dumps(judging.summary(judgement), allow_nan=False))
     assert (row["low"], row["high"], row["p"]) == (None, None, "1")
-    told = Judgement(CLAIMS[0], "quick", verdict(s := paired([1.0, 2, 4]), s.p, 0.3), s, s.p)
-    figure = figures.forest([judgement, told])
+    other = Judgement(CLAIMS["desktop"][0], "quick", verdict(s := paired([1.0, 2, 4]), s.p, 0.3), s, s.p)
+    figure = figures.forest([judgement, other])
     figure.canvas.draw()
     assert all(np.isfinite(figure.axes[0].get_xlim()))
 

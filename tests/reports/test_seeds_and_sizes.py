@@ -13,7 +13,7 @@ from lsr_core.data import dataset
 from lsr_core.models import Convnet, ImageNetwork, Perceptron
 from lsr_core.run import Run, TrainedTeacher, stream
 from lsr_core.schedule import Schedule
-from study.experiments import paired_seeds
+from study.settings import paired_seeds
 
 RUN = Run("digits", 100, objective("lsr"), Schedule(0.1, epochs=4, batch_size=20), seed=3)
 # What a user's own code holds instead of a Python number.

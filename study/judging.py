@@ -15,14 +15,11 @@ from lsr_core import statistics
 from lsr_core.statistics import PROVED, REFUTED, Paired, Verdict
 from lsr_core.store import Store
 
-from .. import experiments, published_records
-from ..experiments import MEASURES, Arm, Results, is_exploratory, preset, signed
-from ..identities import IDENTITIES, Identity
-from .claim import Claim
-from .desktop import DESKTOP
-from .quick import CLAIMS
-
-PUBLISHED: dict[str, tuple[Claim, ...]] = {"desktop": DESKTOP}  # the claims of presets that are not live
+from . import published_records
+from .claims import CLAIMS, Claim
+from .identities import IDENTITIES, Identity
+from .results import MEASURES, Results, collect, signed
+from .studies import QUICK, is_exploratory
 
 
 @dataclass(frozen=True)
@@ -60,44 +57,27 @@ class Judgement:
         )
 
 
-def arms_of(chapter: str) -> list[Arm]:
-    """The arms that a chapter's claims compare."""
-    return list(dict.fromkeys(arm for claim in CLAIMS if claim.chapter == chapter for arm in claim.arms))
-
-
-def collect(arms: Sequence[Arm], seeds: Sequence[int]) -> Results:
-    """Results of arms: for all seeds where a claim of the study rests on them, for the first 10 where none does."""
-    judged = {arm for claim in CLAIMS for arm in claim.arms}
-    full, others = ([arm for arm in arms if (arm in judged) == is_judged] for is_judged in (True, False))
-    return experiments.collect(full, seeds, others)
-
-
 def judge(
-    seeds: Sequence[int],
-    preset_name: str = "quick",
-    paper: str | None = None,
-    chapter: str | None = None,
-    store: Store | None = None,
+    seeds: Sequence[int], paper: str | None = None, chapter: str | None = None, store: Store | None = None
 ) -> list[Judgement]:
-    """Verdicts on all claims, on one paper's family, or on a chapter's; missing runs are trained.
+    """Verdicts on all claims of the live preset, on one paper's family, or on a chapter's; missing runs are trained.
 
     Holm's p is over the whole family, so that a chapter trains what its families need.
     """
-    preset(preset_name)
-    members = _families(CLAIMS, paper, chapter)
-    results = experiments.collect([arm for claim in members for arm in claim.arms], seeds, store=store)
-    return _judgements(members, results, preset_name, chapter, exploratory=is_exploratory(preset_name, seeds))
+    members = _families(CLAIMS[QUICK.name], paper, chapter)
+    results = collect([arm for claim in members for arm in claim.arms], seeds, store=store)
+    return _judgements(members, results, QUICK.name, chapter, exploratory=is_exploratory(seeds))
 
 
-def judge_published(preset_name: str, chapter: str | None = None) -> list[Judgement]:
+def judge_published(preset: str, chapter: str | None = None) -> list[Judgement]:
     """Verdicts on all claims of a published preset, or on a chapter's, from its records.
 
     A claim whose arms lack a seed of the preset is left out, of Holm's family too.
     """
-    members = _families(PUBLISHED[preset_name], None, chapter)
-    results = published_records.results(preset_name, [arm for claim in members for arm in claim.arms])
+    members = _families(CLAIMS[preset], None, chapter)
+    results = published_records.results(preset, [arm for claim in members for arm in claim.arms])
     members = [claim for claim in members if set(claim.arms) <= set(results.arms)]
-    return _judgements(members, results, preset_name, chapter)
+    return _judgements(members, results, preset, chapter)
 
 
 def _families(claims: Sequence[Claim], paper: str | None, chapter: str | None) -> list[Claim]:
@@ -107,35 +87,22 @@ def _families(claims: Sequence[Claim], paper: str | None, chapter: str | None) -
 
 
 def _judgements(
-    claims: Sequence[Claim], results: Results, preset_name: str, chapter: str | None, *, exploratory: bool = False
+    claims: Sequence[Claim], results: Results, preset: str, chapter: str | None, *, exploratory: bool = False
 ) -> list[Judgement]:
     """Verdicts on the claims of whole families, those of one chapter handed on."""
-    summed, flips = {}, {}
-    for claim in claims:
-        summed[claim], flips[claim] = _summed(claim.values(results))
+    summed = {claim.id: _summed(claim.values(results)) for claim in claims}
     adjusted = {}
-    for family in dict.fromkeys(claim.paper for claim in claims):
-        members = [claim for claim in claims if claim.paper == family]
-        adjusted |= zip(members, statistics.holm([summed[claim].p for claim in members]), strict=True)
-    return [
-        Judgement(
-            claim,
-            preset_name,
-            statistics.verdict(
-                summed[claim],
-                adjusted[claim],
-                MEASURES[claim.metric].margin,
-                claim.kind,
-                [results.diverged(arm) for arm in claim.arms],
-            ),
-            summed[claim],
-            adjusted[claim],
-            flips[claim],
-            exploratory=exploratory,
-        )
-        for claim in claims
-        if chapter in (None, claim.chapter)
-    ]
+    for family in {claim.paper for claim in claims}:
+        members = [claim.id for claim in claims if claim.paper == family]
+        adjusted |= zip(members, statistics.holm([summed[name][0].p for name in members]), strict=True)
+    judgements = []
+    for claim in claims:
+        if chapter in (None, claim.chapter):
+            (differences, flip_p), holm_p = summed[claim.id], adjusted[claim.id]
+            margin, diverged = MEASURES[claim.metric].margin, [results.diverged(arm) for arm in claim.arms]
+            verdict = statistics.verdict(differences, holm_p, margin, claim.kind, diverged)
+            judgements.append(Judgement(claim, preset, verdict, differences, holm_p, flip_p, exploratory=exploratory))
+    return judgements
 
 
 def _summed(values: np.ndarray | Paired) -> tuple[Paired, float | None]:
@@ -160,7 +127,7 @@ def judge_identities(chapter: str | None = None) -> list[Judgement]:
     return judgements
 
 
-def side_by_side(live: Sequence[Judgement], others: Sequence[Judgement]) -> pd.DataFrame:
+def across_presets(live: Sequence[Judgement], others: Sequence[Judgement]) -> pd.DataFrame:
     """A row a claim that a published preset judges: verdicts and effects of both, the headline being the larger's."""
     smaller = defaultdict(list)
     for j in live:
@@ -184,7 +151,7 @@ def _base(judgement: Judgement) -> str:
     return judgement.claim.id.partition("-")[0]
 
 
-def in_both(judgements: Sequence[Judgement]) -> pd.DataFrame:
+def paper_vs_ours(judgements: Sequence[Judgement]) -> pd.DataFrame:
     """A row a published claim: what the paper prints beside our means and their difference, with 95 % intervals."""
     rows = []
     for judgement in judgements:

@@ -5,14 +5,13 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from lsr_core import statistics
+from lsr_core.run import Run
 
-from .arms import Arm
-from .measures import MEASURES
-from .results import Results
+from .results import MEASURES, Results, effect_of
+from .settings import Setting
 
 
-def table(results: Results, arms: dict[str, Arm], control: str, metrics: Sequence[str]) -> pd.DataFrame:
+def table(results: Results, arms: dict[str, Run], control: str, metrics: Sequence[str]) -> pd.DataFrame:
     """A row an arm: n; for each metric its mean and the paired difference to the control with its 95 % interval.
 
     Training accuracy and diverged runs stand in every row.
@@ -24,26 +23,29 @@ def table(results: Results, arms: dict[str, Arm], control: str, metrics: Sequenc
             measure = MEASURES[metric]
             mean = measure.scale * results.values(arm, metric).mean()
             row[measure.label] = f"{mean:.{measure.digits}f}".replace("-", "−")
-            differences = measure.scale * results.differences(arm, arms[control], metric)
-            change, *interval = statistics.mean_interval(differences)
-            row[f"Δ {measure.change} [95 %]"] = "–" if label == control else signed(change, interval, measure.digits)
+            change = "–" if label == control else results.effect(arm, arms[control], metric).text
+            row[f"Δ {measure.change} [95 %]"] = change
         row["training accuracy, %"] = f"{100 * results.values(arm, 'train_accuracy').mean():.1f}"
         row["diverged"] = round(results.diverged(arm) * len(results.records(arm)))
         rows.append(row)
     return pd.DataFrame(rows).set_index("arm")
 
 
-def interactions(effects: dict[str, dict[str, np.ndarray]]) -> pd.DataFrame:
-    """Effects in points, one value a seed, a row and a column each, and each column's effect minus the first column's.
+def interactions(results: Results, pairs: dict[str, dict[str, tuple[Run, Run]]]) -> pd.DataFrame:
+    """Effects of arms over their controls in points of accuracy, and each column's minus the first column's.
 
-    All are means with 95 % intervals.
+    A row and a column a pair; all are means with 95 % intervals over the seeds that a row's arms share.
     """
     rows = {}
-    for label, row in effects.items():
+    for label, row in pairs.items():
+        seeds = results.seeds(*(arm for pair in row.values() for arm in pair))
+        effects = {
+            name: 100 * np.subtract(*(results.values(arm, "accuracy", seeds) for arm in pair))
+            for name, pair in row.items()
+        }
         first, *others = row
-        against = {f"{name} against {first}": row[name] - row[first] for name in others}
-        means = {name: statistics.mean_interval(values) for name, values in {**row, **against}.items()}
-        rows[label] = {name: signed(mean, interval, 2) for name, (mean, *interval) in means.items()}
+        against = {f"{name} against {first}": effects[name] - effects[first] for name in others}
+        rows[label] = {name: effect_of(values).text for name, values in {**effects, **against}.items()}
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
@@ -54,7 +56,7 @@ def single_table(results: Results, *, test: bool) -> pd.DataFrame:
         (record,) = results.records(arm)
         rows.append(
             {
-                "data": str(arm.setting),
+                "data": str(Setting(arm.data, arm.train)),
                 "network": f"{arm.network.architecture}, width {arm.network.width}",
                 "epochs": arm.schedule.epochs,
                 "crops, pixels": arm.augmentation.padding,
@@ -67,12 +69,6 @@ def single_table(results: Results, *, test: bool) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows).set_index("data")
-
-
-def signed(mean: float, interval: Sequence[float], digits: int) -> str:
-    """A difference with its interval, signs written out."""
-    low, high = interval
-    return f"{mean:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]".replace("-", "−")
 
 
 def records_table(results: Results) -> pd.DataFrame:

@@ -1,0 +1,125 @@
+from dataclasses import replace
+
+import pytest
+
+from lsr_core import InputError, objective
+from study.arms import (
+    early_teachers,
+    generation,
+    grid,
+    label_smoothing,
+    loss_scale_arms,
+    smoothed_teacher_grid,
+    smoothing_by_size,
+    teacher_stages,
+    transferred,
+    with_objective,
+)
+from study.settings import DIGITS, Setting
+from study.tuning import tuned
+
+CE = tuned(DIGITS[0], "cross-entropy")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: generation(DIGITS[0], -1), "generation is -1; generations are counted from 0"),
+        (lambda: transferred(DIGITS[0], "nothing", "32"), "method 'nothing' is not tuned on digits, n = 100"),
+        (lambda: with_objective(CE, "lsrr"), "unknown method 'lsrr'"),
+        (lambda: with_objective(CE, "kd"), "teacher is None; method 'kd' needs one"),
+    ],
+)
+def test_an_arm_that_cannot_be_is_one_sentence(make, message):
+    with pytest.raises(InputError, match=message):
+        make()
+
+
+def test_students_at_one_rate_differ_by_their_teacher_alone():
+    pair = smoothed_teacher_grid(DIGITS[0], 0.1, [4], [0.025])["T = 4", 0.025]
+    assert pair["smoothed"].schedule == pair["plain"].schedule
+    assert pair["plain"].schedule.learning_rate == 0.025
+    assert pair["smoothed"].objective == pair["plain"].objective == objective("soft-only", temperature=4)
+    teachers = {name: student.teacher.run for name, student in pair.items()}
+    assert teachers["smoothed"].objective == objective("lsr", epsilon=0.1)
+    assert teachers["plain"].objective == objective("cross-entropy")
+    assert replace(pair["smoothed"], teacher=pair["plain"].teacher) == pair["plain"]
+    freer = smoothed_teacher_grid(DIGITS[0], 0.1, [4], [0.025], decay=0.002)["T = 4", 0.025]["plain"]
+    assert freer == replace(pair["plain"], schedule=replace(pair["plain"].schedule, weight_decay=0.002))
+
+
+def test_a_generations_teacher_is_the_one_before():
+    arms = [generation(DIGITS[0], number) for number in range(3)]
+    assert [arm.role for arm in arms] == ["generation-0", "generation-1", "generation-2"]
+    assert [arm.teacher and arm.teacher.run for arm in arms] == [None, *arms[:2]]
+    (line,) = early_teachers(DIGITS[0], [5, 60]).values()
+    assert [arm.teacher.after for arm in line.values()] == [5, 60]
+    assert line[60].at(0).key == arms[1].at(0).key
+
+
+def test_a_stage_is_the_strong_teacher_stopped():
+    lines, stages = teacher_stages(DIGITS[0], [1, 5])
+    assert [stage.schedule.last for stage in stages.values()] == [1, 5]
+    assert all(line[5].teacher.run == stages[5] for line in lines.values())
+    assert {name: line[1].objective.name for name, line in lines.items()} == {
+        "0 uniform": "ladder-uniform",
+        "3 permuted": "ladder-permuted",
+        "4 teacher": "kd",
+    }
+
+
+def test_a_scaled_loss_is_a_smaller_rate_with_more_decay():
+    cells = loss_scale_arms(DIGITS[1], 0.5, 0.2)
+    assert len(cells) == 8
+    plain, scaled = (cells[f"lsr, scale {scale}, decay on head alone"].schedule for scale in ("1", "0.5"))
+    assert scaled.learning_rate == plain.learning_rate / 2
+    assert (scaled.weight_decay, scaled.head_decay) == (plain.weight_decay, 2 * plain.head_decay)
+    assert plain.weight_decay == 0
+    assert cells["lsr, scale 1, decay on all layers"].schedule.weight_decay == plain.head_decay
+
+
+def test_a_setting_that_was_not_tuned_has_the_schedule_of_the_nearest():
+    assert label_smoothing(Setting("digits", 220), 0.1).schedule == tuned(DIGITS[1], "cross-entropy").schedule
+    assert label_smoothing(DIGITS[0], 0) == CE
+    assert label_smoothing(DIGITS[0], 0.1) == with_objective(CE, "lsr", epsilon=0.1)
+
+
+def test_the_grids_vary_one_or_two_constants():
+    lines, controls = smoothing_by_size([0.1, 0.2], [50, 600])
+    assert {name: list(line) for name, line in lines.items()} == {
+        "digits, n = 50": [0.1, 0.2],
+        "digits, n = 600": [0.1, 0.2],
+    }
+    assert lines["digits, n = 50"][0.1].train == 50
+    assert lines["digits, n = 600"][0.1].schedule == controls["digits, n = 600"].schedule
+    cells = grid(CE, "lsrkd-tc", rows={"temperature": [1, 4]}, over={"gap": [6]}, alpha=0.3)
+    assert list(cells) == ["τ = 1", "τ = 4"]
+    assert cells["τ = 4"][6] == replace(CE, objective=objective("lsrkd-tc", alpha=0.3, temperature=4, gap=6))
+
+
+@pytest.mark.parametrize(
+    ("epsilons", "sizes", "message"),
+    [
+        ([], [100], r"epsilons is \[\]; give a list of at least one number"),
+        (0.1, [100], "epsilons is 0.1; give a list"),
+        (["much"], [100], "epsilons holds 'much'; give numbers"),
+        ([2], [100], "epsilon is 2"),
+        ([0.1], [], r"sizes is \[\]; give a list"),
+    ],
+)
+def test_a_sweep_over_nonsense_is_refused(epsilons, sizes, message):
+    with pytest.raises(InputError, match=message):
+        smoothing_by_size(epsilons, sizes)
+
+
+@pytest.mark.parametrize(
+    ("rows", "over", "message"),
+    [
+        ({"temperature": []}, {"alpha": [0.1]}, r"temperatures is \[\]; give a list"),
+        ({"copies": [1]}, {"every": ["two"]}, "every holds 'two'; give numbers"),
+        ({"temperature": [1]}, {"alpha": [True]}, "alphas holds True; give numbers"),
+    ],
+)
+def test_a_grid_over_nonsense_is_refused(rows, over, message):
+    with pytest.raises(InputError, match=message):
+        grid(CE, "lsrkd", rows, over)
