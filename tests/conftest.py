@@ -1,10 +1,12 @@
 import http.server
 import json
+import multiprocessing
 import os
 import shutil
 import subprocess
 import sys
 import threading
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -118,8 +120,16 @@ def executed_book(folder):
     """Execute every notebook for two seeds into a copy of the book's folder."""
     (folder.parent / "lsr_core").symlink_to(ROOT / "lsr_core")  # the library page reads its docstrings
     shutil.copytree(ROOT / "book", folder, ignore=shutil.ignore_patterns("_build", "*.ipynb", "status.md", ".executed"))
-    with mock.patch.dict(os.environ, LSR_STORE=str(folder.parent / "records")):
-        outcomes = build.run([], {"seeds": 2}, folder)
+    plan = build.accepted([], {"seeds": 2})
+    chapters = [name for name in plan if name not in build.SUMMARIES]
+    outcomes = []
+    with (
+        mock.patch.dict(os.environ, LSR_STORE=str(folder.parent / "records")),
+        ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool,
+    ):
+        for wave in (chapters, build.SUMMARIES):
+            waiting = [pool.submit(build.execute, build.FOLDER / f"{n}.ipynb", plan[n], folder) for n in wave]
+            outcomes += [future.result() for future in waiting]
     (folder / "status.md").write_text(build.status_page(build.names(), folder))
     return outcomes
 

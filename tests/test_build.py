@@ -99,6 +99,7 @@ def test_the_status_page_names_every_notebook_and_version(tiny_book):
     assert "| torch | 2." in page
 
 
+@pytest.mark.slow
 def test_plain_papermill_works_from_any_folder(tmp_path):
     command = [Path(sys.executable).with_name("papermill"), build.FOLDER / "label_smoothing.ipynb", "out.ipynb"]
     arguments = ["-p", "seeds", "2", "-y", "{epsilons: [0.1], sizes: [50]}"]

@@ -100,7 +100,7 @@ def test_the_printed_image_runs_are_made(tmp_path, monkeypatch):
     _, data, runs = examples("book/records.md")
     names = {}
     exec(data, names)
-    exec(runs.replace("epochs=2", "epochs=1"), names)
+    exec(runs.replace("epochs=2", "epochs=1").replace('"resnet8"', '"resnet8", width=4'), names)
     assert len({record.key for record in names["records"]}) == 4
     assert (tmp_path / "grid.jsonl").read_text().count("\n") == 4
 
