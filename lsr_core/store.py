@@ -9,7 +9,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, Self
@@ -89,7 +89,7 @@ class Store:
 
     def put(self, record: Record) -> None:
         """Keep a record; raises `InputError` where the folder cannot be written."""
-        content = asdict(record)
+        content = vars(record)
         self.write(self._path(record.key), json.dumps({**content, "checksum": _checksum(content)}).encode())
 
     def write(self, path: Path, content: bytes, *, sync: bool = False) -> None:
