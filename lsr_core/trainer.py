@@ -350,21 +350,26 @@ class Trainer:
         """Add a point to the curves, from the first validation and test examples; at the end, compute every metric."""
         start, data = time.perf_counter(), self.data.split
         count = None if self.is_finished else CURVE_EXAMPLES
-        validation, test = self._logits(data.validation_inputs, count), self._logits(data.test_inputs, count)
+        validation, test = self.logits(data.validation_inputs, count), self.logits(data.test_inputs, count)
         now = validation[:, :CURVE_EXAMPLES]
         point = curve_point(now, test[:, :CURVE_EXAMPLES], data, self._before)
         if self.probe is not None:
-            point["information"] = self.probe.information(self._logits(self.probe.inputs))
+            point["information"] = self.probe.information(self.logits(self.probe.inputs))
         self.curves.append({"epoch": torch.full((len(self.runs),), self.epoch), **point})
         self._before = now
         if self.is_finished:
-            outputs = Outputs(self._logits(data.train_inputs), validation, test)
+            outputs = Outputs(self.logits(data.train_inputs), validation, test)
             self.final = final_metrics(outputs, data, getattr(self.data.source, "superclasses", None))
             self.final |= measured([self._network_metrics])
             if self.probe is not None:
                 self.final["information"] = point["information"]
             self.final["output_drift"] = torch.stack([point["output_drift"] for point in self.curves]).nanmean(0)
         self.evaluation_seconds += time.perf_counter() - start
+
+    def logits(self, inputs: Tensor, count: int | None = None) -> Tensor:
+        """Logits `[S, N, K]` on the first `count` inputs, or on all, in evaluation mode, on the CPU."""
+        few = inputs if count is None else inputs.split(count, self.data.axis)[0]
+        return self.data.logits(self.network.eval(), few).cpu()
 
     def weights(self, place: int) -> Tensors:
         """The tensors of one run's network by name, on the CPU."""
@@ -397,11 +402,6 @@ class Trainer:
             generator.set_state(own)
         self.epoch, self.diverged_at = state["epoch"], state["diverged_at"]
         self.curves, self._before = state["curves"], state["before"]
-
-    def _logits(self, inputs: Tensor, count: int | None = None) -> Tensor:
-        """Logits `[S, N, K]` on the first `count` inputs, or on all, in evaluation mode, on the CPU."""
-        few = inputs if count is None else inputs.split(count, self.data.axis)[0]
-        return self.data.logits(self.network.eval(), few).cpu()
 
     def _network_metrics(self) -> Tensors:
         """Metrics of a stack's weights and features rather than of its outputs."""

@@ -32,7 +32,7 @@ def trained():
     stack = Trainer.of(runs)
     outcomes = stack.train()
     parts = (stack.data.split.train_inputs, stack.data.split.validation_inputs, stack.data.split.test_inputs)
-    return stack, outcomes, Outputs(*(stack._logits(part) for part in parts))
+    return stack, outcomes, Outputs(*(stack.logits(part) for part in parts))
 
 
 def test_metrics_are_of_each_runs_own_outputs(trained):
@@ -122,7 +122,7 @@ def test_mass_on_similar_classes_counts_their_share_of_what_is_wrong():
     run = Run("mixture-10-80", 100, objective("lsr"), Schedule(0.1, epochs=2), 0)
     stack = Trainer.of([run])
     (outcome,) = stack.train()
-    logits, labels = stack._logits(stack.data.split.test_inputs)[0], stack.data.split.test_labels
+    logits, labels = stack.logits(stack.data.split.test_inputs)[0], stack.data.split.test_labels
     p, groups = logits.double().softmax(-1), torch.arange(10) % 5
     similar = sum(
         p[i, [k for k in range(10) if k != y and k % 5 == y % 5]].sum() for i, y in enumerate(labels.tolist())
