@@ -412,14 +412,14 @@ class Trainer:
         found = {"sharpness": sharpness(self.network, weights, self.data.split, directions)}
         superclasses = getattr(self.data.source, "superclasses", None)
         if superclasses is not None:
-            features = self._features(self.data.split.test_inputs[:, :CURVE_EXAMPLES])
+            features = self._penultimate(self.data.split.test_inputs[:, :CURVE_EXAMPLES])
             found |= cluster_metrics(features, self.data.split.test_labels[:CURVE_EXAMPLES], superclasses)
         return found
 
     @torch.no_grad()
-    def _features(self, inputs: Tensor) -> Tensor:
+    def _penultimate(self, inputs: Tensor) -> Tensor:
         """What the last layer reads `[S, N, H]`, of a stack."""
-        return self.network.eval().features(inputs).cpu()
+        return self.network.eval().penultimate(inputs).cpu()
 
     def _outcomes(self) -> list[Outcome]:
         curves = {name: torch.stack([point[name] for point in self.curves], -1).numpy() for name in self.curves[0]}
@@ -443,7 +443,7 @@ class Trainer:
         templates = self.network.head[0][place].detach().cpu().mT[:PROJECTION_CLASSES]
         parts = {"train": (data.train_inputs, data.train_labels[place])}
         parts["test"] = (data.test_inputs[:, :CURVE_EXAMPLES], data.test_labels[:CURVE_EXAMPLES])
-        return {part: projected(self._features(x)[place], y, templates) for part, (x, y) in parts.items()}
+        return {part: projected(self._penultimate(x)[place], y, templates) for part, (x, y) in parts.items()}
 
 
 def train(runs: Sequence[Run], teacher: Tensor | Tensors | None = None, **options: Any) -> list[Outcome]:

@@ -34,17 +34,19 @@ class Convnet:
         """Name and sizes, as plain values."""
         return {"name": "convnet", "channels": list(self.channels)}
 
-    def check(self, features: int) -> None:
+    def check(self, input_dim: int) -> None:
         """Raise `InputError` unless this many inputs make a square image."""
-        require(math.isqrt(features) ** 2 == features, f"{features} inputs make no square image; a convnet needs one")
+        require(
+            math.isqrt(input_dim) ** 2 == input_dim, f"{input_dim} inputs make no square image; a convnet needs one"
+        )
 
-    def takes_one(self, features: int) -> bool:
+    def takes_one(self, input_dim: int) -> bool:
         """Whether it can train on a batch of one image: not where BatchNorm would see one number of a channel."""
-        return math.isqrt(features) > 2 ** (len(self.channels) - 1)
+        return math.isqrt(input_dim) > 2 ** (len(self.channels) - 1)
 
-    def stack(self, features: int, classes: int, generators: Sequence[torch.Generator]) -> "StackedConvnet":
-        """Networks from `features` pixels to `classes` logits, one a generator, each initialised from its own."""
-        self.check(features)
+    def stack(self, input_dim: int, classes: int, generators: Sequence[torch.Generator]) -> "StackedConvnet":
+        """Networks from `input_dim` pixels to `classes` logits, one a generator, each initialised from its own."""
+        self.check(input_dim)
         return StackedConvnet((1, *self.channels), classes, generators)
 
 
@@ -84,7 +86,7 @@ class StackedConvnet(nn.Module):
         return StackedConvnet(self.widths, self.classes, generators).to(self.head_weight)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return torch.baddbmm(self.head_bias, self.features(inputs), self.head_weight)
+        return torch.baddbmm(self.head_bias, self.penultimate(inputs), self.head_weight)
 
     def backpropagate(self, inputs: Tensor, gradient: Callable[[Tensor], Tensor]) -> Tensor:
         """Set the gradients of all weights, where `gradient` gives that of the logits; returns the latter."""
@@ -93,7 +95,7 @@ class StackedConvnet(nn.Module):
         logits.backward(of_logits)
         return of_logits
 
-    def features(self, inputs: Tensor) -> Tensor:
+    def penultimate(self, inputs: Tensor) -> Tensor:
         """What the last layer reads, `[S, B, H]`: the mean of each channel over the image."""
         count, side = len(self.head_weight), math.isqrt(inputs.shape[-1])
         maps = inputs.transpose(0, 1).unflatten(-1, (side, side))  # [B, S, side, side]: a run is a group of channels

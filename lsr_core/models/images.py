@@ -130,7 +130,7 @@ class ImageClassifier(nn.Module):
         with torch.autocast(where, enabled=False) if is_cast else nullcontext():
             return self.linear(features.to(self.linear.weight.dtype))
 
-    def features(self, images: Tensor) -> Tensor:
+    def penultimate(self, images: Tensor) -> Tensor:
         """What the last layer reads, `[B, H]`."""
         return self.body(images)
 

@@ -31,16 +31,16 @@ class Perceptron:
         """Name and sizes, as plain values."""
         return {"name": "perceptron", "hidden": list(self.hidden)}
 
-    def check(self, features: int) -> None:
+    def check(self, input_dim: int) -> None:
         """Raise `InputError` unless it can take this many inputs; a perceptron takes any number."""
 
-    def takes_one(self, features: int) -> bool:  # noqa: ARG002
+    def takes_one(self, input_dim: int) -> bool:  # noqa: ARG002
         """Whether it can train on a batch of one example."""
         return True
 
-    def stack(self, features: int, classes: int, generators: Sequence[torch.Generator]) -> "StackedPerceptron":
-        """Networks from `features` inputs to `classes` logits, one a generator, each initialised from its own."""
-        return StackedPerceptron((features, *self.hidden, classes), generators)
+    def stack(self, input_dim: int, classes: int, generators: Sequence[torch.Generator]) -> "StackedPerceptron":
+        """Networks from `input_dim` inputs to `classes` logits, one a generator, each initialised from its own."""
+        return StackedPerceptron((input_dim, *self.hidden, classes), generators)
 
 
 class StackedPerceptron(nn.Module):
@@ -68,9 +68,9 @@ class StackedPerceptron(nn.Module):
         return StackedPerceptron(self.widths, generators).to(self.weights[0])
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return self._layer(-1, self.features(inputs))
+        return self._layer(-1, self.penultimate(inputs))
 
-    def features(self, inputs: Tensor) -> Tensor:
+    def penultimate(self, inputs: Tensor) -> Tensor:
         """What the last layer reads, `[S, B, H]`."""
         return self._read(inputs)[-1]
 

@@ -35,7 +35,7 @@ def test_images_give_logits_and_features(architecture, shape):
     network = ImageNetwork(architecture).skeleton(shape, 7)
     images = torch.empty(2, *shape, device="meta")
     assert network(images).shape == (2, 7)
-    assert network.features(images).shape == (2, network.linear.in_features)
+    assert network.penultimate(images).shape == (2, network.linear.in_features)
 
 
 @pytest.mark.parametrize("architecture", mostly_slow(ARCHITECTURES, *QUICK))
@@ -100,7 +100,7 @@ def test_a_gradient_reaches_every_parameter_and_nothing_else_is_drawn(architectu
     assert torch.equal(torch.get_rng_state(), before)
     network.eval()
     with torch.no_grad():
-        read = nn.functional.linear(network.features(images), *network.head)
+        read = nn.functional.linear(network.penultimate(images), *network.head)
         torch.testing.assert_close(read, network(images))
         assert torch.equal(network.head[0], network.linear.weight)
 
@@ -176,15 +176,15 @@ def test_one_class_is_refused():
         small("resnet8").build(CIFAR, 1, torch.Generator())
 
 
-@pytest.mark.parametrize("features", [28 * 28, 3 * 32 * 32, 3 * 64 * 64])
-def test_inputs_that_make_an_image_are_taken(features):
-    assert ImageNetwork("resnet8").check(features) is None
+@pytest.mark.parametrize("input_dim", [28 * 28, 3 * 32 * 32, 3 * 64 * 64])
+def test_inputs_that_make_an_image_are_taken(input_dim):
+    assert ImageNetwork("resnet8").check(input_dim) is None
 
 
-@pytest.mark.parametrize("features", [57, 64, 3 * 27 * 27, 2 * 32 * 32, 3 * 65 * 65])
-def test_inputs_that_make_no_image_are_refused(features):
-    with pytest.raises(InputError, match=f"{features} inputs make no image for resnet8; it takes square images of 1"):
-        ImageNetwork("resnet8").check(features)
+@pytest.mark.parametrize("input_dim", [57, 64, 3 * 27 * 27, 2 * 32 * 32, 3 * 65 * 65])
+def test_inputs_that_make_no_image_are_refused(input_dim):
+    with pytest.raises(InputError, match=f"{input_dim} inputs make no image for resnet8; it takes square images of 1"):
+        ImageNetwork("resnet8").check(input_dim)
 
 
 def test_runs_on_images_are_described_and_made_again(monkeypatch):
