@@ -68,10 +68,10 @@ def curve_point(validation: Tensor, test: Tensor, data: Split, before: Tensor | 
 
 
 @torch.no_grad()
-def final_metrics(outputs: Outputs, data: Split, groups: Tensor | None) -> dict[str, Tensor]:
+def final_metrics(outputs: Outputs, data: Split, superclasses: Tensor | None) -> dict[str, Tensor]:
     """Every metric of the outputs, one value a run; the temperature is chosen on validation.
 
-    `groups` `[K]` are the superclasses of the classes, where there are some; the temperature nearest to the truth is
+    `superclasses` `[K]` are those of the classes, where there are some; the temperature nearest to the truth is
     that of the first test examples. A run without an image of some class has no spreads on training images.
     """
     train, validation, test = outputs
@@ -91,8 +91,8 @@ def final_metrics(outputs: Outputs, data: Split, groups: Tensor | None) -> dict[
         lambda: {f"train_{name}": values for name, values in _spreads(_ERASED, train, data.train_labels).items()},
         lambda: _erased_at_equal_confidence(few, few_labels),
     ]
-    if groups is not None:
-        parts.append(lambda: {"similar_mass": _mass_on_similar(test, data.test_labels, groups)})
+    if superclasses is not None:
+        parts.append(lambda: {"similar_mass": _mass_on_similar(test, data.test_labels, superclasses)})
     if data.test_posterior is not None:
         parts.append(lambda: _distance_from_truth(test, data))
     return measured(parts)
@@ -144,21 +144,21 @@ def _drift(before: Tensor, now: Tensor) -> Tensor:
     return (p.exp() * (p - q)).sum(-1).mean(-1, dtype=torch.float64)
 
 
-def _mass_on_similar(logits: Tensor, labels: Tensor, groups: Tensor) -> Tensor:
+def _mass_on_similar(logits: Tensor, labels: Tensor, superclasses: Tensor) -> Tensor:
     """Of the probability that a network gives to wrong classes, the share on those of the label's superclass."""
     wrong = logits.softmax(-1) * (1 - one_hot(labels, logits.shape[-1]))
-    similar = (groups[labels][..., None] == groups).to(wrong)
+    similar = (superclasses[labels][..., None] == superclasses).to(wrong)
     return ((wrong * similar).sum((-1, -2)) / wrong.sum((-1, -2))).double()
 
 
-def cluster_metrics(features: Tensor, labels: Tensor, groups: Tensor) -> dict[str, Tensor]:
+def cluster_metrics(features: Tensor, labels: Tensor, superclasses: Tensor) -> dict[str, Tensor]:
     """Distances between class centres of features `[S, N, H]`, in units of the scatter around them (Shen 2021 §3).
 
-    Of classes of one superclass, and of different ones; `groups` `[K]` are the superclasses.
+    Of classes of one superclass, and of different ones; `superclasses` `[K]` numbers the classes'.
     """
-    centres = metrics.class_means(features, labels, len(groups))
+    centres = metrics.class_means(features, labels, len(superclasses))
     scatter = (features - centres[:, labels]).square().sum(-1).mean(-1).sqrt().double()
-    similar, other = metrics.cluster_distances(features, labels, groups)
+    similar, other = metrics.cluster_distances(features, labels, superclasses)
     return {"similar_distance": similar / scatter, "other_distance": other / scatter}
 
 

@@ -9,6 +9,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -94,18 +95,14 @@ class Store:
 
     def write(self, path: Path, content: bytes, *, sync: bool = False) -> None:
         """Write a file of the store atomically; raises `InputError` where that cannot be done."""
-        try:
+        with self.writing():
             write_whole(path, content, sync=sync)
-        except OSError as error:
-            raise self.unwritable(error) from None
 
     def check_writable(self) -> None:
         """Raise `InputError` unless records can be written here."""
-        try:
+        with self.writing():
             self.folder.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=self.folder).close()
-        except OSError as error:
-            raise self.unwritable(error) from None
 
     def remove(self, key: str) -> None:
         """Delete the record of a key, damaged or not; raises `InputError` where there is none."""
@@ -144,12 +141,16 @@ class Store:
     def __iter__(self) -> Iterator[Record]:
         return (self.get(key) for key in self.keys())
 
-    def unwritable(self, error: OSError) -> InputError:
-        """The error to raise where nothing can be written here, or the disk is full."""
-        return InputError(
-            f"results folder {self.folder} cannot be written ({error.strerror}); finished runs are kept; "
-            "make room there, or set LSR_STORE to a folder of yours"
-        )
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Raise `InputError` where what is done meanwhile cannot write here, or fills the disk."""
+        try:
+            yield
+        except OSError as error:
+            raise InputError(
+                f"results folder {self.folder} cannot be written ({error.strerror}); finished runs are kept; "
+                "make room there, or set LSR_STORE to a folder of yours"
+            ) from None
 
     def _path(self, key: str) -> Path:
         return self.folder / require_key(key)[:2] / (key + _SUFFIX)
@@ -187,12 +188,8 @@ class Checkpoint:
 
     def load(self, threads: int) -> dict[str, Any] | None:
         """The last state, or None; warns where it comes from other conditions, or cannot be used."""
-        head = _head(self.path)
+        head, content = _usable(self.path) or (None, b"")
         if head is None:
-            return None
-        content = self.path.read_bytes().split(b"\n", 1)[1]
-        if hashlib.sha256(content).hexdigest() != head["checksum"]:
-            _discard(self.path, _DAMAGED)
             return None
         now = {**provenance(), "threads": threads}
         for name in _CONDITIONS:
@@ -213,32 +210,27 @@ class Checkpoint:
 
 def unfinished(store: Store) -> list[Checkpoint]:
     """The states that stopped processes left; one that cannot be used is removed, and its runs start again."""
-    heads = [_head(path) for path in sorted((store.folder / "checkpoints").glob("*.state"))]
-    return [Checkpoint(store, [run_of(run) for run in head["runs"]]) for head in heads if head is not None]
+    states = [_usable(path) for path in sorted((store.folder / "checkpoints").glob("*.state"))]
+    return [Checkpoint(store, [run_of(run) for run in state[0]["runs"]]) for state in states if state is not None]
 
 
-_DAMAGED = "is damaged (cut short or changed)"
-
-
-def _head(path: Path) -> dict[str, Any] | None:
-    """The first line of a state; None where there is no state, or none that can be used."""
+def _usable(path: Path) -> tuple[dict[str, Any], bytes] | None:
+    """The first line of a state and its tensors; None where there is no state, or none that can be used."""
     try:
-        with path.open("rb") as file:
-            head = json.loads(file.readline())
-        usable = head["provenance"]["sources"] == provenance()["sources"]
+        line, content = path.read_bytes().split(b"\n", 1)
+        head = json.loads(line)
+        is_sound = head["checksum"] == hashlib.sha256(content).hexdigest()
+        is_own = head["provenance"]["sources"] == provenance()["sources"]
     except FileNotFoundError:
         return None
     except (ValueError, TypeError, KeyError):
-        _discard(path, _DAMAGED)
-        return None
-    if not usable:
-        _discard(path, "was made by another version of lsr_core")
-    return head if usable else None
-
-
-def _discard(path: Path, reason: str) -> None:
+        is_sound = is_own = False
+    if is_sound and is_own:
+        return head, content
     remove_with_parts(path)
+    reason = "was made by another version of lsr_core" if is_sound else "is damaged (cut short or changed)"
     warnings.warn(f"checkpoint {path} {reason} and is removed; its runs start again", stacklevel=3)
+    return None
 
 
 class RunLocks:
@@ -250,16 +242,13 @@ class RunLocks:
     def lock(self, key: str) -> bool:
         """Lock a run; False where another process has it. Raises `InputError` where the store cannot be written."""
         path = self._path(key)
-        try:
+        with self._store.writing(), suppress(Timeout):
             path.parent.mkdir(parents=True, exist_ok=True)
             lock = FileLock(path)
             lock.acquire(blocking=False)
-        except Timeout:
-            return False
-        except OSError as error:
-            raise self._store.unwritable(error) from None
-        self._locks[key] = lock
-        return True
+            self._locks[key] = lock
+            return True
+        return False
 
     def release(self, key: str) -> None:
         """Delete the lock file, then release; waiters check again whether the run is done."""
