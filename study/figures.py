@@ -6,7 +6,7 @@ import io
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
-from typing import IO
+from typing import IO, Any
 
 import matplotlib as mpl
 import numpy as np
@@ -51,7 +51,7 @@ _LEGEND_ROW = 60  # characters that fit side by side under a figure
 _READABLE = 75  # pixels an inch of a figure, below which its text is too small
 
 
-class Shown:
+class HtmlOutput:
     """Something displayed in a notebook and in the book: HTML with a caption."""
 
     def __init__(self, content: str, plain: str) -> None:
@@ -70,25 +70,28 @@ def save(figure: Figure, file: str | IO[bytes]) -> None:
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
 
 
-def show(figure: Figure, caption: str, alt: str) -> Shown:
+def show(figure: Figure, caption: str, alt: str) -> HtmlOutput:
     """A figure as SVG with a caption that says what to see, and a text for those who do not see it."""
     buffer = io.BytesIO()
     save(figure, buffer)
     source = "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
     readable = f"min-width:{_READABLE * figure.get_figwidth():.0f}px;max-width:100%;height:auto"
     image = f'<img src="{source}" alt="{html.escape(alt)}" style="{readable}">'
-    return Shown(_figure(image, caption), f"{alt}\n{caption}")
+    return HtmlOutput(_figure(image, caption), f"{alt}\n{caption}")
 
 
-def show_table(cells: pd.DataFrame, caption: str) -> Shown:
+def show_table(cells: pd.DataFrame, caption: str) -> HtmlOutput:
     """A table that scrolls sideways where it is too wide for the page."""
-    return _shown_table(cells.map(lambda value: html.escape(str(value))), caption)
+    return _table_of_html(_escaped(cells), caption)
 
 
-def _shown_table(cells: pd.DataFrame, caption: str) -> Shown:
-    """A table whose cells are HTML."""
+def _escaped(cells: pd.DataFrame) -> pd.DataFrame:
+    return cells.map(lambda value: html.escape(str(value)))
+
+
+def _table_of_html(cells: pd.DataFrame, caption: str) -> HtmlOutput:
     body = cells.rename_axis(columns=cells.index.name, index=None).to_html(classes="study", border=0, escape=False)
-    return Shown(_figure(body, caption), f"{cells.to_string()}\n{caption}")
+    return HtmlOutput(_figure(body, caption), f"{cells.to_string()}\n{caption}")
 
 
 def _figure(content: str, caption: str) -> str:
@@ -97,25 +100,22 @@ def _figure(content: str, caption: str) -> str:
     return f'<figure style="margin:1em 0">{scrolling}<figcaption>{html.escape(caption)}</figcaption></figure>'
 
 
-def show_board(judgements: Sequence[Judgement], caption: str) -> Shown:
+def show_board(judgements: Sequence[Judgement], caption: str) -> HtmlOutput:
     """The verdict board, each claim linked to its chapter in the book."""
-    cells = board(judgements).map(lambda value: html.escape(str(value)))
-    return _shown_table(_linked_claims(cells), caption)
+    return _table_of_html(_linked_claims(board(judgements)), caption)
 
 
-def show_paper_vs_ours(judgements: Sequence[Judgement], caption: str) -> Shown:
+def show_paper_vs_ours(judgements: Sequence[Judgement], caption: str) -> HtmlOutput:
     """What the papers print beside a published preset's means, each linked to the first of its runs."""
-    cells = paper_vs_ours(judgements).map(lambda value: html.escape(str(value)))
-    cells["claim"] = [f'<span class="claim">{claim}</span>' for claim in cells["claim"]]
+    cells = _escaped(paper_vs_ours(judgements))
+    cells["claim"] = '<span class="claim">' + cells["claim"] + "</span>"
     for column, sign in (("control [95 %]", -1), ("method [95 %]", 1)):
-        targets = [published_records.anchor(j.preset, j.claim.side_arms(sign)[0]) for j in judgements]
-        cells[column] = [
-            f'<a href="{target}">{value}</a>' for target, value in zip(targets, cells[column], strict=True)
-        ]
-    return _shown_table(cells, caption)
+        links = [published_records.anchor(j.preset, j.claim.side_arms(sign)[0]) for j in judgements]
+        cells[column] = [f'<a href="{link}">{mean}</a>' for link, mean in zip(links, cells[column], strict=True)]
+    return _table_of_html(cells, caption)
 
 
-def show_at_both_presets(live: Sequence[Judgement], chapter: str) -> Shown:
+def show_at_both_presets(live: Sequence[Judgement], chapter: str) -> HtmlOutput:
     """A chapter's claims at the desktop preset beside what the papers print, and their effects at both presets."""
     others = judge_published(DESKTOP.name, chapter)
     shown = (
@@ -132,16 +132,16 @@ def show_at_both_presets(live: Sequence[Judgement], chapter: str) -> Shown:
             "A row for each claim with its effect and interval, coloured by verdict.",
         ),
     )
-    return Shown("".join(part._repr_html_() for part in shown), "\n".join(map(repr, shown)))
+    return HtmlOutput("".join(part._repr_html_() for part in shown), "\n".join(map(repr, shown)))
 
 
-def show_published(preset: str, names: Sequence[str], metrics: Sequence[str], caption: str) -> Shown:
+def show_published(preset: str, names: Sequence[str], metrics: Sequence[str], caption: str) -> HtmlOutput:
     """Published arms, the control first: each with its constants, linked to the first of its runs."""
     results, arms = published_records.named(preset, names)
-    cells = table(results, arms, names[0], metrics).map(lambda value: html.escape(str(value)))
+    cells = _escaped(table(results, arms, names[0], metrics))
     cells["constants"] = [_constants(arm) for arm in arms.values()]
     linked = [f'<a href="{published_records.anchor(preset, arm)}">{label}</a>' for label, arm in arms.items()]
-    return _shown_table(cells.set_axis(pd.Index(linked, name="arm")), caption)
+    return _table_of_html(cells.set_axis(pd.Index(linked, name="arm")), caption)
 
 
 def _constants(arm: Run) -> str:
@@ -150,20 +150,19 @@ def _constants(arm: Run) -> str:
     return ", ".join([*own, f"rate {arm.schedule.learning_rate:g}, decay {arm.schedule.weight_decay:g}"])
 
 
-def show_across_presets(live: Sequence[Judgement], others: Sequence[Judgement], caption: str) -> Shown:
+def show_across_presets(live: Sequence[Judgement], others: Sequence[Judgement], caption: str) -> HtmlOutput:
     """The presets side by side, each claim linked to its chapter in the book."""
-    cells = across_presets(live, others).map(lambda value: html.escape(str(value)))
-    return _shown_table(_linked_claims(cells), caption)
+    return _table_of_html(_linked_claims(across_presets(live, others)), caption)
 
 
 def _linked_claims(cells: pd.DataFrame) -> pd.DataFrame:
-    """A board's cells with each claim a link to its chapter."""
-    rows = zip(cells["claim"], cells["chapter"], strict=True)
-    linked = [f'<a class="claim" href="{chapter}.html">{claim}</a>' for claim, chapter in rows]
-    return cells.assign(claim=linked).drop(columns="chapter")
+    """A board's cells as HTML, with each claim a link to its chapter."""
+    cells = _escaped(cells)
+    cells["claim"] = '<a class="claim" href="' + cells.pop("chapter") + '.html">' + cells["claim"] + "</a>"
+    return cells
 
 
-def show_lines(preset: str, caption: str) -> Shown:
+def show_lines(preset: str, caption: str) -> HtmlOutput:
     """Every published run of a preset, a row a line of its file, which other pages link to."""
     study = published_study(preset)
     arms = [item for chapter in study.arms().values() for item in chapter.items()]
@@ -178,21 +177,21 @@ def show_lines(preset: str, caption: str) -> Shown:
         where = f'<span id="{published_records.place(preset, line)}">{line.chapter}.jsonl, {line.number}</span>'
         about = {"seed": record.run["seed"], "key": record.key, "commit": str(record.provenance["commit"])[:7]}
         rows.append({"file, line": where, "arm": html.escape(names[record.key]), **measured, **about})
-    return _shown_table(pd.DataFrame(rows).set_index("file, line"), caption)
+    return _table_of_html(pd.DataFrame(rows).set_index("file, line"), caption)
 
 
-def show_list(sentences: Sequence[str], title: str) -> Shown:
+def show_list(sentences: Sequence[str], title: str) -> HtmlOutput:
     """Sentences under a title."""
     items = "".join(f"<li>{html.escape(sentence)}</li>" for sentence in sentences)
-    return Shown(f"<p><strong>{html.escape(title)}</strong></p><ul>{items}</ul>", "\n".join([title, *sentences]))
+    return HtmlOutput(f"<p><strong>{html.escape(title)}</strong></p><ul>{items}</ul>", "\n".join([title, *sentences]))
 
 
-def show_csv(results: Results, name: str) -> Shown:
+def show_csv(results: Results, name: str) -> HtmlOutput:
     """A link that hands out the records of a chapter as CSV, from within the page."""
     records = records_table(results)
     content = base64.b64encode(records.to_csv(index=False).encode()).decode()
     label = f"{name}.csv: the {len(records)} runs behind this page"
-    return Shown(f'<a download="{name}.csv" href="data:text/csv;base64,{content}">{label}</a>', label)
+    return HtmlOutput(f'<a download="{name}.csv" href="data:text/csv;base64,{content}">{label}</a>', label)
 
 
 def penalties() -> Figure:
@@ -214,30 +213,21 @@ def _optimum_gaps(axes: Axes) -> None:
     taus = np.geomspace(1, 20, 40)
     for colour, epsilon in zip(PALETTE, (0.05, 0.1, 0.3), strict=False):
         for style, scaled in (("-", True), ("--", False)):
-            gaps = [
-                optimum_gap(
-                    hard_weight=1 - epsilon,
-                    soft_weight=epsilon * tau**2 if scaled else epsilon,
-                    temperature=tau,
-                    share=0.1,
-                    classes=10,
-                )
-                for tau in taus
-            ]
+            soft = [epsilon * tau**2 if scaled else epsilon for tau in taus]
+            fixed = {"hard_weight": 1 - epsilon, "share": 0.1, "classes": 10}
+            gaps = [optimum_gap(soft_weight=s, temperature=tau, **fixed) for s, tau in zip(soft, taus, strict=True)]
             axes.plot(taus, gaps, style, color=colour, label=f"α = {epsilon}" if scaled else None)
     axes.plot([], [], "k--", label="without τ²")
-    axes.set(xscale="log", xlabel="temperature τ", ylabel="logit gap at the optimum")
-    axes.set_xticks([1, 2, 4, 8, 20], labels=["1", "2", "4", "8", "20"])
-    axes.minorticks_off()
-    axes.legend(frameon=False)
+    axes.set(ylabel="logit gap at the optimum")
+    _temperatures(axes, (1, 2, 4, 8, 20))
 
 
-def conventions(pulls: Mapping[float, pd.Series], correct: float, classes: Sequence[int]) -> Figure:
-    """Pull of each convention at each τ; K times the virtual teacher's share of the right class against τ."""
+def conventions(weights: Mapping[float, pd.Series], correct: float, classes: Sequence[int]) -> Figure:
+    """Weight of the soft gradient by convention and τ; K times the virtual teacher's share of the right class by τ."""
     figure, (left, right) = _axes(1, 2, height=4)
-    names = list(reversed(next(iter(pulls.values())).index))
-    for colour, marker, (tau, pull) in zip(PALETTE, "os^D", pulls.items(), strict=False):
-        left.plot(pull[names], range(len(names)), marker, color=colour, label=f"τ = {tau:g}")
+    names = list(reversed(next(iter(weights.values())).index))
+    for colour, marker, (tau, weight) in zip(PALETTE, "os^D", weights.items(), strict=False):
+        left.plot(weight[names], range(len(names)), marker, color=colour, label=f"τ = {tau:g}")
     left.axvline(1, color="0.4", lw=0.8)
     left.set_yticks(range(len(names)), labels=names)
     left.set(xscale="log", xlabel="pull of the soft part, Hinton = 1")
@@ -248,10 +238,8 @@ def conventions(pulls: Mapping[float, pd.Series], correct: float, classes: Seque
             shares = [k * VirtualTeacher(correct, reading).share(k, tau) for tau in taus]
             right.plot(taus, shares, style, color=colour, label=f"K = {k}" if style == "-" else None)
     right.plot([], [], "k--", label="as released")
-    right.set(xscale="log", yscale="log", xlabel="temperature τ", ylabel="K × share of the right class")
-    right.set_xticks([1, 4, 20, 100], labels=["1", "4", "20", "100"])
-    right.minorticks_off()
-    right.legend(frameon=False)
+    right.set(yscale="log", ylabel="K × share of the right class")
+    _temperatures(right, (1, 4, 20, 100))
     return figure
 
 
@@ -283,9 +271,8 @@ def _draw_differences(
     _margin(panel, measure.margin)
     for shift, (colour, (name, line)) in enumerate(zip(colours, arms.items(), strict=False)):
         effects = [results.effect(arm, control[name], metric)[:3] for arm in line.values()]
-        mean, low, high = map(np.array, zip(*effects, strict=True))
-        where = np.arange(len(line)) + 0.06 * (shift - len(arms) / 2)
-        panel.errorbar(where, mean, [mean - low, high - mean], color=colour, marker="o", ms=4, capsize=2, label=name)
+        at = np.arange(len(line)) + 0.06 * (shift - len(arms) / 2)
+        _with_intervals(panel, at, effects, color=colour, marker="o", ms=4, label=name)
     panel.set_xticks(range(len(line)), labels=[c if isinstance(c, str) else f"{c:g}" for c in line])
     panel.set(ylabel=f"Δ {measure.change}")
 
@@ -343,8 +330,7 @@ def gains_by_teacher(
     at = [100 * teacher[stage].mean() for stage in next(iter(lines.values()))]
     for colour, marker, (name, line) in zip(PALETTE, "os^D", lines.items(), strict=False):
         gains = [results.effect(arm, control, "accuracy")[:3] for arm in line.values()]
-        mean, low, high = map(np.array, zip(*gains, strict=True))
-        axes.errorbar(at, mean, [mean - low, high - mean], color=colour, marker=marker, ms=4, capsize=2, label=name)
+        _with_intervals(axes, at, gains, color=colour, marker=marker, ms=4, label=name)
     axes.set(xlabel="teacher's test accuracy, %", ylabel=f"Δ {measure.change}")
     return _with_legend(figure, axes)
 
@@ -353,10 +339,9 @@ def heat(cells: pd.DataFrame, label: str) -> Figure:
     """A table of numbers as coloured cells, zero in the middle of the colours."""
     figure, axes = _axes(1, 1, width=6)
     reach = float(np.abs(cells.to_numpy()).max()) or 1.0
+    colours = {"cmap": "vlag_r", "vmin": -reach, "vmax": reach, "cbar_kws": {"label": label}}
     with mpl.rc_context(_STYLE):
-        sns.heatmap(
-            cells, annot=True, fmt="+.2f", cmap="vlag_r", vmin=-reach, vmax=reach, ax=axes, cbar_kws={"label": label}
-        )
+        sns.heatmap(cells, annot=True, fmt="+.2f", ax=axes, **colours)
     axes.set(xlabel=cells.columns.name, ylabel="")
     axes.set_yticklabels(axes.get_yticklabels(), rotation=0)
     return figure
@@ -367,8 +352,7 @@ def forest(judgements: Sequence[Judgement]) -> Figure:
     tested = [j for j in judgements if j.differences][::-1]
     figure, axes = _axes(1, 1, height=0.31 * len(tested) + 1.6)
     axes.set_xscale("symlog", linthresh=1)
-    axes.axvspan(-1, 1, color="0.9", zorder=0)
-    axes.axvline(0, color="0.4", lw=0.8)
+    _margin_across(axes)
     for row, judgement in enumerate(tested):
         margin, d = MEASURES[judgement.claim.metric].margin, judgement.differences
         ends = [[(d.mean - d.interval95[0]) / margin], [(d.interval95[1] - d.mean) / margin]]
@@ -390,18 +374,12 @@ def forest(judgements: Sequence[Judgement]) -> Figure:
 
 def four_verdicts() -> Figure:
     """How to read a verdict: four drawn intervals, one of each word."""
-    drawn = (
-        (REPRODUCED, 1.9, 0.6),
-        (CONTRADICTED, -1.8, 0.7),
-        (NEGLIGIBLE, 0.15, 0.5),
-        (UNDECIDED, 0.9, 1.4),
-    )
+    drawn = ((UNDECIDED, 0.9, 1.4), (NEGLIGIBLE, 0.15, 0.5), (CONTRADICTED, -1.8, 0.7), (REPRODUCED, 1.9, 0.6))
     figure, axes = _axes(1, 1, width=6.5, height=2.4)
-    axes.axvspan(-1, 1, color="0.9", zorder=0)
-    axes.axvline(0, color="0.4", lw=0.8)
-    for row, (word, mean, reach) in enumerate(reversed(drawn)):
+    _margin_across(axes)
+    for row, (word, mean, reach) in enumerate(drawn):
         axes.errorbar(mean, row, xerr=reach, color=VERDICT_COLOURS[word], marker="o", ms=7, lw=2, capsize=4)
-    axes.set_yticks(range(len(drawn)), labels=[word for word, *_ in reversed(drawn)])
+    axes.set_yticks(range(len(drawn)), labels=[word for word, *_ in drawn])
     axes.set_xticks([-1, 0, 1], labels=["−δ", "0", "+δ"])
     axes.set(xlabel="effect, positive where the claim says so", xlim=(-3, 3), ylim=(-0.6, 3.6))
     return figure
@@ -413,12 +391,9 @@ def by_setting(results: Results, arms: Mapping[str, Mapping[str, Run]], metrics:
     for panel, metric in zip(np.atleast_1d(axes), metrics, strict=True):
         measure = MEASURES[metric]
         for shift, (colour, (name, line)) in enumerate(zip(PALETTE, arms.items(), strict=False)):
-            summed = [statistics.mean_interval(measure.scale * results.values(arm, metric)) for arm in line.values()]
-            mean, low, high = map(np.array, zip(*summed, strict=True))
-            where = np.arange(len(line)) + 0.12 * (shift - (len(arms) - 1) / 2)
-            panel.errorbar(
-                where, mean, [mean - low, high - mean], color=colour, marker="o", ls="", capsize=2, label=name
-            )
+            means = [statistics.mean_interval(measure.scale * results.values(arm, metric)) for arm in line.values()]
+            at = np.arange(len(line)) + 0.12 * (shift - (len(arms) - 1) / 2)
+            _with_intervals(panel, at, means, color=colour, marker="o", ls="", label=name)
         panel.set_xticks(range(len(line)), labels=list(line))
         panel.set(xlabel="Bayes accuracy", ylabel=measure.label, ylim=(0, None))
     return _with_legend(figure, axes)
@@ -441,6 +416,26 @@ def _with_legend(figure: Figure, axes: Axes | np.ndarray) -> Figure:
     return figure
 
 
+def _with_intervals(axes: Axes, at: Sequence[float], means: Sequence[tuple], **style: Any) -> None:
+    """Means with their intervals, each a tuple (mean, low, high)."""
+    mean, low, high = map(np.array, zip(*means, strict=True))
+    axes.errorbar(at, mean, [mean - low, high - mean], capsize=2, **style)
+
+
 def _margin(axes: Axes, margin: float) -> None:
     axes.axhspan(-margin, margin, color="0.9", zorder=0)
     axes.axhline(0, color="0.4", lw=0.8)
+
+
+def _margin_across(axes: Axes) -> None:
+    """The margin where effects are drawn from left to right, in its units."""
+    axes.axvspan(-1, 1, color="0.9", zorder=0)
+    axes.axvline(0, color="0.4", lw=0.8)
+
+
+def _temperatures(axes: Axes, ticks: Sequence[int]) -> None:
+    """A logarithmic axis of temperatures."""
+    axes.set(xscale="log", xlabel="temperature τ")
+    axes.set_xticks(ticks, labels=map(str, ticks))
+    axes.minorticks_off()
+    axes.legend(frameon=False)
