@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from lsr_core.errors import require
 from lsr_core.models import Convnet, Perceptron
@@ -32,6 +33,13 @@ RUNGS = {
     "4 teacher": "kd",
 }
 _SYMBOLS = {"temperature": "τ", "copies": "n"}
+
+
+def arm_of(call: Mapping[str, Any], setting: Setting, **more: str) -> Run:
+    """The arm that a function of this module gives: its name, with its one argument or a table of them."""
+    ((function, given),) = call.items()
+    make = globals()[function]
+    return make(setting, **given, **more) if isinstance(given, Mapping) else make(setting, given)
 
 
 def with_objective(arm: Run, method: str, **constants: float) -> Run:
@@ -69,9 +77,14 @@ def transferred(setting: Setting, method: str, network: str) -> Run:
     return replace(tuned(setting, method), network=NETWORKS[network])
 
 
+def teacher_run(setting: Setting, kind: str) -> Run:
+    """A trained teacher's own run, by the kind of teacher."""
+    return teacher_of(setting, kind).run
+
+
 def smoothed_teacher(setting: Setting, epsilon: float) -> Run:
     """The strong teacher, trained by label smoothing; with ε = 0 by cross-entropy."""
-    plain = teacher_of(setting, "strong").run
+    plain = teacher_run(setting, "strong")
     return with_objective(plain, "lsr", epsilon=epsilon) if epsilon else plain
 
 
@@ -99,7 +112,7 @@ def student_of_smoothed_teacher(
 
 def teacher_stage(setting: Setting, epoch: int) -> Run:
     """The strong teacher, stopped after so many epochs of its schedule."""
-    strong = teacher_of(setting, "strong").run
+    strong = teacher_run(setting, "strong")
     return replace(strong, schedule=replace(strong.schedule, stop=epoch))
 
 

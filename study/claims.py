@@ -13,7 +13,7 @@ from lsr_core import statistics
 from lsr_core.run import Run
 from lsr_core.statistics import Kind, Paired
 
-from . import arms
+from .arms import arm_of
 from .paper_values import quote
 from .results import MEASURES, Results
 from .settings import CIFAR, DIGITS, Setting
@@ -132,21 +132,14 @@ def _claim(group: dict[str, Any], entry: dict[str, Any], settings: list[Setting]
 
 def _terms(entry: dict[str, Any], settings: list[Setting]) -> tuple[Term, ...]:
     if "terms" in entry:
-        return tuple((weight, _arm(call, Setting(*[*own, *settings][0]))) for weight, call, *own in entry["terms"])
+        return tuple((weight, arm_of(call, Setting(*[*own, *settings][0]))) for weight, call, *own in entry["terms"])
     networks = [{"network": network} for network in entry.get("networks", [])] or [{}]
     cases = list(product(settings, networks))
     return tuple(
-        (sign / len(cases), _arm(entry[side], setting, **network))
+        (sign / len(cases), arm_of(entry[side], setting, **network))
         for sign, side in ((1, "method"), (-1, "control"))
         for setting, network in cases
     )
-
-
-def _arm(call: dict[str, Any], setting: Setting, **more: str) -> Run:
-    """The arm that a function of `arms` gives: its name, and its one argument or a table of them."""
-    ((function, given),) = call.items()
-    make = getattr(arms, function)
-    return make(setting, **given, **more) if isinstance(given, dict) else make(setting, given)
 
 
 def _on_cifar(name: str) -> Claim:
@@ -156,6 +149,7 @@ def _on_cifar(name: str) -> Claim:
 
 
 _CONTENT = tomllib.loads(Path(__file__).with_name("claims.toml").read_text())
+UNTESTED: list[dict[str, str]] = _CONTENT["untested"]  # claims that no preset can judge, and why
 CLAIMS: dict[str, tuple[Claim, ...]] = {
     "quick": tuple(claim for group in _CONTENT["quick"] for claim in _claims(group)),
     "desktop": (
@@ -163,19 +157,6 @@ CLAIMS: dict[str, tuple[Claim, ...]] = {
         *(claim for group in _CONTENT["desktop"] for claim in _claims(group)),
     ),
 }
-
-
-@dataclass(frozen=True)
-class Untested:
-    """A claim that no preset can judge, and why."""
-
-    id: str
-    paper: str
-    text: str
-    reason: str
-
-
-UNTESTED = tuple(Untested(**entry) for entry in _CONTENT["untested"])
 
 
 def arms_of(chapter: str) -> list[Run]:

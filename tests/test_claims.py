@@ -22,7 +22,7 @@ LSR, LSRKD = tuned(DIGITS[0], "lsr"), tuned(DIGITS[0], "lsrkd")
 
 
 def test_every_claim_has_its_own_identifier_a_chapter_and_arms_that_exist():
-    identifiers = [claim.id for claim in (*QUICK, *IDENTITIES, *UNTESTED)]
+    identifiers = [*(claim.id for claim in (*QUICK, *IDENTITIES)), *(entry["id"] for entry in UNTESTED)]
     assert len(set(identifiers)) == len(identifiers)
     assert {claim.chapter for claim in QUICK} <= set(build.names())
     for claim in (*QUICK, *CLAIMS["desktop"]):
@@ -42,8 +42,8 @@ LISTED = {
 
 
 def test_every_listed_claim_is_judged_or_says_why_not():
-    entered = {re.match(r"[A-Z]+\d+", c.id)[0] for c in (*QUICK, *CLAIMS["desktop"], *IDENTITIES, *UNTESTED)}
-    assert entered >= LISTED
+    names = [claim.id for claim in (*QUICK, *CLAIMS["desktop"], *IDENTITIES)] + [entry["id"] for entry in UNTESTED]
+    assert {re.match(r"[A-Z]+\d+", name)[0] for name in names} >= LISTED
 
 
 def test_a_chapter_is_judged_within_its_family():
