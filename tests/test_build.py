@@ -1,6 +1,7 @@
 """Executing notebooks, strictly; what make executes again; the status page."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
