@@ -1,4 +1,4 @@
-"""Arms: what is compared, as templates of runs. The tuned methods, and what is made of them by one change or a grid."""
+"""Arms: what is compared, as templates of runs. The tuned methods, and their variants and grids."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -162,7 +162,7 @@ def grid(
     `grid(arm, "lsrkd", rows={"temperature": [1, 4]}, over={"alpha": [0.1]})["τ = 4"][0.1]` has τ = 4 and α = .1.
     The other constants are `fixed`. Raises `InputError` for a list that is empty or holds no numbers.
     """
-    _require_numbers(**{name if name in ("copies", "every") else f"{name}s": v for name, v in (rows | over).items()})
+    require_numbers(**{name if name in ("copies", "every") else f"{name}s": v for name, v in (rows | over).items()})
     ((row, values),), ((name, constants),) = rows.items(), over.items()
     return {
         f"{_SYMBOLS.get(row, row)} = {value:g}": {
@@ -179,21 +179,9 @@ def tuned_arms(settings: Sequence[Setting], methods: Sequence[str]) -> dict[str,
 
 def smoothing_by_setting(settings: Sequence[Setting], epsilons: Sequence[float]) -> tuple[Lines, dict[str, Run]]:
     """Label smoothing at the schedule of the nearest tuned setting: a line a setting, over ε; its cross-entropy."""
-    _require_numbers(epsilons=epsilons)
+    require_numbers(epsilons=epsilons)
     lines = {str(setting): {epsilon: label_smoothing(setting, epsilon) for epsilon in epsilons} for setting in settings}
     return lines, {str(setting): label_smoothing(setting, 0) for setting in settings}
-
-
-def smoothing_by_size(epsilons: Sequence[float], sizes: Sequence[int]) -> tuple[Lines, dict[str, Run]]:
-    """The same on digits: a line a training-set size."""
-    _require_numbers(sizes=sizes)
-    return smoothing_by_setting([Setting("digits", size) for size in sizes], epsilons)
-
-
-def transfer_grid(setting: Setting, methods: Sequence[str]) -> tuple[dict[str, dict[str, Run]], dict[str, Run]]:
-    """Tuned once, used everywhere: a line a method, over networks; and each network's cross-entropy."""
-    lines = {method: {network: transferred(setting, method, network) for network in NETWORKS} for method in methods}
-    return lines, {network: transferred(setting, "cross-entropy", network) for network in NETWORKS}
 
 
 def rungs(setting: Setting, teacher: str = "strong") -> dict[str, Run]:
@@ -214,7 +202,7 @@ def teacher_stages(setting: Setting, epochs: Sequence[int]) -> tuple[Lines, dict
 
     Constants and schedule are the tuned De-KD's. Returns the teacher at each stage, a stopped run, too.
     """
-    _require_numbers(epochs=epochs)
+    require_numbers(epochs=epochs)
     students = {epoch: student_of_stage(setting, epoch) for epoch in epochs}
     lines = {
         label: {
@@ -226,16 +214,9 @@ def teacher_stages(setting: Setting, epochs: Sequence[int]) -> tuple[Lines, dict
     return lines, {epoch: arm.teacher.run for epoch, arm in students.items()}
 
 
-def early_teachers(setting: Setting, epochs: Sequence[int]) -> Lines:
-    """Self-distillation from generation 0 after fewer epochs than it has: one line over the teacher's epoch."""
-    _require_numbers(epochs=epochs)
-    first = generation(setting, 1)
-    return {"generation 1": {epoch: replace(first, teacher=replace(first.teacher, epoch=epoch)) for epoch in epochs}}
-
-
 def beta_grid(setting: Setting, alphas: Sequence[float], shapes: Sequence[float]) -> Lines:
     """Beta smoothing and its two controls at equal constants and schedule: a line an arm and shape a, over α."""
-    _require_numbers(alphas=alphas, shapes=shapes)
+    require_numbers(alphas=alphas, shapes=shapes)
     chosen = tuned(setting, "beta-smoothing")
     controls = {"shuffled": "beta-smoothing-shuffled", "constant": "beta-smoothing-constant"}
     arms = {"ranked": ("beta-smoothing", {"decay": chosen.objective.decay})} | {
@@ -246,18 +227,6 @@ def beta_grid(setting: Setting, alphas: Sequence[float], shapes: Sequence[float]
         for a in shapes
         for label, (method, own) in arms.items()
     }
-
-
-def smoothed_teacher_lines(
-    setting: Setting, epsilons: Sequence[float], temperatures: Sequence[float]
-) -> tuple[Lines, dict[str, Run]]:
-    """Students of smoothed teachers by soft labels alone: a line a temperature, over the teacher's ε; its plain one."""
-    _require_numbers(epsilons=epsilons, temperatures=temperatures)
-    lines = {
-        f"T = {t:g}": {epsilon: student_of_smoothed_teacher(setting, epsilon, t) for epsilon in epsilons}
-        for t in temperatures
-    }
-    return lines, {f"T = {t:g}": student_of_smoothed_teacher(setting, 0, t) for t in temperatures}
 
 
 def smoothed_teacher_grid(
@@ -271,7 +240,7 @@ def smoothed_teacher_grid(
 
     The weight decay is the tuned one where none is given.
     """
-    _require_numbers(temperatures=temperatures, rates=rates)
+    require_numbers(temperatures=temperatures, rates=rates)
     return {
         (f"T = {t:g}", rate): {
             name: student_of_smoothed_teacher(setting, smoothing, t, rate, decay)
@@ -282,7 +251,8 @@ def smoothed_teacher_grid(
     }
 
 
-def _require_numbers(**lists: Sequence[float]) -> None:
+def require_numbers(**lists: Sequence[float]) -> None:
+    """Raise `InputError` unless each of the lists, given by its name, holds at least one number and nothing else."""
     for name, values in lists.items():
         some = isinstance(values, Sequence) and not isinstance(values, str) and len(values) > 0
         require(some, f"{name} is {values!r}; give a list of at least one number")

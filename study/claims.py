@@ -109,7 +109,7 @@ def best_over_last(results: Results, compared: Sequence[Run]) -> np.ndarray:
     return np.array([100 * (curve.max() - curve[-1]) - 0.1 for curve in curves])
 
 
-_ESTIMATORS = {made.__name__: made for made in (slope, gain_with_diversity, nearer_to_log_2, best_over_last)}
+_ESTIMATORS = {each.__name__: each for each in (slope, gain_with_diversity, nearer_to_log_2, best_over_last)}
 
 
 def _claims(group: dict[str, Any]) -> list[Claim]:
@@ -157,11 +157,6 @@ CLAIMS: dict[str, tuple[Claim, ...]] = {
         *(claim for group in _CONTENT["desktop"] for claim in _claims(group)),
     ),
 }
-
-
-def arms_of(chapter: str) -> list[Run]:
-    """The arms that a chapter's claims compare."""
-    return list(dict.fromkeys(arm for claim in CLAIMS["quick"] if claim.chapter == chapter for arm in claim.arms))
 
 
 def judged(compared: Iterable[Run]) -> list[Run]:

@@ -118,13 +118,9 @@ def _summed(values: np.ndarray | Paired) -> tuple[Paired, float | None]:
 
 def judge_identities(chapter: str | None = None) -> list[Judgement]:
     """Verdicts on all identities, or on those of one chapter."""
-    judgements = []
-    for identity in IDENTITIES:
-        if chapter in (None, identity.chapter):
-            error = identity.error()
-            word = PROVED if identity.holds(error) else REFUTED
-            judgements.append(Judgement(identity, "every preset", Verdict(word), error=error))
-    return judgements
+    errors = {identity: identity.error() for identity in IDENTITIES if chapter in (None, identity.chapter)}
+    words = {identity: PROVED if identity.holds(error) else REFUTED for identity, error in errors.items()}
+    return [Judgement(i, "every preset", Verdict(words[i]), error=error) for i, error in errors.items()]
 
 
 def across_presets(live: Sequence[Judgement], others: Sequence[Judgement]) -> pd.DataFrame:

@@ -21,7 +21,8 @@ from .results import collect
 from .settings import AUDIO, CIFAR, MIXTURES, TUNED, TUNING_SEEDS, Setting
 
 _FOLDER = Path(__file__).parents[1] / "results" / "tuning"
-_TRIALS: dict[str, dict[str, Any]] = tomllib.loads(Path(__file__).with_name("trials.toml").read_text())
+_CONTENT = tomllib.loads(Path(__file__).with_name("trials.toml").read_text())
+_TRIALS: dict[str, dict[str, Any]] = _CONTENT["trials"]
 METHODS = ("cross-entropy", *_TRIALS)  # that are tuned, the baseline first
 
 Network = Perceptron | Convnet | ImageNetwork
@@ -30,7 +31,7 @@ Row = dict[str, Any]  # a trial's constants and validation figures
 
 @dataclass(frozen=True)
 class Protocol:
-    """How the networks of a setting are trained, but for what is tuned; and which of the `methods` are.
+    """How the networks of a setting are trained, but for what is tuned.
 
     The baseline is tuned over `rates` and `decays`. Trials, of students, have `trial_epochs` and the seeds
     `trial_seeds`; `every` is the number of epochs between the copies that a method remembers.
@@ -46,7 +47,6 @@ class Protocol:
     trial_seeds: range
     every: int
     augmentation: Augmentation | None = None
-    methods: tuple[str, ...] = METHODS
 
 
 _PERCEPTRONS = Protocol(
@@ -72,15 +72,8 @@ _IMAGES = Protocol(
     trial_seeds=TUNING_SEEDS[:1],
     every=2,
     augmentation=Augmentation(0, flip=True, rotation=0.0),
-    methods=(
-        *("cross-entropy", "lsr", "lsrkd", "lsrkd-tc", "tf-kd-reg", "tf-kd-reg-released", "kd", "re-kd", "de-kd"),
-        *("tf-kd-self", "self-distillation-released", "soft-only", "mrkd", "mrkd-tc", "beta-smoothing", "zipf"),
-        *("ladder-uniform", "ladder-class-means", "ladder-confidence", "ladder-permuted"),
-    ),
 )
-_TRACKS = replace(
-    _PERCEPTRONS, trial_seeds=TUNING_SEEDS[:6], methods=("cross-entropy", "lsr", "lsrkd", "lsrkd-tc", "mrkd")
-)
+_TRACKS = replace(_PERCEPTRONS, trial_seeds=TUNING_SEEDS[:6])
 
 
 def protocol(setting: Setting) -> Protocol:
@@ -96,7 +89,8 @@ def settings_of(method: str, preset: str = "quick") -> tuple[Setting, ...]:
     _require_method(method)
     require(preset in TUNED, f"unknown preset {preset!r}; tuned are {' and '.join(TUNED)}")
     known = MIXTURES if method.endswith(":posterior") else TUNED[preset]
-    return tuple(setting for setting in TUNED[preset] if setting in known and method in protocol(setting).methods)
+    methods = {setting: _CONTENT["on"].get(setting.data.partition("/")[0], METHODS) for setting in TUNED[preset]}
+    return tuple(setting for setting in TUNED[preset] if setting in known and method in methods[setting])
 
 
 def teacher_of(setting: Setting, kind: str) -> TrainedTeacher | ExactPosterior:
@@ -117,11 +111,11 @@ def teacher_of(setting: Setting, kind: str) -> TrainedTeacher | ExactPosterior:
 
 def _student(setting: Setting, method: str, constants: dict[str, Any], rate: float, decay: float) -> Run:
     """An arm by the setting's protocol, with the teacher that the method has."""
-    own, made = protocol(setting), _objective(method, constants)
+    own, term = protocol(setting), _objective(method, constants)
     schedule = replace(own.schedule, learning_rate=rate, weight_decay=decay)
     kind = _TRIALS.get(method, {}).get("teacher", "strong")
-    teacher = teacher_of(setting, kind) if made.takes_teacher else None
-    return Run(*setting, made, schedule, network=own.student, teacher=teacher, augmentation=own.augmentation)
+    teacher = teacher_of(setting, kind) if term.takes_teacher else None
+    return Run(*setting, term, schedule, network=own.student, teacher=teacher, augmentation=own.augmentation)
 
 
 def _objective(method: str, constants: dict[str, Any]) -> Objective:

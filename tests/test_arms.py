@@ -3,14 +3,14 @@ from dataclasses import replace
 import pytest
 
 from lsr_core import InputError, objective
+from lsr_core.run import TrainedTeacher
 from study.arms import (
-    early_teachers,
     generation,
     grid,
     label_smoothing,
     loss_scale_arms,
     smoothed_teacher_grid,
-    smoothing_by_size,
+    smoothing_by_setting,
     teacher_stages,
     transferred,
     with_objective,
@@ -52,9 +52,8 @@ def test_a_generations_teacher_is_the_one_before():
     arms = [generation(DIGITS[0], number) for number in range(3)]
     assert [arm.role for arm in arms] == ["generation-0", "generation-1", "generation-2"]
     assert [arm.teacher and arm.teacher.run for arm in arms] == [None, *arms[:2]]
-    (line,) = early_teachers(DIGITS[0], [5, 60]).values()
-    assert [arm.teacher.after for arm in line.values()] == [5, 60]
-    assert line[60].at(0).key == arms[1].at(0).key
+    last = replace(arms[1], teacher=TrainedTeacher(arms[0], 60))
+    assert last.at(0).key == arms[1].at(0).key
 
 
 def test_a_stage_is_the_strong_teacher_stopped():
@@ -85,7 +84,7 @@ def test_a_setting_that_was_not_tuned_has_the_schedule_of_the_nearest():
 
 
 def test_the_grids_vary_one_or_two_constants():
-    lines, controls = smoothing_by_size([0.1, 0.2], [50, 600])
+    lines, controls = smoothing_by_setting([Setting("digits", size) for size in (50, 600)], [0.1, 0.2])
     assert {name: list(line) for name, line in lines.items()} == {
         "digits, n = 50": [0.1, 0.2],
         "digits, n = 600": [0.1, 0.2],
@@ -98,18 +97,17 @@ def test_the_grids_vary_one_or_two_constants():
 
 
 @pytest.mark.parametrize(
-    ("epsilons", "sizes", "message"),
+    ("epsilons", "message"),
     [
-        ([], [100], r"epsilons is \[\]; give a list of at least one number"),
-        (0.1, [100], "epsilons is 0.1; give a list"),
-        (["much"], [100], "epsilons holds 'much'; give numbers"),
-        ([2], [100], "epsilon is 2"),
-        ([0.1], [], r"sizes is \[\]; give a list"),
+        ([], r"epsilons is \[\]; give a list of at least one number"),
+        (0.1, "epsilons is 0.1; give a list"),
+        (["much"], "epsilons holds 'much'; give numbers"),
+        ([2], "epsilon is 2"),
     ],
 )
-def test_a_sweep_over_nonsense_is_refused(epsilons, sizes, message):
+def test_a_sweep_over_nonsense_is_refused(epsilons, message):
     with pytest.raises(InputError, match=message):
-        smoothing_by_size(epsilons, sizes)
+        smoothing_by_setting([Setting("digits", 100)], epsilons)
 
 
 @pytest.mark.parametrize(
