@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ._allocation import keep_freed_memory
 from .augmentation import normalised
 from .data import Split, dataset
 from .errors import require
@@ -277,6 +278,7 @@ class Trainer:
     """
 
     def __init__(self, runs: Sequence[Run], network: nn.Module, data: Data) -> None:
+        keep_freed_memory()
         self.runs, self.network, self.data, self.schedule = runs, network, data, runs[0].schedule
         self.learners: list[Learner]
         if isinstance(network, Ensemble):
