@@ -155,16 +155,16 @@ def test_p_values_are_printed_as_papers_do():
 
 
 def test_the_gain_goes_with_diversity_as_the_records_say():
-    """From made records: gains that follow the teacher's diversity in order, then the other way round."""
+    """From invented values: gains that follow the teacher's diversity in order, then the other way round."""
     (claim,) = [claim for claim in QUICK if claim.id == "Z4-100"]
     draws = np.random.default_rng(0).normal(size=(3, 60))
 
     measured = dict(zip(("diversity", "uncertainty", "accuracy"), draws, strict=True))
     for sign in (1, -1):
-        made = Mock()
-        made.values = lambda _, metric, __: measured[metric]
-        made.differences = lambda *_, sign=sign: sign * draws[0] + draws[1]
-        assert sign * claim.values(made).mean > 0.9
+        results = Mock()
+        results.values = lambda _, metric, __: measured[metric]
+        results.differences = lambda *_, sign=sign: sign * draws[0] + draws[1]
+        assert sign * claim.values(results).mean > 0.9
 
 
 def test_pairs_without_the_metric_are_left_out_and_n_says_so(monkeypatch):

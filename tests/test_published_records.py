@@ -132,9 +132,9 @@ def test_a_run_that_comes_out_differently_does_not_hold(tiny):
     again = [run for run in published_records.recompute("tiny", 9, np.random.default_rng(0)) if "second" in run.where]
     assert not any(run.identical or run.same_machine or run.holds for run in again)
     np.testing.assert_allclose([run.max_deviation for run in again], 5, rtol=1e-3)
-    moved = replace(again[0], max_deviation=2.9)
-    assert moved.holds  # elsewhere three deviations are allowed
-    assert not replace(moved, same_machine=True).holds  # here only the same bits are
+    other = replace(again[0], max_deviation=2.9)
+    assert other.holds  # elsewhere three deviations are allowed
+    assert not replace(other, same_machine=True).holds  # here only the same bits are
 
 
 @pytest.mark.usefixtures("tiny")
@@ -219,10 +219,10 @@ def test_the_command_line_publishes_verifies_and_makes_again(tiny, tmp_path):
     said = call(main, ["results", "publish", "tiny"])
     assert said.stdout.splitlines() == ["tiny/first.jsonl: 6 runs", "tiny/second.jsonl: 3 runs", "tiny: 0 verdicts"]
     assert call(main, ["results", "verify"]).stdout == "tiny: 9 runs and 0 verdicts are what they say\n"
-    made = call(main, ["results", "recompute", "tiny", "--sample", "2", "--seed", "0"])
-    assert made.exit_code == 0, made.output
-    assert made.stdout.count(": identical\n") == 2
-    assert call(main, ["results", "recompute", "tiny", "--sample", "2", "--seed", "0"]).stdout == made.stdout
+    again = call(main, ["results", "recompute", "tiny", "--sample", "2", "--seed", "0"])
+    assert again.exit_code == 0, again.output
+    assert again.stdout.count(": identical\n") == 2
+    assert call(main, ["results", "recompute", "tiny", "--sample", "2", "--seed", "0"]).stdout == again.stdout
     path = tiny / "first.jsonl"
     path.write_text(path.read_text().replace('"exact": "', '"exact": "x'))
     published_records._read.cache_clear()

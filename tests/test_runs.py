@@ -68,7 +68,7 @@ def test_a_run_that_cannot_be_is_refused(change, message):
         replace(RUN, **change)
 
 
-def taught(**teacher):
+def student(**teacher):
     return replace(RUN, objective=objective("kd"), teacher=TrainedTeacher(replace(RUN, role="teacher"), **teacher))
 
 
@@ -76,9 +76,9 @@ def taught(**teacher):
     "run",
     [
         RUN,
-        taught(),
-        taught(epoch=7),
-        replace(taught(), teacher=TrainedTeacher(replace(taught(), role="generation-1"), 3)),
+        student(),
+        student(epoch=7),
+        replace(student(), teacher=TrainedTeacher(replace(student(), role="generation-1"), 3)),
         Run("mixture-10-80", 50, objective("ladder-class-means"), Schedule(0.1), 0, teacher=ExactPosterior()),
         replace(RUN, network=Convnet((4, 8)), schedule=Schedule(0.1, curve="step", milestones=(3, 5), head_decay=0)),
         replace(RUN, objective=objective("prior-smoothing", prior=torch.rand(10, 10).softmax(-1))),
@@ -98,8 +98,8 @@ def test_a_description_of_another_version_is_refused():
 
 
 def test_a_teacher_named_by_its_last_epoch_is_the_same():
-    assert taught().key == taught(epoch=60).key
-    assert len({taught().key, taught(epoch=59).key, RUN.key}) == 3
+    assert student().key == student(epoch=60).key
+    assert len({student().key, student(epoch=59).key, RUN.key}) == 3
 
 
 TEMPLATE = replace(RUN, seed=None)
@@ -113,9 +113,10 @@ def test_a_template_has_a_run_for_each_seed():
 
 
 def test_a_templates_teacher_has_the_same_seed():
-    student = replace(TEMPLATE, objective=objective("kd"), teacher=TrainedTeacher(replace(TEMPLATE, role="teacher"), 7))
-    assert student.at(3) == taught(epoch=7)
-    second = replace(student, role="generation-1", teacher=TrainedTeacher(student, 3)).at(9)
+    teacher = TrainedTeacher(replace(TEMPLATE, role="teacher"), 7)
+    first = replace(TEMPLATE, objective=objective("kd"), teacher=teacher)
+    assert first.at(3) == student(epoch=7)
+    second = replace(first, role="generation-1", teacher=TrainedTeacher(first, 3)).at(9)
     assert [run.seed for run in (second, second.teacher.run, second.teacher.run.teacher.run)] == [9, 9, 9]
     of_truth = Run("mixture-10-80", 50, objective("kd"), Schedule(0.1), teacher=ExactPosterior())
     assert of_truth.at(1).teacher == ExactPosterior()
