@@ -29,6 +29,7 @@ from .run import NUMERICS, Run, is_key, key_of, require_key, run_of
 
 SECONDS = 20.0  # between two states of a stack; the clock decides when one is written, never what is trained
 _SUFFIX = ".json"
+_FORMER_NAMES = {"made": "provenance", "planes": "projection"}  # in records of earlier versions
 _CONDITIONS = ("threads", "simd", "isa", "processor", "torch")  # under which a state goes on to the same bits
 
 
@@ -77,7 +78,7 @@ class Store:
         try:
             content = json.loads(path.read_text())
             checksum = content.pop("checksum")
-            record = Record(**content)
+            record = Record(**{_FORMER_NAMES.get(name, name): value for name, value in content.items()})
             sound = checksum == _checksum(content) and record.key == path.stem
         except (ValueError, TypeError, KeyError, AttributeError):
             sound = False

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import os
 import stat
@@ -30,6 +31,15 @@ def test_what_is_put_is_got(own_store):
     assert own_store.get(RUN.key) == record()
     assert own_store.keys() == [RUN.key]
     assert list(own_store) == [record()]
+
+
+def test_a_record_with_the_names_of_earlier_versions_is_read(own_store):
+    content = vars(record())
+    former = {{"provenance": "made", "projection": "planes"}.get(name, name): value for name, value in content.items()}
+    checksum = hashlib.sha256(json.dumps(former, sort_keys=True).encode()).hexdigest()
+    path_of(own_store).parent.mkdir(parents=True)
+    path_of(own_store).write_text(json.dumps({**former, "checksum": checksum}))
+    assert own_store.get(RUN.key) == record()
 
 
 def test_the_key_in_the_store_is_the_runs():
