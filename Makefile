@@ -83,7 +83,8 @@ test-machines: env ## the numerical tests with fewer instructions and other thre
 bench: env ## programs and losses against the ordinary way; the table of the book's page on published records
 	$(BIN)/python benchmarks/bench.py --json results/bench.json
 
-figure: env ## draw the README's figure anew from the quick preset's runs and the published ones
+figure: env ## draw the README's figures anew: the ladder from the records, the house from the imports
+	$(BIN)/python -c "from study import figures; figures.save(figures.house(), 'book/_static/house.svg')"
 	$(BIN)/python -c "from study import arms, figures, published_records, results, settings, studies; \
 		trained, of_truth = arms.ladders(); cifar_rungs = arms.rungs(settings.CIFAR); \
 		live = results.collect(results.flat(trained, of_truth), studies.QUICK.seeds); \

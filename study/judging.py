@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from markupsafe import Markup
 
 from lsr_core import statistics
 from lsr_core.statistics import PROVED, REFUTED, Paired, Verdict
@@ -123,6 +124,27 @@ def judge_identities(chapter: str | None = None) -> list[Judgement]:
     return [Judgement(i, "every preset", Verdict(words[i]), error=error) for i, error in errors.items()]
 
 
+def board(judgements: Sequence[Judgement]) -> pd.DataFrame:
+    """The verdict board: a row a claim, each linked to its chapter."""
+    rows = [
+        {
+            "id": j.claim.id,
+            "claim": _linked(j.claim),
+            "paper": j.claim.paper,
+            "verdict": str(j.verdict),
+            "preset": j.preset + (" (exploratory)" if j.exploratory else ""),
+            "metric": MEASURES[j.claim.metric].change if j.differences else "value and gradient",
+            "effect, 95 % interval": j.effect,
+            "Holm p": format_p(j.holm_p),
+            "sign-flip p": format_p(j.flip_p),
+            "n": j.differences.n if j.differences else "–",
+            "printed in the paper": getattr(j.claim, "printed", "–"),
+        }
+        for j in judgements
+    ]
+    return pd.DataFrame(rows).set_index("id")
+
+
 def across_presets(live: Sequence[Judgement], others: Sequence[Judgement]) -> pd.DataFrame:
     """A row a claim that a published preset judges: verdicts and effects of both, the headline being the larger's."""
     smaller = defaultdict(list)
@@ -131,11 +153,10 @@ def across_presets(live: Sequence[Judgement], others: Sequence[Judgement]) -> pd
     rows = [
         {
             "id": _base(j),
-            "claim": j.claim.text,
+            "claim": _linked(j.claim),
             live[0].preset: "; ".join(smaller[_base(j)]) or "–",
             j.preset: f"{j.verdict}, {j.effect}",
             "headline": str(j.verdict),
-            "chapter": j.claim.chapter,
         }
         for j in others
     ]
@@ -147,55 +168,32 @@ def _base(judgement: Judgement) -> str:
     return judgement.claim.id.partition("-")[0]
 
 
+def _linked(claim: Claim | Identity) -> Markup:
+    """A claim's text as a link to its chapter in the book."""
+    return Markup('<a class="claim" href="{}.html">{}</a>').format(claim.chapter, claim.text)
+
+
 def paper_vs_ours(judgements: Sequence[Judgement]) -> pd.DataFrame:
-    """A row a published claim: what the paper prints beside our means and their difference, with 95 % intervals."""
-    rows = []
-    for judgement in judgements:
-        claim, measure = judgement.claim, MEASURES[judgement.claim.metric]
-        results = published_records.results(judgement.preset, claim.arms)
-        control, method = (_mean(measure.scale * claim.side(results, sign), measure.digits) for sign in (-1, 1))
-        rows.append(
-            {
-                "id": claim.id,
-                "claim": claim.text,
-                "in the paper": claim.printed,
-                "control [95 %]": control,
-                "method [95 %]": method,
-                "difference [95 %]": f"{judgement.effect} {measure.unit}".strip(),
-                "n": judgement.differences.n,
-                "Holm p": format_p(judgement.holm_p),
-                "verdict": str(judgement.verdict),
-            }
-        )
-    return pd.DataFrame(rows).set_index("id")
+    """A row a published claim: what the paper prints beside our means and their difference, with 95 % intervals.
+
+    Each mean links to the first of its runs.
+    """
+    cells = board(judgements).rename(columns={"printed in the paper": "in the paper"})
+    cells["claim"] = [Markup('<span class="claim">{}</span>').format(j.claim.text) for j in judgements]
+    cells["control [95 %]"], cells["method [95 %]"] = ([_mean(j, sign) for j in judgements] for sign in (-1, 1))
+    cells["difference [95 %]"] = [f"{j.effect} {MEASURES[j.claim.metric].unit}".strip() for j in judgements]
+    means = ["control [95 %]", "method [95 %]", "difference [95 %]"]
+    return cells[["claim", "in the paper", *means, "n", "Holm p", "verdict"]]
 
 
-def _mean(values: np.ndarray, digits: int) -> str:
-    """A mean with its 95 % interval."""
-    mean, low, high = statistics.mean_interval(values)
-    return f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]".replace("-", "−")
-
-
-def board(judgements: Sequence[Judgement]) -> pd.DataFrame:
-    """The verdict board: a row a claim."""
-    rows = [
-        {
-            "id": j.claim.id,
-            "claim": j.claim.text,
-            "paper": j.claim.paper,
-            "verdict": str(j.verdict),
-            "preset": j.preset + (" (exploratory)" if j.exploratory else ""),
-            "metric": MEASURES[j.claim.metric].change if j.differences else "value and gradient",
-            "effect, 95 % interval": j.effect,
-            "Holm p": format_p(j.holm_p),
-            "sign-flip p": format_p(j.flip_p),
-            "n": j.differences.n if j.differences else "–",
-            "printed in the paper": getattr(j.claim, "printed", "–"),
-            "chapter": j.claim.chapter,
-        }
-        for j in judgements
-    ]
-    return pd.DataFrame(rows).set_index("id")
+def _mean(judgement: Judgement, sign: int) -> Markup:
+    """The mean of the method (`sign` 1) or of its control (−1) with its 95 % interval, linked to the first run."""
+    claim, preset = judgement.claim, judgement.preset
+    measure = MEASURES[claim.metric]
+    values = measure.scale * claim.side(published_records.results(preset, claim.arms), sign)
+    mean, low, high = (f"{value:.{measure.digits}f}" for value in statistics.mean_interval(values))
+    text = f"{mean} [{low}, {high}]".replace("-", "−")
+    return published_records.link(preset, claim.side_arms(sign)[0], text)
 
 
 def summary(judgement: Judgement) -> dict[str, str | int | float | None]:

@@ -14,6 +14,8 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+from markupsafe import Markup
 
 from lsr_core.errors import require
 from lsr_core.execute import execute
@@ -106,14 +108,33 @@ def _read(preset: str, folder: Path) -> dict[str, Line]:
     return found
 
 
-def anchor(preset: str, arm: Run) -> str:
-    """Where the page of published records shows the first run of an arm."""
-    return f"published.html#{place(preset, lines(preset)[arm.at(published_study(preset).seeds[0]).key])}"
+def link(preset: str, arm: Run, text: str) -> Markup:
+    """A text that links to the first run of an arm on the page of published records."""
+    line = lines(preset)[arm.at(published_study(preset).seeds[0]).key]
+    return Markup('<a href="published.html#{}">{}</a>').format(place(preset, line), text)
 
 
 def place(preset: str, line: Line) -> str:
     """The name of a line on the page of published records."""
     return f"{preset}-{line.chapter}-{line.number}"
+
+
+def lines_table(preset: str) -> pd.DataFrame:
+    """Every published run of a study, a row a line of its file, which other pages link to."""
+    study = published_study(preset)
+    arms = [item for chapter in study.arms().values() for item in chapter.items()]
+    names = {run.key: name for name, arm in arms for run in arm.runs(study.seeds)}
+    rows = []
+    for line in lines(preset).values():
+        record = line.record
+        measured = {
+            name: "diverged" if record.diverged_at is not None else f"{100 * record.metrics[metric]:.2f}"
+            for name, metric in (("accuracy, %", "accuracy"), ("training, %", "train_accuracy"))
+        }
+        where = Markup('<span id="{}">{}.jsonl, {}</span>').format(place(preset, line), line.chapter, line.number)
+        about = {"seed": record.run["seed"], "key": record.key, "commit": str(record.provenance["commit"])[:7]}
+        rows.append({"file, line": where, "arm": names[record.key], **measured, **about})
+    return pd.DataFrame(rows).set_index("file, line")
 
 
 def results(preset: str, arms: Iterable[Run]) -> Results:
