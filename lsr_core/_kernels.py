@@ -6,15 +6,13 @@ Shapes are those of `losses`; R rows are all examples of all runs.
 import math
 
 import torch
-from scipy import special
+from scipy.special import xlog1py
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
-PerRun = float | Tensor  # one number for all runs, or a tensor with one for each
-
 
 class SmoothingLoss(torch.autograd.Function):
-    """Value and closed-form gradient of `smoothing_loss`; the constants are numbers, or all `[..., 1]` float64.
+    """Value and closed-form gradient of `smoothing_loss`.
 
     The gradient is computed with the value and handed out once; another backward pass computes it again.
     """
@@ -30,12 +28,12 @@ class SmoothingLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx, total, hard, soft):  # noqa: ANN001, ANN205, ARG004
         gradient, ctx.gradient = ctx.gradient, None
+        logits, labels = ctx.saved_tensors
         if gradient is None:
             with torch.no_grad():
-                gradient, _, _ = _smoothed(*ctx.saved_tensors, *ctx.constants)
+                gradient, _, _ = _smoothed(logits, labels, *ctx.constants)
         if torch.is_grad_enabled():  # another derivative is to follow
-            logits, _ = ctx.saved_tensors
-            h, s, tau = (per_row(value, logits).to(logits)[..., None] for value in ctx.constants[:3])
+            h, s, tau = logits.new_tensor(ctx.constants[:3])
             slope = (h * logits.softmax(-1) + s / tau * (logits / tau).softmax(-1)) / logits.shape[-2]
             gradient = total[..., None, None] * _with_derivative(gradient, slope)
         elif total.device.type != "cpu" or not bool((total == 1).all()):
@@ -43,56 +41,44 @@ class SmoothingLoss(torch.autograd.Function):
         return gradient, None, None, None, None, None
 
 
+_CHUNK = 2**18  # elements, one megabyte in single precision
+
+
 def _smoothed(
-    logits: Tensor, labels: Tensor, hard_weight: PerRun, soft_weight: PerRun, tau: PerRun, share: PerRun
+    logits: Tensor, labels: Tensor, hard_weight: float, soft_weight: float, tau: float, share: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradient `[..., B, K]`, weighted hard and soft part `[...]`.
 
     A CPU computes them in chunks of rows that stay in its cache, so that no temporary tensor has the logits' size.
     """
     (batch, classes), shape = logits.shape[-2:], labels.shape
-
-    def of_rows(constant: PerRun) -> Tensor:
-        return torch.as_tensor(constant, dtype=torch.float64).to(logits).expand(shape).reshape(-1, 1)
-
-    excess, soft_gradient_weight = _excess(share, classes), soft_weight / tau
-    fast = bool((tau <= 8).all()) if isinstance(tau, Tensor) else tau <= 8
-    constants = [hard_weight / batch, soft_gradient_weight / batch / classes, 1 / tau, excess]
-    if isinstance(tau, Tensor):
-        constants = [of_rows(constant) for constant in constants]
-        hard_weight, soft_weight, tau, excess = (c.to(logits) for c in (hard_weight, soft_weight, tau, excess))
+    excess = (classes * share - 1) / (classes - 1)  # of the right class: q = (1 − excess) u + excess e_y
+    soft_gradient_weight = soft_weight / tau
+    on_label = logits.new_tensor(-(hard_weight + soft_gradient_weight * excess) / batch)
+    constants = hard_weight / batch, soft_gradient_weight / batch / classes, 1 / tau, excess
     rows, index = logits.reshape(-1, classes), labels.reshape(-1, 1)
-    on_label = of_rows(-(hard_weight + soft_gradient_weight * excess) / batch)
     gradient = torch.empty_like(rows)
     size = max(1, _CHUNK // classes) if logits.device.type == "cpu" else len(rows)
     scratch = torch.empty_like(rows[:size])
-    parts = []
-    for start in range(0, len(rows), size):
-        chunk = slice(start, start + size)
-        tensors = (rows[chunk], gradient[chunk], scratch, index[chunk], on_label[chunk])
-        own = [c[chunk] if isinstance(c, Tensor) else c for c in constants]
-        parts.append(_smoothed_rows(*tensors, *own, fast=fast))
+    chunks = zip(rows.split(size), gradient.split(size), index.split(size), strict=True)
+    parts = [_smoothed_rows(*chunk, scratch, on_label, *constants, fast=tau <= 8) for chunk in chunks]
     right, divergence, lead = (torch.cat(part).view(shape) for part in zip(*parts, strict=True))
-    constant = _divergence_from_uniform(share, classes)
-    constant = constant.to(logits) if isinstance(constant, Tensor) else constant
+    from_uniform = xlog1py(share, (classes - 1) * excess) + xlog1py(1 - share, -excess)  # KL(q‖u)
     hard = times(hard_weight, math.log(classes) - right).mean(-1)
-    soft = times(soft_weight, divergence - excess * lead + constant).mean(-1)
+    soft = times(soft_weight, divergence - excess * lead + from_uniform).mean(-1)
     return gradient.view(logits.shape), hard, soft
-
-
-_CHUNK = 2**18  # elements, one megabyte in single precision
 
 
 def _smoothed_rows(
     logits: Tensor,
     p: Tensor,
-    scratch: Tensor,
     index: Tensor,
+    scratch: Tensor,
     on_label: Tensor,
-    h: PerRun,
-    k: PerRun,
-    rate: PerRun,
-    e: PerRun,
+    h: float,
+    k: float,
+    rate: float,
+    e: float,
     *,
     fast: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -116,7 +102,7 @@ def _smoothed_rows(
     mean = odds.mean(-1, keepdim=True)
     whole = mean if fast else 1 + mean
     odds -= mean - e * whole
-    p.mul_(h / total).addcmul_(odds, k / whole).scatter_add_(-1, index, on_label)
+    p.mul_(h / total).addcmul_(odds, k / whole).scatter_add_(-1, index, on_label.expand(index.shape))
     divergence = (mean.log() if fast else mean.log1p()) - mean_log
     return right, divergence if flat is None else torch.where(flat.isnan(), divergence, flat), lead
 
@@ -189,11 +175,9 @@ def _small_rest(d: Tensor) -> Tensor:
     return rest.mul_(torch.mul(d, d, out=part).div_(2))
 
 
-def times(weight: PerRun, rows: Tensor) -> Tensor:
+def times(weight: float, rows: Tensor) -> Tensor:
     """The product; 0 where the weight is 0, even if a row is infinite."""
-    if isinstance(weight, Tensor):
-        return torch.where(weight == 0, 0.0, weight * rows)
-    return weight * rows if weight else torch.zeros_like(rows)
+    return weight * rows if weight else rows.masked_fill(torch.ones_like(rows, dtype=torch.bool), 0)
 
 
 def at_least_single(values: Tensor) -> Tensor:
@@ -204,21 +188,3 @@ def at_least_single(values: Tensor) -> Tensor:
 def in_double(values: Tensor) -> Tensor:
     """The values in double precision, where the device has it (Apple's GPUs do not)."""
     return values.float() if values.device.type == "mps" else values.double()
-
-
-def _excess(share: PerRun, classes: int) -> PerRun:
-    """Of the right class's probability, what the uniform teacher lacks: $q = (1 - e)\\,u + e\\,e_y$."""
-    return (classes * share - 1) / (classes - 1)
-
-
-def per_row(value: PerRun, logits: Tensor) -> Tensor:
-    """A number, or one for each run, as float64 that broadcasts against `[..., B]`."""
-    value = torch.as_tensor(value, dtype=torch.float64)
-    return value[..., None] if value.ndim else value.reshape((1,) * (logits.ndim - 1))
-
-
-def _divergence_from_uniform(share: PerRun, classes: int) -> PerRun:
-    """$D_{KL}(q\\|u)$ of the hand-made teacher."""
-    xlog1py = torch.special.xlog1py if isinstance(share, Tensor) else special.xlog1py
-    excess = _excess(share, classes)
-    return xlog1py(share, (classes - 1) * excess) + xlog1py(1 - share, -excess)

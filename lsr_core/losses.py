@@ -5,8 +5,7 @@ Every method of the study is one loss with another teacher $q$ and two weights,
 $$\\mathcal L = h\\,H(y, p) + s\\,D_{KL}(q\\,\\|\\,p_\\tau), \\qquad p_\\tau = \\mathrm{softmax}(z/\\tau).$$
 
 Shapes: logits `[..., B, K]`, labels int64 `[..., B]`; leading axes hold a stack of runs. Divergences are summed
-over the K classes and, where a function says so, averaged over the batch B. Weights, temperatures and shares
-are numbers or tensors with the leading axes' shape, one value for each run. Everything is computed in float32 at
+over the K classes and, where a function says so, averaged over the batch B. Everything is computed in float32 at
 least. A logit of −∞ masks a class: its probability is zero, and a loss is finite if the teacher's is zero too.
 """
 
@@ -18,8 +17,8 @@ from scipy import optimize, special
 from torch import Tensor
 from torch.nn.functional import log_softmax, one_hot
 
-from ._kernels import Divergence, SmoothingLoss, at_least_single, per_row, times
-from .errors import plain, require, require_classes, require_fraction, require_positive, require_temperature
+from ._kernels import Divergence, SmoothingLoss, at_least_single, times
+from .errors import require, require_classes, require_fraction, require_positive, require_temperature
 
 
 class Loss(NamedTuple):
@@ -45,7 +44,7 @@ def smoothed_labels(
     `epsilon` in [0, 1] is the smoothing mass. Convention `"K"` puts ε/K on every class, `"K-1"` puts ε/(K−1) on
     each wrong one. Raises `InputError` for another mass or convention.
     """
-    require_fraction("epsilon", plain(epsilon))
+    require_fraction("epsilon", epsilon)
     require_classes(classes)
     require(convention in ("K", "K-1"), f"unknown convention {convention!r}; there are 'K' and 'K-1'")
     mass = epsilon if convention == "K" else epsilon_from_wrong_classes(epsilon, classes)
@@ -63,14 +62,12 @@ def cross_entropy(targets: Tensor, logits: Tensor) -> Tensor:
     return -(targets * log_p.masked_fill(targets == 0, 0)).sum(-1)
 
 
-def kl_divergence(teacher: Tensor, logits: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
+def kl_divergence(teacher: Tensor, logits: Tensor, temperature: float = 1.0) -> Tensor:
     """$D_{KL}(q \\| p_\\tau)$, summed over classes, of probabilities `[..., B, K]`; returns `[..., B]`."""
     return divergence(at_least_single(teacher).log(), logits, temperature)
 
 
-def divergence(
-    scores: Tensor, logits: Tensor, temperature: float | Tensor = 1.0, teacher_temperature: float | Tensor = 1.0
-) -> Tensor:
+def divergence(scores: Tensor, logits: Tensor, temperature: float = 1.0, teacher_temperature: float = 1.0) -> Tensor:
     """$D_{KL}(\\mathrm{softmax}(v/\\tau_t) \\| p_\\tau)$ of a teacher's `scores` $v$ `[..., B, K]`; returns `[..., B]`.
 
     Scores are the teacher's logits, or the logarithms of its probabilities, −∞ where they are zero. They keep the
@@ -78,10 +75,10 @@ def divergence(
     rounding; the gradient can be differentiated again, and the teacher gets none. Raises `InputError` for a temperature
     outside 0.001 to 1e9.
     """
-    _require_temperature("temperature", temperature)
-    _require_temperature("teacher_temperature", teacher_temperature)
+    require_temperature("temperature", temperature)
+    require_temperature("teacher_temperature", teacher_temperature)
     logits = at_least_single(logits)
-    taus = (per_row(tau, logits).to(logits)[..., None] for tau in (temperature, teacher_temperature))
+    taus = logits.new_tensor(temperature), logits.new_tensor(teacher_temperature)
     return Divergence.apply(logits, scores.detach().to(logits), *taus)
 
 
@@ -99,49 +96,22 @@ def without_label(values: Tensor, labels: Tensor) -> Tensor:
     return values.gather(-1, wrong.expand(*values.shape[:-1], -1))
 
 
-def distillation_loss(
-    logits: Tensor,
-    labels: Tensor,
-    scores: Tensor,
-    *,
-    hard_weight: float | Tensor,
-    soft_weight: float | Tensor,
-    temperature: float | Tensor = 1.0,
-    teacher_temperature: float | Tensor = 1.0,
-) -> Loss:
-    """The study's loss with any teacher, given by its `scores` as `divergence` takes them (Hinton 2015; Yuan 2020).
-
-    The usual weights are $h = 1-\\alpha$ and $s = \\alpha\\tau^2$. Averaged over the batch.
-    """
-    soft = divergence(scores, logits, temperature, teacher_temperature)
-    return weighted(logits, labels, soft, hard_weight, soft_weight)
-
-
-def weighted(
-    logits: Tensor, labels: Tensor, soft: Tensor, hard_weight: float | Tensor, soft_weight: float | Tensor
-) -> Loss:
+def weighted(logits: Tensor, labels: Tensor, soft: Tensor, hard_weight: float, soft_weight: float) -> Loss:
     """$h\\,H(y,p) + s\\,D$ averaged over the batch, from a divergence `soft`, $D$ `[..., B]`.
 
-    Labels may be distributions `[..., B, K]`.
+    Labels may be distributions `[..., B, K]`. The usual weights are $1-\\alpha$ and $\\alpha\\tau^2$ (Hinton 2015).
     """
     logits = at_least_single(logits)
     if labels.is_floating_point():
         rows = cross_entropy(labels, logits)
     else:
         rows = -log_softmax(logits, -1).gather(-1, labels[..., None])[..., 0]
-    hard = times(per_row(hard_weight, logits).to(logits), rows).mean(-1)
-    soft = times(per_row(soft_weight, logits).to(logits), soft).mean(-1)
+    hard, soft = times(hard_weight, rows).mean(-1), times(soft_weight, soft).mean(-1)
     return Loss(hard + soft, hard.detach(), soft.detach())
 
 
 def smoothing_loss(
-    logits: Tensor,
-    labels: Tensor,
-    *,
-    hard_weight: float | Tensor,
-    soft_weight: float | Tensor,
-    temperature: float | Tensor = 1.0,
-    share: float | Tensor,
+    logits: Tensor, labels: Tensor, *, hard_weight: float, soft_weight: float, share: float, temperature: float = 1.0
 ) -> Loss:
     """The study's loss with a hand-made teacher: probability `share` for the right class, the rest is uniform.
 
@@ -150,52 +120,31 @@ def smoothing_loss(
     log-sum-exp minus mean minus ln K, and can be differentiated again. Raises `InputError` for a temperature outside
     0.001 to 1e9 or a share outside [0, 1].
     """
-    _require_temperature("temperature", temperature)
-    if not isinstance(share, Tensor):
-        require_fraction("share", plain(share))
-    constants = hard_weight, soft_weight, temperature, share
-    if any(isinstance(value, Tensor) for value in constants):
-        constants = tuple(per_row(value, logits) for value in constants)
-    return Loss(*SmoothingLoss.apply(at_least_single(logits), labels, *constants))
+    require_temperature("temperature", temperature)
+    require_fraction("share", share)
+    return Loss(*SmoothingLoss.apply(at_least_single(logits), labels, hard_weight, soft_weight, temperature, share))
 
 
-def distillation_gradient(
-    logits: Tensor,
-    labels: Tensor,
-    *,
-    hard_weight: float | Tensor,
-    soft_weight: float | Tensor,
-    temperature: float | Tensor = 1.0,
-    offsets: Tensor,
-) -> Tensor:
-    """The gradient `[..., B, K]` of $h\\,H(y,p) + s\\,D_{KL}(q\\|p_\\tau)$ with respect to the logits.
+Constant = float | Tensor  # one number, or a tensor that broadcasts against the logits: one value for each run
 
-    $h\\,(p - e_y) + \\frac{s}{\\tau}(p_\\tau - q)$ over B, for any teacher, given by its `offsets` $q - 1/K$
-    `[..., B, K]`, so that runs of different methods train side by side. $p_\\tau - 1/K$ is computed as one difference,
-    exact to rounding even if it is nearly zero. With few classes its elementwise passes are faster than softmax.
+
+def gradient_targets(labels: Tensor, offsets: Tensor, hard_weight: Constant, soft_gradient_weight: Constant) -> Tensor:
+    """The part of the gradient `[..., B, K]` that does not depend on the logits: $h\\,e_y + \\frac{s}{\\tau}(q - 1/K)$.
+
+    `offsets` are $q - 1/K$ `[..., B, K]` of any teacher, `soft_gradient_weight` is $s/\\tau$.
     """
-    logits = at_least_single(logits)
-    hard_weight, soft_weight, tau = (per_row(value, logits) for value in (hard_weight, soft_weight, temperature))
-    constants = [value[..., None].to(logits) for value in (hard_weight, soft_weight / tau, tau)]
-    return gradient_from_targets(logits, gradient_targets(labels, offsets.to(logits), *constants[:2]), *constants)
-
-
-def gradient_targets(labels: Tensor, offsets: Tensor, hard_weight: Tensor, soft_gradient_weight: Tensor) -> Tensor:
-    """The part of the gradient `[..., B, K]` that does not depend on the logits.
-
-    $h\\,e_y + \\frac{s}{\\tau}(q - 1/K)$. The weights h and `soft_gradient_weight`, $s/\\tau$, broadcast against the
-    `offsets` $q - 1/K$.
-    """
-    hard = hard_weight.to(offsets).expand(*labels.shape, 1)
+    hard = torch.as_tensor(hard_weight, dtype=offsets.dtype, device=offsets.device).expand(*labels.shape, 1)
     return (soft_gradient_weight * offsets).scatter_add_(-1, labels[..., None], hard)
 
 
 def gradient_from_targets(
-    logits: Tensor, targets: Tensor, hard_weight: Tensor, soft_gradient_weight: Tensor, temperature: Tensor
+    logits: Tensor, targets: Tensor, hard_weight: Constant, soft_gradient_weight: Constant, temperature: Constant
 ) -> Tensor:
-    """The gradient of `distillation_gradient`, from its `gradient_targets`.
+    """The gradient `[..., B, K]` of $h\\,H(y,p) + s\\,D_{KL}(q\\|p_\\tau)$ with respect to the logits.
 
-    The targets are computed once: a fixed teacher does not change. Constants broadcast against the logits.
+    $h\\,(p - e_y) + \\frac{s}{\\tau}(p_\\tau - q)$ over B. Those targets are computed once for a
+    fixed teacher, and runs of different methods train side by side. The difference $p_\\tau - 1/K$ is exact to rounding
+    even if it is nearly zero. With few classes its elementwise passes are faster than softmax.
     """
     logits = at_least_single(logits)
     odds = logits - logits.amax(-1, keepdim=True)
@@ -224,16 +173,12 @@ def optimum_gap(
     require_fraction("share", share)
     require_classes(classes)
 
+    if soft_weight == 0 or share == 1:
+        return math.inf
+    reach = 700 * temperature
+
     def slope(gap: float) -> float:
         wrong = 1 - corrected_share(gap, 1.0, classes)
         return hard_weight * wrong - soft_weight / temperature * (corrected_share(gap, temperature, classes) - share)
 
-    reach = 700 * temperature
-    if soft_weight == 0 or share == 1:
-        return math.inf
     return float(optimize.brentq(slope, -reach, reach, xtol=1e-12)) if slope(-reach) > 0 else -math.inf
-
-
-def _require_temperature(name: str, value: float | Tensor) -> None:
-    for bound in value.aminmax() if isinstance(value, Tensor) else [value]:
-        require_temperature(name, plain(bound))

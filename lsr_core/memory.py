@@ -4,9 +4,10 @@ A memory is called after every step and every epoch; a later call raises if one 
 dictionaries of its tensors, run through the model itself, so that any network can be remembered, a stack of runs too.
 """
 
+import math
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from numbers import Integral
 from typing import Any, Literal
@@ -14,7 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.functional import log_softmax, one_hot
+from torch.nn.functional import log_softmax, one_hot, pad
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from ._kernels import at_least_single
@@ -35,20 +36,18 @@ class Memory:
         self.generators: list[torch.Generator] | None = None
         self._last_call: Literal["loss", "after_loss", "after_step"] = "after_step"
         self._last_epoch: int | None = None
-        self._last_shown = torch.zeros(0, dtype=torch.int64)  # in the first epoch: each example's last step, from 1
+        self._shown: dict[int, int] = {}  # in the first epoch: the step that last showed an example, by its number
 
     def before_loss(self, index: Tensor | None) -> None:
         """Raise `InputError` if a hook was left out since the last loss."""
         missing = "after_step(model) was not called since the last loss; call it after every step of the optimizer"
         require(self._last_call != "loss", f"{missing}, and after_loss() after each loss of a step that has several")
         if index is not None and self._last_epoch is None:  # later, the epochs' numbers show one that was left out
-            numbers = index.reshape(-1, index.shape[-1])[0].cpu()  # the runs of a stack are in the same epoch
-            self._last_shown = _grow(self._last_shown, numbers)
-            shown = self._last_shown[numbers]
-            again = bool(((shown > 0) & (shown <= self.steps)).all())
+            numbers = index.reshape(-1, index.shape[-1])[0].tolist()  # the runs of a stack are in the same epoch
+            again = all(self._shown.get(number, self.steps) < self.steps for number in numbers)
             missing = "after_epoch(model, epoch) was not called yet; call it at the end of every epoch"
             require(not again, f"every example of this batch returns, but {missing}")
-            self._last_shown[numbers] = self.steps + 1
+            self._shown.update(dict.fromkeys(numbers, self.steps))
 
     def count_loss(self) -> None:
         """Note that a loss was computed, which a step has to follow."""
@@ -75,7 +74,7 @@ class Memory:
         require(self._last_call == "after_step", f"{missing}; make the step and call it before after_epoch")
         self._last_epoch = int(epoch)
         self.epochs += 1
-        self._last_shown = self._last_shown[:0]
+        self._shown = {}
 
     def teach(self, model: nn.Module, inputs: Tensor) -> Tensor | None:
         """The teacher's logits on this batch, or None if the memory holds no teacher."""
@@ -89,14 +88,12 @@ class Memory:
     @contextmanager
     def drawing(self, *, keep: bool) -> Iterator[None]:
         """Reset the generators at the end, unless they are to `keep` their new states and nothing was raised."""
-        before, done = [generator.get_state() for generator in self.streams], False
-        try:
+        with ExitStack() as resets:
+            for generator in self.streams:
+                resets.callback(generator.set_state, generator.get_state())
             yield
-            done = True
-        finally:
-            if not (keep and done):
-                for generator, state in zip(self.streams, before, strict=True):
-                    generator.set_state(state)
+            if keep:
+                resets.pop_all()
 
     def state_dict(self) -> dict[str, Any]:
         """Cloned tensors and plain values from which training resumes; the state of torch's own stream is not in it."""
@@ -230,60 +227,47 @@ class Predictions(Memory):
 
     def __init__(self) -> None:
         super().__init__()
-        self.table: Tensor | None = None  # log-probabilities [..., N, K]
-        self.known = torch.zeros(0, dtype=torch.bool)
+        self.table: Tensor | None = None  # log-probabilities [..., N, K], NaN where there are none yet
         self._predicted: list[tuple[Tensor, Tensor]] = []
         self._count = 0  # known examples at the end of the last epoch
 
     @torch.no_grad()
     def recall(self, logits: Tensor, labels: Tensor, index: Tensor) -> Tensor:
         """The log-probabilities `[..., B, K]` last predicted; those of the bare label if there are none."""
-        index, rows = self._places(logits, labels, index)
-        known = self.known.gather(-1, index)[..., None]
-        return torch.where(known, self.table.gather(-2, rows), one_hot(labels, logits.shape[-1]).to(self.table).log())
+        self._make_room(logits, int(index.max()) + 1)
+        past = self.table.gather(-2, index[..., None].expand(logits.shape))
+        return torch.where(past.isnan(), one_hot(labels, logits.shape[-1]).to(past).log(), past)
 
     @torch.no_grad()
-    def keep(self, logits: Tensor, labels: Tensor, index: Tensor) -> None:
-        """Hold these predictions until the step is made."""
-        index, _ = self._places(logits, labels, index)
-        self._predicted.append((index, log_softmax(logits.to(self.table.dtype), -1)))
+    def keep(self, logits: Tensor, index: Tensor) -> None:
+        """Hold these predictions, whose examples were recalled before, until the step is made."""
+        predicted = log_softmax(logits.to(self.table.dtype), -1)
+        self._predicted.append((index[..., None].expand(logits.shape), predicted))
 
     @torch.no_grad()
     def after_step(self, model: nn.Module) -> None:
         super().after_step(model)
-        for index, predicted in reversed(self._predicted):
-            self.table.scatter_(-2, index[..., None].expand(predicted.shape), predicted)
-            self.known.scatter_(-1, index, True)
+        for rows, predicted in reversed(self._predicted):
+            self.table.scatter_(-2, rows, predicted)
         self._predicted = []
 
     def after_epoch(self, model: nn.Module, epoch: int) -> None:
         """Warns if an epoch after the first showed examples that had no prediction yet."""
         super().after_epoch(model, epoch)
-        before, self._count = self._count, int(self.known.sum())
-        if before and self._count > before:
-            new = f"epoch {epoch} showed {self._count - before} examples for the first time"
+        known = 0 if self.table is None else int((~self.table[..., 0].isnan()).sum())
+        before, self._count = self._count, known
+        if 0 < before < known:
+            new = f"epoch {epoch} showed {known - before} examples for the first time"
             warnings.warn(f"{new}; having no prediction of them, PS-KD taught them their bare labels", stacklevel=3)
 
-    def _places(self, logits: Tensor, labels: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-        """The places of the examples in a table large enough for them, `[..., B]` and `[..., B, K]`."""
-        index = index.expand(labels.shape)
-        with torch.inference_mode(False), torch.no_grad():
-            if self.table is None:
-                self.table = at_least_single(logits.new_zeros((*logits.shape[:-2], 0, logits.shape[-1])))
-                self.known = torch.zeros(*labels.shape[:-1], 0, dtype=torch.bool, device=logits.device)
-            self.table = _grow(self.table.to(logits.device), index, -2)
-            self.known = _grow(self.known.to(logits.device), index)
-        return index, index[..., None].expand(logits.shape)
-
-
-def _grow(table: Tensor, index: Tensor, dim: int = -1) -> Tensor:
-    """The table with room for the largest number in `index`, at least doubled when it grows."""
-    size, needed = table.shape[dim], int(index.max()) + 1
-    if needed <= size:
-        return table
-    shape = list(table.shape)
-    shape[dim] = max(2 * size, needed) - size
-    return torch.cat([table, table.new_zeros(shape)], dim)
+    @torch.inference_mode(False)
+    def _make_room(self, logits: Tensor, count: int) -> None:
+        """Let the table hold that many examples, at least twice as many as before when it grows."""
+        if self.table is None:
+            self.table = at_least_single(logits.new_empty((*logits.shape[:-2], 0, logits.shape[-1])))
+        self.table, size = self.table.to(logits.device), self.table.shape[-2]
+        if count > size:
+            self.table = pad(self.table, (0, 0, 0, max(size, count - size)), value=math.nan)
 
 
 def _concatenated(logits: Tensor) -> Tensor:

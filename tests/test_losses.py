@@ -23,6 +23,13 @@ def textbook(q, logits, temperature):
     return (torch.special.xlogy(q, q) - q * (logits / temperature).log_softmax(-1)).sum(-1)
 
 
+def gradient_of(logits, labels, offsets, *, hard_weight, soft_weight, temperature=1.0):
+    """The closed form that stacks of runs train by."""
+    weights = hard_weight, soft_weight / temperature
+    targets = losses.gradient_targets(labels, offsets, *weights)
+    return losses.gradient_from_targets(logits, targets, *weights, temperature)
+
+
 def by_definition(logits, labels, hard_weight, soft_weight, temperature, share):
     teacher = torch.full_like(logits, (1 - share) / (K - 1)).scatter(-1, labels[..., None], share)
     hard = hard_weight * torch_cross_entropy(logits.mT, labels, reduction="none").mean(-1)
@@ -42,8 +49,7 @@ def test_closed_form_equals_the_definition_in_value_and_gradient(batch, temperat
     torch.testing.assert_close(*gradients, rtol=1e-6, atol=1e-12)
     offsets = weights.pop("share") - 1 / K  # of the right class; the rest share the opposite
     offsets = torch.full_like(logits, -offsets / (K - 1)).scatter(-1, labels[..., None], offsets)
-    gradient = losses.distillation_gradient(logits.detach(), labels, **weights, offsets=offsets)
-    torch.testing.assert_close(gradient, gradients[0])
+    torch.testing.assert_close(gradient_of(logits.detach(), labels, offsets, **weights), gradients[0])
 
 
 @pytest.mark.parametrize("temperature", TEMPERATURES)
@@ -51,9 +57,9 @@ def test_the_gradient_of_any_teacher_is_the_losses(batch, generator, temperature
     logits, labels = batch
     scores = 3 * torch.randn(logits.shape, generator=generator, dtype=torch.float64)
     weights = {"hard_weight": 0.7, "soft_weight": 0.3 * temperature**2, "temperature": temperature}
-    loss = losses.distillation_loss(logits, labels, scores, **weights)
-    offsets = scores.softmax(-1) - 1 / K
-    gradient = losses.distillation_gradient(logits.detach(), labels, **weights, offsets=offsets)
+    soft = losses.divergence(scores, logits, temperature)
+    loss = losses.weighted(logits, labels, soft, weights["hard_weight"], weights["soft_weight"])
+    gradient = gradient_of(logits.detach(), labels, scores.softmax(-1) - 1 / K, **weights)
     torch.testing.assert_close(gradient, torch.autograd.grad(loss.total.sum(), logits)[0], rtol=1e-6, atol=1e-12)
 
 
@@ -234,7 +240,7 @@ def test_optimum_gap_is_where_the_gradient_vanishes(temperature):
     logits[0, 3] = gap
     offsets = torch.full((1, K), 0.7 / (K - 1) - 1 / K, dtype=torch.float64)
     offsets[0, 3] = 0.3 - 1 / K
-    gradient = losses.distillation_gradient(logits, torch.tensor([3]), **weights, offsets=offsets)
+    gradient = gradient_of(logits, torch.tensor([3]), offsets, **weights)
     assert gradient.abs().max() < 1e-12
 
 
@@ -252,9 +258,10 @@ def test_a_teacher_that_denies_the_label_wants_no_finite_gap():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_losses_of_single_and_half_precision_are_single(batch, dtype):
     logits, labels = batch[0].detach().to(dtype), batch[1]
-    weights = {"hard_weight": 0.5, "soft_weight": 0.5, "temperature": 4}
-    assert losses.distillation_loss(logits, labels, logits, **weights).total.dtype == torch.float32
-    assert losses.smoothing_loss(logits, labels, **weights, share=1 / K).total.dtype == torch.float32
+    weights = {"hard_weight": 0.5, "soft_weight": 0.5}
+    soft = losses.divergence(logits, logits, 4)
+    assert losses.weighted(logits, labels, soft, **weights).total.dtype == torch.float32
+    assert losses.smoothing_loss(logits, labels, **weights, temperature=4, share=1 / K).total.dtype == torch.float32
     assert losses.kl_divergence(logits.softmax(-1), logits, 4).dtype == torch.float32
 
 
@@ -266,26 +273,30 @@ def test_corrected_share_asks_for_its_gap(temperature):
 
 
 @pytest.mark.parametrize("temperatures", [[1.0, 2.0, 4.0, 8.0], [1.0, 4.0, 20.0, 100.0]])
-def test_constants_may_be_one_a_run(batch, generator, temperatures):
+def test_constants_of_the_gradient_may_be_one_a_run(batch, generator, temperatures):
     logits, labels = batch
     scores = 3 * torch.randn(logits.shape, generator=generator, dtype=torch.float64)
-    constants = {
-        "hard_weight": torch.tensor([0.9, 0.5, 0.0, 1.0]),
-        "soft_weight": torch.tensor([0.1, 2.0, 1.6, 0.0]),
-        "temperature": torch.tensor(temperatures),
-    }
-    shares = torch.tensor([0.1, 0.0, 0.5, 0.9], dtype=torch.float64)
-    together = losses.smoothing_loss(logits, labels, **constants, share=shares)
-    distilled = losses.distillation_loss(logits, labels, scores, **constants, teacher_temperature=torch.ones(4))
-    (gradient,) = torch.autograd.grad(together.total.sum(), logits, retain_graph=True)
+    own = {"hard_weight": [0.9, 0.5, 0.0, 1.0], "soft_weight": [0.1, 2.0, 1.6, 0.0], "temperature": temperatures}
+    constants = {name: torch.tensor(values, dtype=torch.float64).view(4, 1, 1) for name, values in own.items()}
+    together = gradient_of(logits.detach(), labels, scores.softmax(-1) - 1 / K, **constants)
     for run in range(4):
-        own = {name: values[run].item() for name, values in constants.items()}
-        alone = losses.smoothing_loss(logits[run], labels[run], **own, share=shares[run].item())
-        torch.testing.assert_close(together.total[run], alone.total, rtol=1e-7, atol=1e-9)
-        (expected,) = torch.autograd.grad(alone.total, logits)
-        torch.testing.assert_close(gradient[run], expected[run], rtol=1e-6, atol=1e-9)
-        alone = losses.distillation_loss(logits[run], labels[run], scores[run], **own)
-        torch.testing.assert_close(distilled.total[run], alone.total, rtol=1e-7, atol=1e-9)
+        tau = own["temperature"][run]
+        soft = losses.divergence(scores[run], logits[run], tau)
+        alone = losses.weighted(logits[run], labels[run], soft, own["hard_weight"][run], own["soft_weight"][run])
+        expected = torch.autograd.grad(alone.total, logits)[0][run]
+        torch.testing.assert_close(together[run], expected, rtol=1e-6, atol=1e-12)
+
+
+@pytest.mark.parametrize(("hard_weight", "soft_weight"), [(0.0, 0.5), (0.5, 0.0), (0.0, 0.0)])
+def test_a_part_without_weight_is_zero_even_where_it_is_infinite(hard_weight, soft_weight):
+    logits = torch.tensor([[0.0, -math.inf]], requires_grad=True)
+    infinite = (
+        losses.divergence(torch.zeros(1, 2), torch.tensor([[0.0, -math.inf]])) if soft_weight == 0 else logits[:, 0]
+    )
+    labels = torch.tensor([1 if hard_weight == 0 else 0])
+    loss = losses.weighted(logits, labels, infinite, hard_weight, soft_weight)
+    assert loss.total.isfinite()
+    assert torch.autograd.grad(loss.total, logits)[0].isfinite().all()
 
 
 def test_the_chunks_of_many_rows_have_no_seam(generator):
@@ -302,7 +313,7 @@ def test_the_chunks_of_many_rows_have_no_seam(generator):
 
 def test_a_run_that_is_not_finite_leaves_its_mates_alone(batch):
     logits, labels = batch[0].detach().clone(), batch[1]
-    weights = {"hard_weight": 0.9, "soft_weight": 0.1, "offsets": torch.zeros_like(logits)}
-    clean = losses.distillation_gradient(logits, labels, **weights)
+    weights = {"offsets": torch.zeros_like(logits), "hard_weight": 0.9, "soft_weight": 0.1}
+    clean = gradient_of(logits, labels, **weights)
     logits[1] = float("nan")
-    assert torch.equal(losses.distillation_gradient(logits, labels, **weights)[[0, 2, 3]], clean[[0, 2, 3]])
+    assert torch.equal(gradient_of(logits, labels, **weights)[[0, 2, 3]], clean[[0, 2, 3]])

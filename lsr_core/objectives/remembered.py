@@ -120,7 +120,7 @@ class PSKD(Objective):
 
     def remember(self, batch: Batch) -> None:
         super().remember(batch)
-        self.memory.keep(batch.logits, batch.labels, batch.index)
+        self.memory.keep(batch.logits, batch.index)
 
 
 @dataclass(frozen=True, kw_only=True)
