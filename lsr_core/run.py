@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from .augmentation import Augmentation
-from .data import Mixture, dataset, size
+from .data import Mixture, dataset
 from .errors import hold_plain, require, require_count, require_seed
 from .models import Convnet, ImageNetwork, Perceptron
 from .objectives import Fixed, Objective, describe, objective
@@ -103,10 +103,10 @@ class Run:
     def __post_init__(self) -> None:
         hold_plain(self)
         source, method = dataset(self.data), self.objective
-        size(source, self.train)
+        source.size(self.train)
         if self.seed is not None:
             require_seed(self.seed)
-        has_images = getattr(source, "image_shape", None) is not None
+        has_images = source.image_shape is not None
         takes_images = isinstance(self.network, ImageNetwork)
         kind, right = ("images", "an ImageNetwork") if has_images else ("vectors", "a Perceptron or Convnet")
         require(has_images == takes_images, f"{self.data} holds {kind}, which {self.network} cannot take; give {right}")

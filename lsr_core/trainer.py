@@ -361,7 +361,7 @@ class Trainer:
         self._before = now
         if self.is_finished:
             outputs = Outputs(self.logits(data.train_inputs), validation, test)
-            self.final = final_metrics(outputs, data, getattr(self.data.source, "superclasses", None))
+            self.final = final_metrics(outputs, data, self.data.source.superclasses)
             self.final |= measured([self._network_metrics])
             if self.probe is not None:
                 self.final["information"] = point["information"]
@@ -412,7 +412,7 @@ class Trainer:
         weights = dict(self.network.named_parameters())
         directions = [stream(run.seed, run.role, "directions") for run in self.runs]
         found = {"sharpness": sharpness(self.network, weights, self.data.split, directions)}
-        superclasses = getattr(self.data.source, "superclasses", None)
+        superclasses = self.data.source.superclasses
         if superclasses is not None:
             features = self._penultimate(self.data.split.test_inputs[:, :CURVE_EXAMPLES])
             found |= cluster_metrics(features, self.data.split.test_labels[:CURVE_EXAMPLES], superclasses)

@@ -197,7 +197,7 @@ def list_data() -> None:
     """Names, sizes and files; what is missing is downloaded when it is first needed."""
     for name in _IN_FILES:
         source = dataset(name)
-        inputs = "×".join(map(str, getattr(source, "image_shape", (source.input_dim,))))
+        inputs = "×".join(map(str, source.image_shape or (source.input_dim,)))
         there = source.path if source.path.exists() else "missing"
         click.echo(f"{name:13} {source.max_train:6} to train on, {inputs:7} {source.classes:3} classes  {there}")
     click.echo(f"Files lie in {source.path.parent}; your own images: any .npz file with uint8 train_images and")
@@ -223,7 +223,6 @@ def fetch_data(sources: list[Any]) -> None:
     """Download and convert data sets that are missing."""
     for source in sources:
         source.fetch()
-        source.check()
         click.echo(f"{source.name}: {source.path}")
 
 

@@ -1,6 +1,6 @@
 """Named data sets: training and validation examples drawn by seed, one fixed test set."""
 
-from ._split import Split, size
+from ._split import Source, Split
 from .digits import Digits
 from .download import Download
 from .gtzan import Gtzan
@@ -9,4 +9,4 @@ from .mixture import Mixture
 from .registry import DATASETS, dataset
 from .subset import Subset
 
-__all__ = ["DATASETS", "Digits", "Download", "Gtzan", "Images", "Mixture", "Split", "Subset", "dataset", "size"]
+__all__ = ["DATASETS", "Digits", "Download", "Gtzan", "Images", "Mixture", "Source", "Split", "Subset", "dataset"]

@@ -1,15 +1,13 @@
-"""What a data set hands to a run."""
+"""What data sets have in common: parts drawn by seed, a fixed test part, and a fingerprint."""
 
 import hashlib
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
 
 from ..errors import plain, require, require_number, require_seed
-
-VALIDATION = 300
 
 
 class Split(NamedTuple):
@@ -27,18 +25,53 @@ class Split(NamedTuple):
     test_posterior: Tensor | None = None
 
 
-class Named(Protocol):
-    """A data set: its name, and how many training examples it has at most."""
+class Source:
+    """A data set: `counts` examples of each class to train and validate on, drawn by seed, and a fixed test part.
+
+    Inputs have `input_dim` numbers. Images have an `image_shape` (C, H, W), and a `mean` and `std` of each channel in
+    units of the full range; `superclasses` `[K]` are those of the classes. These are None where a set has none.
+    """
 
     name: str
-    max_train: int
+    classes: int
+    input_dim: int
+    fingerprint: str
+    counts: tuple[int, ...]
+    validation = 300
+    image_shape: tuple[int, int, int] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    superclasses: Tensor | None = None
 
+    @property
+    def max_train(self) -> int:
+        """The most training examples there are."""
+        return sum(self.counts) - self.validation
 
-def size(source: Named, train: int) -> int:
-    """The number of training examples as an int; raises `InputError` unless the data set has so many."""
-    right = f"{source.name} has 1 to {source.max_train} training examples"
-    require_number("train", train, int, lambda n: 0 < n <= source.max_train, right)
-    return plain(train)
+    @property
+    def test(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Inputs, labels and posterior of the test part."""
+        raise NotImplementedError
+
+    def drawn(self, seed: int, count: int) -> tuple[Tensor, Tensor]:
+        """The first `count` examples of this seed that are not for testing: inputs and labels."""
+        raise NotImplementedError
+
+    def enough(self, each: int) -> int:  # noqa: ARG002
+        """How many must be drawn to have `each` of every class: all that there are, where their number is limited."""
+        return sum(self.counts)
+
+    def size(self, train: int) -> int:
+        """The number of training examples as an int; raises `InputError` unless the data set has so many."""
+        right = f"{self.name} has 1 to {self.max_train} training examples"
+        require_number("train", train, int, lambda n: 0 < n <= self.max_train, right)
+        return plain(train)
+
+    def split(self, train: int, seed: int) -> Split:
+        """The first examples drawn by this seed for validation, the next `train` for training, and the test part."""
+        first, end = self.validation, self.validation + self.size(train)
+        inputs, labels = self.drawn(seed, end)
+        return Split(inputs[first:end], labels[first:end], inputs[:first], labels[:first], *self.test)
 
 
 def split_generator(seed: int) -> np.random.Generator:

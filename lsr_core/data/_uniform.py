@@ -91,12 +91,10 @@ def _check(path: Path, arrays: dict[str, np.ndarray]) -> None:
         other = f"test images are {images.shape[1:]}; they must be {shape} as those for training are"
         require(images.shape[1:] == shape, f"{path}: {other}")
         _check_labels(f"{path}: {part}_labels", arrays[f"{part}_labels"], len(images), len(names))
-    votes = arrays.get("test_label_counts")
+    votes, form = arrays.get("test_label_counts"), (len(images), len(names))
     if votes is not None:
-        form = [len(arrays["test_images"]), len(names)]
-        fits = votes.dtype == np.int64 and list(votes.shape) == form
-        fits = fits and bool((votes >= 0).all() and votes.any(-1).all())
-        _require_form(f"{path}: test_label_counts", votes, fits, f"int64 {form}, a vote or more for each image")
+        fits = votes.dtype == np.int64 and votes.shape == form and bool((votes >= 0).all() and votes.any(-1).all())
+        _require_form(f"{path}: test_label_counts", votes, fits, f"int64 {list(form)}, a vote or more for each image")
 
 
 def _check_labels(what: str, labels: np.ndarray, count: int, classes: int) -> None:
@@ -110,15 +108,15 @@ def _superclasses(path: Path, arrays: dict[str, np.ndarray]) -> np.ndarray | Non
     """The superclass of each class, where the file has superclasses."""
     if "train_superclass_labels" not in arrays:
         return None
-    found = np.full(len(arrays["class_names"]), -1)
-    given = [part for part in ("train", "test") if f"{part}_superclass_labels" in arrays]
-    pairs = [(arrays[f"{part}_labels"], arrays[f"{part}_superclass_labels"]) for part in given]
-    for labels, superclasses in pairs:
-        _check_labels(f"{path}: superclass labels", superclasses, len(labels), len(found))
-        found[labels] = superclasses
-    agree = found.min() >= 0 and all(np.array_equal(found[labels], superclasses) for labels, superclasses in pairs)
+    classes, pairs = len(arrays["class_names"]), []
+    for part in [part for part in ("train", "test") if f"{part}_superclass_labels" in arrays]:
+        labels, superclasses = arrays[f"{part}_labels"], arrays[f"{part}_superclass_labels"]
+        _check_labels(f"{path}: superclass labels", superclasses, len(labels), classes)
+        pairs.append(np.stack([labels, superclasses]))
+    found, superclasses = np.unique(np.concatenate(pairs, axis=1), axis=1)
+    agree = np.array_equal(found, np.arange(classes))
     require(agree, f"{path}: the superclass labels give some class no superclass, or several")
-    return found
+    return superclasses
 
 
 def _require_form(what: str, array: np.ndarray, fits: bool, right: str) -> None:

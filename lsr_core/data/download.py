@@ -3,19 +3,17 @@
 The votes of CIFAR-10H are from Peterson et al. (2019).
 """
 
-import importlib
 import pickle
 import shutil
-import tarfile
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
+from tarfile import TarError
 from tempfile import TemporaryDirectory
-from types import ModuleType
 from typing import Any
 from urllib.error import HTTPError
+from zipfile import BadZipFile
 
 import numpy as np
 from filelock import FileLock
@@ -25,9 +23,7 @@ from ..errors import InputError
 from ..files import whole_file
 
 VOTES_URL = "https://github.com/jcpeterson/cifar-10h/raw/master/data/cifar10h-counts.npy"
-_FAILURES = (
-    OSError, RuntimeError, ValueError, EOFError, KeyError, HTTPException, tarfile.TarError, zipfile.BadZipFile,
-)  # fmt: skip
+_FAILURES = (OSError, RuntimeError, ValueError, EOFError, KeyError, HTTPException, TarError, BadZipFile)
 
 
 @dataclass(frozen=True)
@@ -65,7 +61,7 @@ def fetch(name: str, path: Path, download: Download) -> None:
 
 def archive(url: str, folder: Path, md5: str | None = None) -> Path:
     """Download an archive into the folder, or link the one beside it; raises `OSError` for another MD5."""
-    utils = torchvision_datasets().utils
+    utils = import_torchvision().datasets.utils
     path = folder / url.rpartition("/")[2]
     by_hand = folder.parent / path.name
     try:
@@ -84,7 +80,7 @@ def archive(url: str, folder: Path, md5: str | None = None) -> Path:
 
 def torchvision_set(name: str, folder: Path) -> dict[str, Any]:
     """The uniform arrays of one of torchvision's data sets, such as MNIST."""
-    loader, arrays = getattr(torchvision_datasets(), name), {}
+    loader, arrays = getattr(import_torchvision().datasets, name), {}
     if hasattr(loader, "tgz_md5"):  # of CIFAR; checked first, because torchvision would write over a damaged one
         archive(loader.url, folder, loader.tgz_md5)
     for part in ("train", "test"):
@@ -105,19 +101,12 @@ def cifar10(folder: Path) -> dict[str, Any]:
 
 def cifar100(folder: Path) -> dict[str, Any]:
     """CIFAR-100 with its superclasses."""
-    arrays = torchvision_set("CIFAR100", folder)
-    train, test, meta = (_unpickled(folder / "cifar-100-python" / name) for name in ("train", "test", "meta"))
-    for part, batch in (("train", train), ("test", test)):
-        arrays[f"{part}_superclass_labels"] = np.array(batch["coarse_labels"], np.int64)
-    return arrays | {"superclass_names": np.array(meta["coarse_label_names"])}
-
-
-def torchvision_datasets() -> ModuleType:
-    """The module `torchvision.datasets`, imported where it is needed."""
-    import_torchvision()
-    return importlib.import_module("torchvision.datasets")
-
-
-def _unpickled(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:  # torchvision has checked its MD5
-        return pickle.load(file, encoding="latin1")
+    arrays = torchvision_set("CIFAR100", folder)  # which checks the MD5 of the files
+    for part in ("train", "test", "meta"):
+        with (folder / "cifar-100-python" / part).open("rb") as file:
+            content = pickle.load(file, encoding="latin1")
+        if part == "meta":
+            arrays["superclass_names"] = np.array(content["coarse_label_names"])
+        else:
+            arrays[f"{part}_superclass_labels"] = np.array(content["coarse_labels"], np.int64)
+    return arrays

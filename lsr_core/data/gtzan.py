@@ -3,16 +3,16 @@
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import torch
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial.distance import pdist, squareform
+from torch import Tensor
 
 from ..errors import require
 from ..files import cache_folder
-from ._split import Split, fingerprint, require_fingerprint, size, split_generator, stratified_order
+from ._split import Source, fingerprint, require_fingerprint, split_generator, stratified_order
 from ._uniform import read_arrays
 
 FOLDS = 5
@@ -22,7 +22,7 @@ _FORM = "features float64 [1000, 57], labels int64 [1000], feature_names, class_
 
 
 @dataclass(frozen=True)
-class Gtzan:
+class Gtzan(Source):
     """Tracks as rows of features; `fold`, a fifth of them, is the test part, the same for every seed.
 
     Training and validation tracks are drawn by seed from the other folds, a tenth of them for validation. Every part
@@ -33,11 +33,11 @@ class Gtzan:
     name: str
     fold: int = 0
 
-    classes: ClassVar[int] = 10
-    input_dim: ClassVar[int] = 57
-    validation: ClassVar[int] = 80
-    max_train: ClassVar[int] = 720
-    fingerprint: ClassVar[str] = "132862d81a4906a2"
+    classes = 10
+    input_dim = 57
+    counts = (80,) * 10
+    validation = 80
+    fingerprint = "132862d81a4906a2"
 
     @property
     def path(self) -> Path:
@@ -45,39 +45,42 @@ class Gtzan:
         return cache_folder("LSR_DATA", "data") / "gtzan.npz"
 
     def fetch(self) -> None:
-        """Raise `InputError` unless the file is there: there is no public download."""
+        """Read the file, which has no public download; raises `InputError` where it is missing or not right."""
+        _ = self._table
+
+    check = fetch
+
+    @property
+    def test(self) -> tuple[Tensor, Tensor, None]:
+        """Features and labels of the tracks in this fold."""
+        return *self._standardised(self._folds == self.fold), None
+
+    def drawn(self, seed: int, count: int) -> tuple[Tensor, Tensor]:
+        """The first `count` tracks of this seed outside this fold: 8 of each genre, then the rest in proportion."""
+        generator, pool = split_generator(seed), np.flatnonzero(self._folds != self.fold)
+        labels, versions = self._table[1][pool], self._versions[pool]
+        room = np.repeat([[self.validation], [self.max_train]], self.classes, axis=1) // self.classes
+        training = _parts(labels, versions, room, generator) == 1
+        ordered = pool[training][stratified_order(labels[training], generator)]
+        return self._standardised(np.concatenate([pool[~training], ordered])[:count])
+
+    def _standardised(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Features of these rows in units of the pool's deviations from its mean, and labels."""
+        features, labels = self._table
+        pool = features[self._folds != self.fold]
+        chosen = (features[rows] - pool.mean(0)) / pool.std(0)
+        return torch.tensor(chosen, dtype=torch.float32), torch.tensor(labels[rows])
+
+    @cached_property
+    def _table(self) -> tuple[np.ndarray, np.ndarray]:
         message = f"gtzan has no public download here; put its table at {self.path}, an .npz file with {_FORM}"
         require(self.path.is_file(), message)
-
-    def check(self) -> None:
-        """Raise `InputError` unless the file is there, whole, and has this fingerprint."""
-        self._read()
-
-    def split(self, train: int, seed: int) -> Split:
-        """`train` training tracks and 80 validation tracks of this seed, standardised float32 `[N, 57]`."""
-        train, generator, test = size(self, train), split_generator(seed), self._folds == self.fold
-        features, labels = self._table
-        pool = np.flatnonzero(~test)
-        room = np.repeat([[self.validation], [self.max_train]], self.classes, axis=1) // self.classes
-        training = _parts(labels[pool], self._versions[pool], room, generator) == 1
-        ordered = pool[training][stratified_order(labels[pool][training], generator)]
-        standardised = (features - features[pool].mean(0)) / features[pool].std(0)
-        inputs, targets = torch.tensor(standardised, dtype=torch.float32), torch.tensor(labels)
-        rows = (ordered[:train], pool[~training], np.flatnonzero(test))
-        return Split(*(tensor[part] for part in map(torch.from_numpy, rows) for tensor in (inputs, targets)))
-
-    def _read(self) -> tuple[np.ndarray, np.ndarray]:
-        self.fetch()
         arrays = read_arrays(self.path)
         missing = {"features", "labels", "class_names"} - arrays.keys()
         require(not missing, f"{self.path} has no {', '.join(sorted(missing))}; it must hold {_FORM}")
         found = fingerprint(arrays["features"], arrays["labels"])
         require_fingerprint(self.path, found, self.fingerprint, "; put another table there")
         return arrays["features"], arrays["labels"]
-
-    @cached_property
-    def _table(self) -> tuple[np.ndarray, np.ndarray]:
-        return self._read()
 
     @cached_property
     def _versions(self) -> np.ndarray:

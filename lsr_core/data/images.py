@@ -1,18 +1,17 @@
 """Image sets: named ones that are downloaded once, and a user's own, all in one form of file."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Self
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import require
 from ..files import cache_folder
-from ._split import Split, size, split_generator, stratified_order
+from ._split import Source, split_generator, stratified_order
 from ._uniform import ImageRows, read_images
 from .download import Download, fetch
 
@@ -20,21 +19,20 @@ _VALIDATION_SHARE = 10  # one in ten images of the training part is for validati
 
 
 @dataclass(frozen=True)
-class Images:
+class Images(Source):
     """Images uint8 `[N, C, H, W]` of `image_shape` (C, H, W), `counts` of them in each class of the training part.
 
     Training and validation images are drawn by seed from the training part, disjoint and with the classes in
-    proportion, a tenth of it for validation; the test part is whole and the same for all. `mean` and `std` of each
-    channel are in units of the full range, `votes` is the fingerprint of people's votes on the test images. The file is
-    read when it is first needed, and checked against the fingerprint.
+    proportion, a tenth of it for validation; the test part is whole and the same for all. `votes` is the fingerprint
+    of people's votes on the test images. The file is read when it is first needed, and checked against the fingerprint.
     """
 
     name: str
     counts: tuple[int, ...]
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, int, int] = field()
     fingerprint: str
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    mean: tuple[float, ...] = field()
+    std: tuple[float, ...] = field()
     votes: str | None = None
     download: Download | None = None
 
@@ -73,62 +71,37 @@ class Images:
         return sum(self.counts) // _VALIDATION_SHARE
 
     @property
-    def max_train(self) -> int:
-        """The most training images there are."""
-        return sum(self.counts) - self.validation
-
-    @property
     def superclasses(self) -> Tensor | None:
         """The superclass of each class `[K]`, where the set has some."""
         return self._rows.superclasses
 
     @property
-    def class_names(self) -> tuple[str, ...]:
-        """The names of the classes."""
-        return self._rows.class_names
+    def test(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Images and labels of the test part, and the votes' shares as posterior."""
+        rows = self._rows
+        votes = None if rows.votes is None else rows.votes.double()
+        return rows.test_images, rows.test_labels, None if votes is None else votes / votes.sum(-1, keepdim=True)
+
+    def drawn(self, seed: int, count: int) -> tuple[Tensor, Tensor]:
+        """The first `count` images of the training part in the order of this seed, and their labels."""
+        order = stratified_order(self._rows.train_labels.numpy(), split_generator(seed))
+        chosen = torch.from_numpy(order[:count])
+        return self._rows.train_images[chosen], self._rows.train_labels[chosen]
 
     def fetch(self) -> None:
-        """Download and convert a named set whose file is missing; raises `InputError` where that fails."""
-        if not self._own and not self.path.exists():
-            fetch(self.name, self.path, self.download)
+        """Read the file, downloaded and converted where it is missing; raises `InputError` where it is not right."""
+        _ = self._rows
 
     def check(self) -> None:
-        """Raise `InputError` unless the file is there, whole, and has this fingerprint."""
+        """Read the file; raises `InputError` where it is missing, damaged or has another fingerprint."""
         there = self._own or self.path.exists()
         require(there, f"{self.name} is missing at {self.path}; `lsr data fetch {self.name}` downloads it")
-        self._read()
-
-    def split(self, train: int, seed: int) -> Split:
-        """`train` training images and the validation images of this seed; the votes' shares as test posterior."""
-        train, rows, order = size(self, train), self._rows, self._order(seed)
-        training, validation = order[self.validation : self.validation + train], order[: self.validation]
-        votes = None if rows.votes is None else rows.votes.double()
-        return Split(
-            *(part[chosen] for chosen in (training, validation) for part in (rows.train_images, rows.train_labels)),
-            rows.test_images,
-            rows.test_labels,
-            None if votes is None else votes / votes.sum(-1, keepdim=True),
-        )
-
-    def examples(self, seed: int, each: int, classes: int) -> tuple[Tensor, Tensor]:  # noqa: ARG002
-        """The training part's images of the first `classes`, and their labels, in the order of this seed."""
-        order = self._order(seed)
-        order = order[self._rows.train_labels[order] < classes]
-        return self._rows.train_images[order], self._rows.train_labels[order]
-
-    def available(self, classes: int) -> np.ndarray:
-        """How many images of each of the first `classes` the training part has."""
-        return np.array(self.counts[:classes])
-
-    def _order(self, seed: int) -> Tensor:
-        return torch.from_numpy(stratified_order(self._rows.train_labels.numpy(), split_generator(seed)))
+        self.fetch()
 
     @cached_property
     def _rows(self) -> ImageRows:
-        self.fetch()
-        return self._read()
-
-    def _read(self) -> ImageRows:
+        if not self._own and not self.path.exists():
+            fetch(self.name, self.path, self.download)
         rows = read_images(self.path)
         found = rows.fingerprint if self._own else rows.source or rows.content
         same = found == self.fingerprint and (self._own or rows.votes_content in (None, self.votes))

@@ -10,8 +10,9 @@ from functools import cached_property
 import numpy as np
 import torch
 from scipy.special import log_softmax
+from torch import Tensor
 
-from ._split import VALIDATION, Split, fingerprint, require_fingerprint, size, split_generator
+from ._split import Source, fingerprint, require_fingerprint, split_generator
 
 _TEST = 5000
 _WITHIN = 0.5  # standard deviation of class means around their superclass mean
@@ -19,7 +20,7 @@ _MEANS_SEED, _TEST_SEED = 20200911, 20210520
 
 
 @dataclass(frozen=True)
-class Mixture:
+class Mixture(Source):
     """K `classes` in `superclass_count` superclasses and `input_dim` dimensions, all means multiplied by `scale`.
 
     The noise has standard deviation 1, so that `scale` is one over the noise beside the unscaled means; `published` is
@@ -33,7 +34,8 @@ class Mixture:
     input_dim: int
     scale: float
     published: str | None = None
-    max_train: int = 100_000
+
+    max_train = 100_000
 
     @cached_property
     def _unscaled(self) -> np.ndarray:
@@ -55,7 +57,12 @@ class Mixture:
         return self.scale * self._unscaled
 
     @property
-    def superclasses(self) -> torch.Tensor:
+    def counts(self) -> tuple[int, ...]:
+        """How many points of each class there are at most."""
+        return (self.max_train // self.classes,) * self.classes
+
+    @property
+    def superclasses(self) -> Tensor:
         """The superclass of each class `[K]`."""
         return torch.arange(self.classes) % self.superclass_count
 
@@ -69,25 +76,19 @@ class Mixture:
         return self.means[labels] + generator.standard_normal((count, self.input_dim)), labels
 
     @cached_property
-    def _test(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def test(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The test points, their labels and their posterior."""
         inputs, labels = self.sample(_TEST, np.random.default_rng([_TEST_SEED, self.classes]))
         return (*_tensors(inputs, labels), torch.from_numpy(np.exp(self.log_posterior(inputs))))
 
-    def split(self, train: int, seed: int) -> Split:
-        """`train` training and 300 validation points of this seed, and the test points with their posterior."""
-        inputs, labels = _tensors(*self.sample(size(self, train) + VALIDATION, split_generator(seed)))
-        return Split(inputs[VALIDATION:], labels[VALIDATION:], inputs[:VALIDATION], labels[:VALIDATION], *self._test)
+    def drawn(self, seed: int, count: int) -> tuple[Tensor, Tensor]:
+        """`count` points of this seed, and their labels."""
+        return _tensors(*self.sample(count, split_generator(seed)))
 
-    def examples(self, seed: int, each: int, classes: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Points of the first `classes` by seed, so many that each class has `each`, and their labels."""
-        expected = each + 6 * each**0.5 + 20
-        inputs, labels = _tensors(*self.sample(int(expected * self.classes), split_generator(seed)))
-        return inputs[labels < classes], labels[labels < classes]
-
-    def available(self, classes: int) -> np.ndarray:
-        """How many examples of each of the first `classes` there are at most."""
-        return np.full(classes, self.max_train // self.classes)
+    def enough(self, each: int) -> int:
+        """How many points must be drawn to have `each` of every class, all but certainly."""
+        return int((each + 6 * each**0.5 + 20) * self.classes)
 
 
-def _tensors(inputs: np.ndarray, labels: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+def _tensors(inputs: np.ndarray, labels: np.ndarray) -> tuple[Tensor, Tensor]:
     return torch.tensor(inputs, dtype=torch.float32), torch.tensor(labels, dtype=torch.int64)

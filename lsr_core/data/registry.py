@@ -5,12 +5,13 @@ import re
 from functools import cache, partial
 
 from ..errors import require
+from ._split import Source
 from .digits import Digits
 from .download import Download, cifar10, cifar100, torchvision_set
 from .gtzan import FOLDS, Gtzan
 from .images import Images
 from .mixture import Mixture
-from .subset import Source, Subset
+from .subset import Subset
 
 # The scale of each mixture was solved for its Bayes accuracy on 10^6 sampled points; a test samples afresh.
 _MIXTURES = (
@@ -49,7 +50,7 @@ _PARTS = re.compile(r"(?:/first-(\d+))?(?:/(?:(stratified)|tail-(\d+(?:\.\d+)?))
 
 
 @cache
-def dataset(name: str) -> Source | Subset:
+def dataset(name: str) -> Source:
     """The data set of this name; raises `InputError` for an unknown one.
 
     `mixture-20x4-16d-noise-1.5` has 20 classes in 4 superclasses, 16 dimensions, and noise of 1.5 beside the means.

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from lsr_core._progress import bar
+from lsr_core._torchvision import import_torchvision
 from lsr_core.data import DATASETS, Download, Images
-from lsr_core.data.download import archive, torchvision_datasets
+from lsr_core.data.download import archive
 
 CINIC10 = ("https://datashare.ed.ac.uk/bitstream/handle/10283/3192/CINIC-10.tar.gz", "6ee4d0c996905fe93221de577967a372")
 TINY_IMAGENET = ("http://cs231n.stanford.edu/tiny-imagenet-200.zip", "90528d7ca1a48142e341f4ef8d21d0de")
@@ -22,7 +23,7 @@ def cinic10(folder: Path) -> dict[str, Any]:
     """CINIC-10 without its validation part."""
     root, arrays = _extracted(CINIC10, folder), {"source": np.array(source(CINIC10))}
     for part in ("train", "test"):
-        images = torchvision_datasets().ImageFolder(root / part)
+        images = import_torchvision().datasets.ImageFolder(root / part)
         arrays |= {f"{part}_images": _pixels(images), f"{part}_labels": np.array(images.targets, np.int64)}
     return arrays | {"class_names": np.array(images.classes)}
 
@@ -30,7 +31,7 @@ def cinic10(folder: Path) -> dict[str, Any]:
 def tiny_imagenet(folder: Path) -> dict[str, Any]:
     """Tiny-ImageNet; `val/val_annotations.txt` has the labels of the test images, `words.txt` the classes' names."""
     root = _extracted(TINY_IMAGENET, folder) / "tiny-imagenet-200"
-    train, test = (torchvision_datasets().ImageFolder(root / part) for part in ("train", "val"))
+    train, test = (import_torchvision().datasets.ImageFolder(root / part) for part in ("train", "val"))
     class_of = dict(line.split("\t")[:2] for line in (root / "val" / "val_annotations.txt").read_text().splitlines())
     words = dict(line.split("\t") for line in (root / "words.txt").read_text().splitlines())
     return {
@@ -54,7 +55,7 @@ def source(url_and_md5: tuple[str, str]) -> str:
 def _extracted(url_and_md5: tuple[str, str], folder: Path) -> Path:
     url, md5 = url_and_md5
     extracted = folder / "extracted"
-    torchvision_datasets().utils.extract_archive(archive(url, folder, md5), extracted)
+    import_torchvision().datasets.utils.extract_archive(archive(url, folder, md5), extracted)
     return extracted
 
 

@@ -1,7 +1,6 @@
 import math
 import subprocess
 import sys
-import types
 
 import pytest
 import torch
@@ -9,6 +8,7 @@ from sizes import mostly_slow
 from torch import nn
 
 from lsr_core import InputError, objective
+from lsr_core.data import Images
 from lsr_core.models import ARCHITECTURES, ImageNetwork
 from lsr_core.run import Run, run_of
 from lsr_core.schedule import Schedule
@@ -188,9 +188,7 @@ def test_inputs_that_make_no_image_are_refused(input_dim):
 
 
 def test_runs_on_images_are_described_and_made_again(monkeypatch):
-    images = types.SimpleNamespace(
-        name="images", classes=10, input_dim=3072, image_shape=(3, 32, 32), max_train=100, fingerprint="0"
-    )
+    images = Images("images", (10,) * 10, CIFAR, "0", (0.5,) * 3, (0.25,) * 3)
     monkeypatch.setattr("lsr_core.run.dataset", lambda name: {"images": images}[name])
     networks = [ImageNetwork("resnet20"), ImageNetwork("resnet20", 8), ImageNetwork("wide_resnet", 2, 16)]
     runs = [Run("images", 50, objective("lsr"), Schedule(0.1), 0, network) for network in networks]
