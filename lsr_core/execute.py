@@ -76,7 +76,7 @@ def _levels(runs: Sequence[Run], store: Store) -> list[list[Job]]:
         if run.key not in depth:
             needed[run.key], depth[run.key] = run, 0
             if isinstance(run.teacher, TrainedTeacher):
-                teacher_job = Job(run.teacher.run, frozenset([run.teacher.after]))
+                teacher_job = Job(run.teacher.run, frozenset([run.teacher.epoch]))
                 if not teacher_job.is_done(store):
                     depth[run.key] = 1 + need(teacher_job.run)
                     epochs[teacher_job.run.key] |= teacher_job.epochs
@@ -147,7 +147,7 @@ class _Execution:
             if not is_over and wanted.keys().isdisjoint(job.run.key for job in stack):
                 continue
             teachers = [job.run.teacher for job in stack if isinstance(job.run.teacher, TrainedTeacher)]
-            if not all(self.store.weights_path(teacher.run.key, teacher.after).exists() for teacher in teachers):
+            if not all(self.store.weights_path(teacher.run.key, teacher.epoch).exists() for teacher in teachers):
                 continue  # the wanted ones start again, with teachers of their own
             with RunLocks(self.store) as locks:
                 if all(locks.lock(job.run.key) for job in stack):
@@ -194,7 +194,7 @@ class _Execution:
         """What `Trainer.of` takes as the teacher of runs."""
         teacher = runs[0].teacher
         if isinstance(runs[0].network, ImageNetwork):
-            return teacher and self.store.weights(teacher.run.key, teacher.after)
+            return teacher and self.store.weights(teacher.run.key, teacher.epoch)
         return teacher_logits(runs, self.store)
 
 
@@ -235,7 +235,7 @@ def teacher_logits(runs: Sequence[Run], store: Store) -> Tensor | None:
             by_network[teacher.run.network].append((teacher, inputs, students))
     for network, group in by_network.items():
         teachers, inputs, students = zip(*group, strict=True)
-        networks = [store.weights(teacher.run.key, teacher.after) for teacher in teachers]
+        networks = [store.weights(teacher.run.key, teacher.epoch) for teacher in teachers]
         stack = network.stack(source.input_dim, source.classes, [torch.Generator() for _ in networks])
         stack.load_state_dict({name: torch.stack([own[name] for own in networks]) for name in networks[0]})
         for row, own in zip(stack_logits(stack, torch.stack(inputs)), students, strict=True):

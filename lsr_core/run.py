@@ -18,7 +18,7 @@ from .objectives import Fixed, Objective, describe, objective
 from .schedule import Schedule
 
 NUMERICS = 6  # raised when a change of the code changes results
-_NETWORKS = {"perceptron": Perceptron, "convnet": Convnet, "image-network": ImageNetwork}
+_NETWORKS = {network.name: network for network in (Perceptron, Convnet, ImageNetwork)}
 
 
 @dataclass(frozen=True)
@@ -31,18 +31,14 @@ class TrainedTeacher:
     def __post_init__(self) -> None:
         hold_plain(self)
         last = self.run.schedule.last
-        if self.epoch is not None:
-            require_count("epoch", self.epoch)
-            require(self.epoch <= last, f"epoch is {self.epoch}; the teacher's run has {last}")
-
-    @property
-    def after(self) -> int:
-        """The epoch whose weights teach."""
-        return self.epoch or self.run.schedule.last
+        if self.epoch is None:
+            object.__setattr__(self, "epoch", last)
+        require_count("epoch", self.epoch)
+        require(self.epoch <= last, f"epoch is {self.epoch}; the teacher's run has {last}")
 
     def canonical(self) -> dict[str, Any]:
         """Everything that fixes its outputs, as plain values."""
-        return {"run": self.run.canonical(), "epoch": self.after}
+        return {"run": self.run.canonical(), "epoch": self.epoch}
 
     def at(self, seed: int) -> "TrainedTeacher":
         """The same teacher, trained with this seed."""
@@ -164,16 +160,13 @@ class Run:
         Methods whose soft labels are fixed differ in constants alone; any other trains beside its equals. On images,
         runs of one seed share what they see and who teaches them.
         """
-        common = self.schedule.canonical()
+        common = replace(self.schedule, learning_rate=1, weight_decay=0, head_decay=None)
         if isinstance(self.network, ImageNetwork):  # each trains for itself, on images that all see
-            for own in ("learning_rate", "weight_decay", "head_decay", "momentum", "nesterov"):
-                common.pop(own)
-            shared = (self.seed, self.role, self.augmentation, self.teacher and json.dumps(self.teacher.canonical()))
-            return (self.data, self.train, self.network, json.dumps(common), *shared)
-        for own in ("learning_rate", "weight_decay", "head_decay"):
-            common.pop(own)
-        method = None if isinstance(self.objective, Fixed) else self.objective
-        return (self.data, self.train, self.network, method, json.dumps(common))
+            common = replace(common, momentum=0, nesterov=False)
+            shared = (self.seed, self.role, self.augmentation, self.teacher)
+        else:
+            shared = (None if isinstance(self.objective, Fixed) else self.objective,)
+        return (self.data, self.train, self.network, common, *shared)
 
 
 def run_of(canonical: dict[str, Any]) -> Run:
@@ -183,8 +176,7 @@ def run_of(canonical: dict[str, Any]) -> Run:
         if teacher is not None:
             trained = "run" in teacher
             teacher = TrainedTeacher(run_of(teacher["run"]), teacher["epoch"]) if trained else ExactPosterior()
-        network = {name: tuple(v) if isinstance(v, list) else v for name, v in canonical["network"].items()}
-        described = dict(canonical["objective"])
+        network, described = dict(canonical["network"]), dict(canonical["objective"])
         run = Run(
             data["name"],
             data["train"],

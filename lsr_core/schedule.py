@@ -61,6 +61,9 @@ class Schedule:
         if self.stop is not None:
             require_count("stop", self.stop)
             require(self.stop <= self.epochs, f"stop is {self.stop}; the schedule has {self.epochs} epochs")
+        for name in ("learning_rate", "weight_decay", "momentum", "drop", "head_decay"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, float(getattr(self, name)))
 
     @property
     def last(self) -> int:
@@ -81,12 +84,7 @@ class Schedule:
 
     def canonical(self) -> dict[str, Any]:
         """Every constant, as plain values."""
-        whole = ("epochs", "batch_size", "nesterov", "warmup", "stop")
-        values = {**vars(self), "milestones": list(self.milestones)}
-        return {
-            name: float(value) if isinstance(value, int) and name not in whole else value
-            for name, value in values.items()
-        }
+        return {**vars(self), "milestones": list(self.milestones)}
 
 
 def _between(start: float, end: float, along: float) -> float:

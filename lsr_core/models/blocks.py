@@ -34,7 +34,7 @@ def cifar_resnet(shape: tuple[int, int, int], *, depth: int, width: int) -> tupl
     """
     stem = [convolution(shape[0], width), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
     blocks = stages(_basic, width, (width, 2 * width, 4 * width), (depth - 2) // 6)
-    return nn.Sequential(*stem, *blocks, *mean_over_positions()), 4 * width
+    return nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten()), 4 * width
 
 
 def torchvision_resnet(shape: tuple[int, int, int], *, name: str) -> tuple[nn.Module, int]:
@@ -86,18 +86,8 @@ def convolution(channels: int, width: int, size: int = 3, stride: int = 1, group
     return nn.Conv2d(channels, width, size, stride, padding=size // 2, groups=groups, bias=False)
 
 
-def mean_over_positions() -> tuple[nn.Module, nn.Module]:
-    """The layers that average each channel over the image."""
-    return nn.AdaptiveAvgPool2d(1), nn.Flatten()
-
-
 def _basic(channels: int, width: int, stride: int) -> nn.Module:
-    branch = nn.Sequential(
-        convolution(channels, width, 3, stride),
-        nn.BatchNorm2d(width),
-        nn.ReLU(inplace=True),
-        convolution(width, width),
-        nn.BatchNorm2d(width),
-    )
+    first = [convolution(channels, width, 3, stride), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+    branch = nn.Sequential(*first, convolution(width, width), nn.BatchNorm2d(width))
     shortcut = nn.Identity() if stride == 1 else _ZeroPadded(width - channels)
     return nn.Sequential(Residual(shortcut, branch), nn.ReLU(inplace=True))

@@ -10,16 +10,19 @@ from torch import Tensor, nn
 from torch.nn.functional import batch_norm, conv2d
 
 from ..errors import counts, require
+from ._base import Network, Stack, uniform
 
 
 @dataclass(frozen=True)
-class Convnet:
+class Convnet(Network):
     """The description of a convnet for square grey images: 3×3 convolutions, each with BatchNorm and ReLU.
 
     The first keeps the image's size, every further one halves it; then the mean over positions and a linear head.
     """
 
     channels: tuple[int, ...] = (8, 16)
+
+    name = "convnet"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "channels", counts("channels", self.channels))
@@ -30,15 +33,10 @@ class Convnet:
         """How many train fastest side by side, as measured: 32 of 8 channels, 4 of 64, above 128 one at a time."""
         return max(1, min(32, 256 // self.channels[0]))
 
-    def canonical(self) -> dict[str, object]:
-        """Name and sizes, as plain values."""
-        return {"name": "convnet", "channels": list(self.channels)}
-
     def check(self, input_dim: int) -> None:
         """Raise `InputError` unless this many inputs make a square image."""
-        require(
-            math.isqrt(input_dim) ** 2 == input_dim, f"{input_dim} inputs make no square image; a convnet needs one"
-        )
+        is_square = math.isqrt(input_dim) ** 2 == input_dim
+        require(is_square, f"{input_dim} inputs make no square image; a convnet needs one")
 
     def takes_one(self, input_dim: int) -> bool:
         """Whether it can train on a batch of one image: not where BatchNorm would see one number of a channel."""
@@ -47,43 +45,33 @@ class Convnet:
     def stack(self, input_dim: int, classes: int, generators: Sequence[torch.Generator]) -> "StackedConvnet":
         """Networks from `input_dim` pixels to `classes` logits, one a generator, each initialised from its own."""
         self.check(input_dim)
-        return StackedConvnet((1, *self.channels), classes, generators)
+        return StackedConvnet((1, *self.channels, classes), generators)
 
 
-class StackedConvnet(nn.Module):
+class StackedConvnet(Stack):
     """S convnets side by side: images `[S, B, side²]` to logits `[S, B, K]`.
 
-    Convolutions `[S, out, in, 3, 3]` without bias and the head `[S, in, K]` with bias `[S, 1, K]` are drawn as torch's
-    layers draw theirs; BatchNorm's scale and shift are `[S, out]`, 1 and 0, as its running statistics are. The runs are
-    groups of one convolution: no run's logits depend on another run's weights or images.
+    Convolutions are `[S, out, in, 3, 3]` without bias, the head `[S, in, K]` with bias `[S, 1, K]`, and BatchNorm's
+    scale and shift `[S, out]`, as its running statistics are. The runs are groups of one convolution.
     """
 
-    def __init__(self, widths: Sequence[int], classes: int, generators: Sequence[torch.Generator]) -> None:
-        super().__init__()
-        self.widths, self.classes = tuple(widths), classes
-        count, shapes = len(generators), [(out, given, 3, 3) for given, out in pairwise(widths)]
-        drawn = [
-            [*(_uniform(shape, 9 * shape[1], g) for shape in shapes)]
-            + [_uniform(size, widths[-1], g) for size in ((widths[-1], classes), (1, classes))]
-            for g in generators
-        ]
-        *kernels, head, bias = (torch.stack(tensors) for tensors in zip(*drawn, strict=True))
-        self.kernels = nn.ParameterList(kernels)
-        self.scales = nn.ParameterList(torch.ones(count, width) for width in widths[1:])
-        self.shifts = nn.ParameterList(torch.zeros(count, width) for width in widths[1:])
-        self.head_weight, self.head_bias = nn.Parameter(head), nn.Parameter(bias)
-        for layer, width in enumerate(widths[1:]):
-            self.register_buffer(f"mean{layer}", torch.zeros(count, width))
-            self.register_buffer(f"variance{layer}", torch.ones(count, width))
+    def __init__(self, widths: tuple[int, ...], generators: Sequence[torch.Generator]) -> None:
+        super().__init__(widths, generators)
+        *channels, classes = widths
+        shapes = [(out, given, 3, 3) for given, out in pairwise(channels)]
+        self.kernels = nn.ParameterList(uniform(shape, 9 * shape[1], generators) for shape in shapes)
+        self.scales = nn.ParameterList(torch.ones(self.size, out) for out in channels[1:])
+        self.shifts = nn.ParameterList(torch.zeros(self.size, out) for out in channels[1:])
+        self.head_weight = nn.Parameter(uniform((channels[-1], classes), channels[-1], generators))
+        self.head_bias = nn.Parameter(uniform((1, classes), channels[-1], generators))
+        for layer, out in enumerate(channels[1:]):
+            self.register_buffer(f"mean{layer}", torch.zeros(self.size, out))
+            self.register_buffer(f"variance{layer}", torch.ones(self.size, out))
 
     @property
     def head(self) -> list[nn.Parameter]:
         """Weight and bias of the last layer."""
         return [self.head_weight, self.head_bias]
-
-    def reinitialized(self, generators: Sequence[torch.Generator]) -> "StackedConvnet":
-        """The same networks with new random weights."""
-        return StackedConvnet(self.widths, self.classes, generators).to(self.head_weight)
 
     def forward(self, inputs: Tensor) -> Tensor:
         return torch.baddbmm(self.head_bias, self.penultimate(inputs), self.head_weight)
@@ -97,23 +85,13 @@ class StackedConvnet(nn.Module):
 
     def penultimate(self, inputs: Tensor) -> Tensor:
         """What the last layer reads, `[S, B, H]`: the mean of each channel over the image."""
-        count, side = len(self.head_weight), math.isqrt(inputs.shape[-1])
+        side = math.isqrt(inputs.shape[-1])
         maps = inputs.transpose(0, 1).unflatten(-1, (side, side))  # [B, S, side, side]: a run is a group of channels
         if not self.training and inputs.stride(0) == 0:  # the same images for all: one channel that each run reads
             maps = maps[:, :1]
         for layer, (kernel, scale, shift) in enumerate(zip(self.kernels, self.scales, self.shifts, strict=True)):
-            maps = conv2d(
-                maps,
-                kernel.flatten(0, 1),
-                stride=1 if layer == 0 else 2,
-                padding=1,
-                groups=maps.shape[1] // kernel.shape[2],
-            )
+            stride, groups = 1 if layer == 0 else 2, maps.shape[1] // kernel.shape[2]
+            maps = conv2d(maps, kernel.flatten(0, 1), stride=stride, padding=1, groups=groups)
             running = getattr(self, f"mean{layer}").view(-1), getattr(self, f"variance{layer}").view(-1)
             maps = batch_norm(maps, *running, scale.flatten(), shift.flatten(), self.training).relu()
-        return maps.mean((-1, -2)).unflatten(1, (count, -1)).transpose(0, 1)
-
-
-def _uniform(shape: Sequence[int], fan_in: int, generator: torch.Generator) -> Tensor:
-    bound = 1 / math.sqrt(fan_in)
-    return torch.empty(shape).uniform_(-bound, bound, generator=generator)
+        return maps.mean((-1, -2)).unflatten(1, (self.size, -1)).transpose(0, 1)

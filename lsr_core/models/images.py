@@ -5,12 +5,14 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache, partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..errors import hold_plain, require, require_classes, require_count
+from ._base import Network
 from .blocks import cifar_resnet, plain_cnn, torchvision_resnet
 
 Body = Callable[..., tuple[nn.Module, int]]
@@ -32,12 +34,12 @@ def defining_modules() -> list[str]:
     return sorted(modules - {"__main__"})
 
 
-_SHAPES = [(channels, side, side) for channels in (1, 3) for side in range(28, 65)]
+_SHAPES = {channels * side**2: (channels, side, side) for channels in (1, 3) for side in range(28, 65)}
 _IMAGES = "square images of 1 or 3 channels and 28 to 64 pixels a side"
 
 
 @dataclass(frozen=True)
-class ImageNetwork:
+class ImageNetwork(Network):
     """The description of one network for square images of 28 to 64 pixels a side, in grey or colour.
 
     `width` is the number of channels of the first stage (`plain_cnn`, `resnet8`, `resnet20`, `resnet56`) or the
@@ -48,6 +50,8 @@ class ImageNetwork:
     architecture: str
     width: int | None = None
     depth: int | None = None
+
+    name = "image-network"
 
     def __post_init__(self) -> None:
         hold_plain(self)
@@ -63,25 +67,14 @@ class ImageNetwork:
         fits = self.depth is None or (self.depth >= 10 and self.depth % 6 == 4)
         require(fits, f"depth is {self.depth}; {name} has 6n + 4 layers: 10, 16, 22, 28, ...")
 
-    @property
-    def stack_size(self) -> int:
-        """How many train side by side: one."""
-        return 1
-
-    def canonical(self) -> dict[str, object]:
-        """Name and sizes, as plain values."""
-        sizes = {"width": self.width, "depth": self.depth}
-        return {"name": "image-network", "architecture": self.architecture, **sizes}
-
     def check(self, input_dim: int) -> None:
         """Raise `InputError` unless this many inputs make an image that it can take."""
-        fits = any(input_dim == math.prod(shape) for shape in _SHAPES)
-        require(fits, f"{input_dim} inputs make no image for {self.architecture}; it takes {_IMAGES}")
+        require(input_dim in _SHAPES, f"{input_dim} inputs make no image for {self.architecture}; it takes {_IMAGES}")
 
     @cache  # noqa: B019 (a handful of descriptions)
     def takes_one(self, input_dim: int) -> bool:
         """Whether it can train on a batch of one image: not where BatchNorm would see one number of a channel."""
-        shape = next(shape for shape in _SHAPES if math.prod(shape) == input_dim)
+        shape = _SHAPES[input_dim]
         try:
             self.skeleton(shape, 2)(torch.empty(1, *shape, device="meta"))
         except ValueError:  # torch's BatchNorm, which alone looks at the size of a batch
@@ -94,14 +87,12 @@ class ImageNetwork:
         Convolutions are drawn as in He et al. (2015), by fan-out, linear layers as torch draws them.
         """
         network = self.skeleton(shape, classes).to_empty(device=generator.device)
-        for layer in network.modules():
-            _draw(layer, generator)
-        return network
+        return network.apply(partial(_draw, generator=generator))
 
     def skeleton(self, shape: tuple[int, int, int], classes: int) -> "ImageClassifier":
         """The network on the meta device: its layers and their shapes, without weights."""
-        require(shape in _SHAPES, f"shape is {shape!r}; {self.architecture} takes (C, H, W) of {_IMAGES}")
-        shape = _SHAPES[_SHAPES.index(shape)]  # whole numbers, whatever equal ones were given
+        require(shape in _SHAPES.values(), f"shape is {shape!r}; {self.architecture} takes (C, H, W) of {_IMAGES}")
+        shape = _SHAPES[math.prod(shape)]  # whole numbers, whatever equal ones were given
         require_classes(classes)
         body, defaults = ARCHITECTURES[self.architecture]
         with torch.device("meta"):
@@ -135,8 +126,7 @@ class ImageClassifier(nn.Module):
         return self.body(images)
 
 
-@dataclass(frozen=True)
-class Cost:
+class Cost(NamedTuple):
     """Trainable numbers, and multiply-adds of convolutions and linear layers for one image, forward only."""
 
     parameters: int

@@ -1,6 +1,5 @@
 """A fully connected network that holds the weights of S runs on a leading axis."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -10,13 +9,16 @@ from torch import Tensor, nn
 
 from .._products import first, padded
 from ..errors import counts
+from ._base import Network, Stack, uniform
 
 
 @dataclass(frozen=True)
-class Perceptron:
+class Perceptron(Network):
     """The description of a perceptron with ReLU: the widths of its hidden layers."""
 
     hidden: tuple[int, ...] = (64, 64)
+
+    name = "perceptron"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hidden", counts("hidden", self.hidden))
@@ -27,34 +29,20 @@ class Perceptron:
         widths = (64, *self.hidden, 10)
         return max(1, min(32, 2_000_000 // sum(a * b for a, b in pairwise(widths))))
 
-    def canonical(self) -> dict[str, object]:
-        """Name and sizes, as plain values."""
-        return {"name": "perceptron", "hidden": list(self.hidden)}
-
-    def check(self, input_dim: int) -> None:
-        """Raise `InputError` unless it can take this many inputs; a perceptron takes any number."""
-
-    def takes_one(self, input_dim: int) -> bool:  # noqa: ARG002
-        """Whether it can train on a batch of one example."""
-        return True
-
     def stack(self, input_dim: int, classes: int, generators: Sequence[torch.Generator]) -> "StackedPerceptron":
         """Networks from `input_dim` inputs to `classes` logits, one a generator, each initialised from its own."""
         return StackedPerceptron((input_dim, *self.hidden, classes), generators)
 
 
-class StackedPerceptron(nn.Module):
+class StackedPerceptron(Stack):
     """S perceptrons side by side: inputs `[S, B, D]` to logits `[S, B, K]`.
 
-    Weights are `[S, in, out]` and biases `[S, 1, out]`, drawn from $U(-1/\\sqrt{in}, 1/\\sqrt{in})$ as
-    `torch.nn.Linear` does. No run's logits depend on another run's weights.
+    Weights are `[S, in, out]` and biases `[S, 1, out]`.
     """
 
-    def __init__(self, widths: Sequence[int], generators: Sequence[torch.Generator]) -> None:
-        super().__init__()
-        self.widths = tuple(widths)
-        drawn = [[_initial(shape, generator) for shape in pairwise(widths)] for generator in generators]
-        layers = [[torch.stack(tensors) for tensors in zip(*layer, strict=True)] for layer in zip(*drawn, strict=True)]
+    def __init__(self, widths: tuple[int, ...], generators: Sequence[torch.Generator]) -> None:
+        super().__init__(widths, generators)
+        layers = [[uniform(shape, size[0], generators) for shape in (size, (1, size[1]))] for size in pairwise(widths)]
         self.weights = nn.ParameterList(weight for weight, _ in layers)
         self.biases = nn.ParameterList(bias for _, bias in layers)
 
@@ -62,10 +50,6 @@ class StackedPerceptron(nn.Module):
     def head(self) -> list[nn.Parameter]:
         """Weight and bias of the last layer."""
         return [self.weights[-1], self.biases[-1]]
-
-    def reinitialized(self, generators: Sequence[torch.Generator]) -> "StackedPerceptron":
-        """The same networks with new random weights."""
-        return StackedPerceptron(self.widths, generators).to(self.weights[0])
 
     def forward(self, inputs: Tensor) -> Tensor:
         return self._layer(-1, self.penultimate(inputs))
@@ -102,9 +86,3 @@ class StackedPerceptron(nn.Module):
         weight = self.weights[layer]
         outputs = torch.baddbmm(padded(self.biases[layer]), inputs, padded(weight))
         return first(outputs.relu_() if relu else outputs, weight.shape[-1])
-
-
-def _initial(shape: tuple[int, int], generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Weight `[in, out]` and bias `[1, out]` of one layer."""
-    bound = 1 / math.sqrt(shape[0])
-    return tuple(torch.empty(size).uniform_(-bound, bound, generator=generator) for size in (shape, (1, shape[1])))

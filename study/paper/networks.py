@@ -11,7 +11,7 @@ from torch import nn
 
 from lsr_core._torchvision import import_torchvision
 from lsr_core.models import ARCHITECTURES
-from lsr_core.models.blocks import Residual, convolution, mean_over_positions, stages, torchvision_resnet
+from lsr_core.models.blocks import Residual, convolution, stages, torchvision_resnet
 
 # Expansion, channels, blocks, stride; torchvision's last stride of 2 is 1 here: 32×32 images end as 4×4, not 2×2.
 _MOBILENET_STAGES = [
@@ -72,7 +72,7 @@ def resnext29(shape: tuple[int, int, int]) -> tuple[nn.Module, int]:
     """
     stem = [convolution(shape[0], 64), nn.BatchNorm2d(64), nn.ReLU(inplace=True)]
     blocks = stages(_grouped_bottleneck, 64, (256, 512, 1024), 3)
-    return nn.Sequential(*stem, *blocks, *mean_over_positions()), 1024
+    return nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten()), 1024
 
 
 def wide_resnet(shape: tuple[int, int, int], *, depth: int, width: int) -> tuple[nn.Module, int]:
@@ -82,7 +82,7 @@ def wide_resnet(shape: tuple[int, int, int], *, depth: int, width: int) -> tuple
     """
     blocks = stages(_preactivated, 16, (16 * width, 32 * width, 64 * width), (depth - 4) // 6)
     last = [nn.BatchNorm2d(64 * width), nn.ReLU(inplace=True)]
-    return nn.Sequential(convolution(shape[0], 16), *blocks, *last, *mean_over_positions()), 64 * width
+    return nn.Sequential(convolution(shape[0], 16), *blocks, *last, nn.AdaptiveAvgPool2d(1), nn.Flatten()), 64 * width
 
 
 def _grouped_bottleneck(channels: int, width: int, stride: int) -> nn.Module:

@@ -15,7 +15,7 @@ from lsr_core.execute import execute
 from lsr_core.models import ImageNetwork
 from lsr_core.models.images import defining_modules
 from lsr_core.objectives import describe
-from lsr_core.run import run_of
+from lsr_core.run import TrainedTeacher, run_of
 from lsr_core.sweep import write_grid
 from study import paper_values
 from study.paper.grid import SEEDS, paper_arms, paper_grid
@@ -128,7 +128,8 @@ def test_teachers_are_plain_and_have_streams_of_their_own(data):
         assert arm.objective.needs_teacher == (arm.teacher is not None)
         if arm.teacher:
             assert (arm.teacher.run.role, arm.teacher.run.objective.name) == ("teacher", "cross-entropy")
-            assert (arm.teacher.epoch, arm.teacher.run.teacher) == (None, None)
+            assert arm.teacher.epoch == arm.teacher.run.schedule.last
+            assert arm.teacher.run.teacher is None
 
 
 @pytest.mark.parametrize("data", DATA)
@@ -266,7 +267,7 @@ def small(arm, path, network=TINIEST):
     """The arm on eight images of a file, in batches of four, for two epochs at most."""
     schedule = replace(arm.schedule, stop=min(arm.schedule.stop or 2, 2), batch_size=4)
     made = replace(arm.objective, every=1) if hasattr(arm.objective, "every") else arm.objective
-    teacher = arm.teacher and replace(arm.teacher, run=small(arm.teacher.run, path))
+    teacher = arm.teacher and TrainedTeacher(small(arm.teacher.run, path))
     return replace(arm, data=path, train=8, schedule=schedule, objective=made, teacher=teacher, network=network)
 
 
