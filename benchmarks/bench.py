@@ -31,22 +31,16 @@ def rows() -> list[Row]:
     """The benchmark table; every row compares two things in this run, its ratio is the other's cost over ours."""
     here = provenance()
     device = f"{here['processor']}, {here['simd']}, {torch.get_num_threads()} threads, torch {here['torch']}"
-    found = [*stack_rows(), *evaluation_rows(), *loss_rows(), *image_bench.rows()]
+    stacks = [
+        stack_row("stack/perceptron", Perceptron(), plain_loop),
+        stack_row("stack/convnet", Convnet(), lambda run: train([run])),
+    ]
+    found = [*stacks, *evaluation_rows(), *loss_rows(), *image_bench.rows()]
     return [{**row, "device": device} for row in found]
 
 
-def stack_rows() -> list[Row]:
-    """Seconds a run of quick runs in one stack and one at a time.
-
-    Perceptrons against an ordinary loop of torch's own parts, convnets against stacks of one.
-    """
-    return [
-        _stack_row("stack/perceptron", Perceptron(), plain_loop),
-        _stack_row("stack/convnet", Convnet(), lambda run: train([run])),
-    ]
-
-
-def _stack_row(name: str, network: Perceptron | Convnet, train_alone: Callable[[Run], object]) -> Row:
+def stack_row(name: str, network: Perceptron | Convnet, train_alone: Callable[[Run], object]) -> Row:
+    """Seconds a run of quick runs in one stack, and one at a time in another way."""
     count = network.stack_size
     methods = (objective("cross-entropy"), objective("lsr"))
     runs = [Run("digits", 100, methods[i % 2], _SCHEDULE, i // 2, network) for i in range(count)]
@@ -58,42 +52,31 @@ def evaluation_rows() -> list[Row]:
     """Seconds of a quick run that go into measuring it, against all its seconds, in stacks of perceptrons."""
     table = []
     for data, examples in (("digits", 100), ("digits", 300), ("mixture-10-80", 300)):
-        count, measured = Perceptron().stack_size, []
+        count = Perceptron().stack_size
         runs = [Run(data, examples, objective("lsr"), _SCHEDULE, seed) for seed in range(count)]
-        for _ in range(ROUNDS):
-            trainer = Trainer.of(runs)
-            whole = seconds(trainer.train)
-            measured.append((trainer.evaluation_seconds / count, whole / count))
-        ours, other = (statistics.median(column) for column in zip(*measured, strict=True))
+        trainers = [Trainer.of(runs) for _ in range(ROUNDS)]
+        other = statistics.median([seconds(trainer.train) / count for trainer in trainers])
+        ours = statistics.median([trainer.evaluation_seconds / count for trainer in trainers])
         table.append(row(f"evaluation/{data}-{examples}", ours, other, "s a run", other / ours))
     return table
 
 
 def loss_rows() -> list[Row]:
-    """Time and peak memory of a loss, forward and backward, against torch's cross-entropy with label smoothing.
-
-    1,024 examples of 1,000 classes in float32.
-    """
+    """Time and peak memory of a loss with its gradient, in float32, against torch's cross-entropy with smoothing."""
     generator = torch.Generator().manual_seed(0)
     logits = 3 * torch.randn(_BATCH, _CLASSES, generator=generator)
     labels = torch.randint(_CLASSES, (_BATCH,), generator=generator)
 
-    def torchs(z: Tensor) -> Tensor:
-        return cross_entropy(z, labels, label_smoothing=0.1)
-
-    def step(loss: Callable[[Tensor], Tensor]) -> Callable[[], None]:
+    def step(loss: Callable[[Tensor], Tensor]) -> Callable[[], object]:
         z = logits.clone().requires_grad_()
         return lambda: torch.autograd.grad(loss(z), z)
 
     table = []
     for method in ("lsr", "lsrkd", "lsrkd-tc"):
-        loss = objective(method)
-
-        def ours(z: Tensor, loss: Callable = loss) -> Tensor:
-            return loss(z, labels).total
-
-        fast, slow = (1000 * spent for spent in in_turn(step(ours), step(torchs), LOSS_ROUNDS))
-        small, large = (peak_memory(each, logits) / 2**20 for each in (ours, torchs))
+        ours = objective(method)
+        both = (lambda z, ours=ours: ours(z, labels).total), lambda z: cross_entropy(z, labels, label_smoothing=0.1)
+        fast, slow = (1000 * spent for spent in in_turn(*map(step, both), LOSS_ROUNDS))
+        small, large = (peak_memory(loss, logits) / 2**20 for loss in both)
         table += [
             row(f"loss/{method}", fast, slow, "ms", slow / fast),
             row(f"loss-memory/{method}", small, large, "MiB", large / small),

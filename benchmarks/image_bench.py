@@ -2,17 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
-import numpy as np
 import torch
 from timing import Row, in_turn, row, seconds
-from torch import Tensor
 from torch.nn.functional import cross_entropy
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, default_collate
 
 from lsr_core._torchvision import import_torchvision
 from lsr_core.augmentation import Augmentation
-from lsr_core.data import Split, dataset
+from lsr_core.data import dataset
 from lsr_core.evaluation import evaluation_epochs
 from lsr_core.models import ImageNetwork, cost
 from lsr_core.objectives import objective
@@ -34,36 +33,29 @@ PEAK_SIDE = 4096
 
 def rows() -> list[Row]:
     """The table for images, empty where they are not on this machine: nothing is downloaded for a benchmark."""
-    if not dataset(DATA).path.exists():
+    source = dataset(DATA)
+    if not source.path.exists():
         return []
     peak, table = matrix_peak(), []
     for network in TRAINED:
-        trained = _trainer_row(network)
-        table += [trained, _peak_row(network, trained["ours"], peak)]
-    table += [_compiled_row(), _evaluation_row()]
+        run, name = _run(network), network.architecture
+        trained = _rate_row(f"trainer/{name}", Trainer.of([run]).train_epoch, _PlainEpochs(run).train_epoch)
+        forward = cost(network, source.image_shape, source.classes).multiply_adds
+        used = 6 * forward * trained["ours"] / 1e12  # three forward passes an image
+        table += [trained, row(f"peak/{name}", used, peak, "TFLOP/s", used / peak)]
+    eager, compiled = Trainer.of([_run(STUDENT)]), Trainer.of([_run(STUDENT)])
+    compiled.network.networks[0].compile()  # once, in the turn that is not timed
+    table.append(_rate_row(f"compiled/{STUDENT.architecture}", eager.train_epoch, compiled.train_epoch))
+    table.append(_evaluation_row())
     for name, teacher in TEACHERS.items():
         table += [_shared_row(name, teacher), _forward_row(name, teacher)]
     return table
 
 
-def _rate_row(name: str, one: Callable[[], object], other: Callable[[], object], images: int = 0) -> Row:
-    """Images per second of two epochs."""
+def _rate_row(name: str, one: Callable[[], object], other: Callable[[], object], epochs: int = 1) -> Row:
+    """Images per second of two ways to see all images, so many times."""
     fast, slow = in_turn(one, other, ROUNDS)
-    images = images or EXAMPLES
-    return row(name, images / fast, images / slow, "images/s", slow / fast)
-
-
-def _trainer_row(network: ImageNetwork) -> Row:
-    """Training with the papers' augmentation, by our program and by the plain loop."""
-    run = _run(network)
-    return _rate_row(f"trainer/{network.architecture}", Trainer.of([run]).train_epoch, _PlainEpochs(run).train_epoch)
-
-
-def _peak_row(network: ImageNetwork, images: float, peak: float) -> Row:
-    """Operations per second that training makes use of, three forward passes an image, against the matrix peak."""
-    source = dataset(DATA)
-    used = 6 * cost(network, source.image_shape, source.classes).multiply_adds * images / 1e12
-    return row(f"peak/{network.architecture}", used, peak, "TFLOP/s", used / peak)
+    return row(name, epochs * EXAMPLES / fast, epochs * EXAMPLES / slow, "images/s", slow / fast)
 
 
 def _evaluation_row() -> Row:
@@ -86,38 +78,28 @@ def _shared_row(name: str, teacher: ImageNetwork) -> Row:
     weights = teacher.build(source.image_shape, source.classes, torch.Generator()).state_dict()
     apart = [Trainer.of([run], weights) for run in runs]
     together = Trainer.of(runs, weights).train_epoch
-    images = STUDENTS * EXAMPLES
-    return _rate_row(f"shared-teacher/{name}", together, lambda: [one.train_epoch() for one in apart], images)
+    return _rate_row(f"shared-teacher/{name}", together, lambda: [one.train_epoch() for one in apart], STUDENTS)
 
 
 def _forward_row(name: str, teacher: ImageNetwork) -> Row:
     """A forward pass of every training image, of the student and of its teacher: what the teacher's logits cost."""
-    one, other = (Trainer.of([_run(network)]) for network in (STUDENT, teacher))
-    return _rate_row(f"teacher-forward/{name}", lambda: _forward(one), lambda: _forward(other))
 
+    @torch.no_grad()
+    def forward(trainer: Trainer) -> None:
+        network, data = trainer.network.eval(), trainer.data
+        for images in data.split.train_inputs.split(BATCH):
+            with data.autocast():
+                network(data.prepare(images))
 
-@torch.no_grad()
-def _forward(trainer: Trainer) -> None:
-    network, data = trainer.network.eval(), trainer.data
-    for images in data.split.train_inputs.split(BATCH):
-        with data.autocast():
-            network(data.prepare(images))
-
-
-def _compiled_row() -> Row:
-    """Training as it is, and with the network compiled, once that is done."""
-    eager, compiled = Trainer.of([_run(STUDENT)]), Trainer.of([_run(STUDENT)])
-    compiled.network.networks[0].compile()
-    return _rate_row(f"compiled/{STUDENT.architecture}", eager.train_epoch, compiled.train_epoch)
+    one, other = (partial(forward, Trainer.of([_run(network)])) for network in (STUDENT, teacher))
+    return _rate_row(f"teacher-forward/{name}", one, other)
 
 
 def matrix_peak() -> float:
     """The most that matrix products reach on this device in bf16 or float32, in TFLOP/s, measured."""
-    fastest = []
-    for dtype in (torch.float32, torch.bfloat16):
-        a = torch.randn(PEAK_SIDE, PEAK_SIDE).to(dtype)
-        fastest.append(min(seconds(lambda a=a: a @ a) for _ in range(3)))
-    return 2 * PEAK_SIDE**3 / min(fastest) / 1e12
+    matrices = [torch.randn(PEAK_SIDE, PEAK_SIDE).to(dtype) for dtype in (torch.float32, torch.bfloat16)]
+    fastest = min(seconds(lambda a=a: a @ a) for a in 3 * matrices)
+    return 2 * PEAK_SIDE**3 / fastest / 1e12
 
 
 class _PlainEpochs:
@@ -127,8 +109,11 @@ class _PlainEpochs:
         source, v1 = dataset(run.data), import_torchvision().transforms
         augment = [v1.RandomCrop(source.image_shape[-1], padding=4), v1.RandomHorizontalFlip(), v1.RandomRotation(15)]
         transform = v1.Compose([v1.ToPILImage(), *augment, v1.ToTensor(), v1.Normalize(source.mean, source.std)])
-        images = _Transformed(source.split(run.train, run.seed), transform)
-        self.loader = DataLoader(images, batch_size=BATCH, shuffle=True, num_workers=2, persistent_workers=True)
+        split = source.split(run.train, run.seed)
+        pairs = list(zip(split.train_inputs.permute(0, 2, 3, 1).numpy(), split.train_labels.tolist(), strict=True))
+        collate = {"collate_fn": lambda batch: default_collate([(transform(image), label) for image, label in batch])}
+        workers = {"num_workers": 2, "persistent_workers": True}
+        self.loader = DataLoader(pairs, batch_size=BATCH, shuffle=True, **workers, **collate)
         weights = stream(run.seed, run.role, "weights")
         self.network = run.network.build(source.image_shape, source.classes, weights).train()
         self.optimizer = torch.optim.SGD(self.network.parameters(), lr=1e-4, momentum=0.9, weight_decay=5e-4)
@@ -140,20 +125,6 @@ class _PlainEpochs:
             loss.backward()
             self.optimizer.step()
             loss.item()  # as their loops do, for the progress line
-
-
-class _Transformed(Dataset):
-    """Images that are transformed one by one, as PIL images."""
-
-    def __init__(self, split: Split, transform: Callable[[np.ndarray], Tensor]) -> None:
-        self.images = split.train_inputs.permute(0, 2, 3, 1).numpy()
-        self.labels, self.transform = split.train_labels.tolist(), transform
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, place: int) -> tuple[Tensor, int]:
-        return self.transform(self.images[place]), self.labels[place]
 
 
 def _run(network: ImageNetwork, teacher: TrainedTeacher | None = None) -> Run:

@@ -25,25 +25,20 @@ def plain_loop(run: Run, dtype: torch.dtype = torch.float32) -> tuple[nn.Sequent
     source, schedule = dataset(run.data), run.schedule
     split = source.split(run.train, run.seed)
     network = _network(run).to(dtype)
-    optimizer = torch.optim.SGD(
-        network.parameters(),
-        lr=schedule.learning_rate,
-        momentum=schedule.momentum,
-        weight_decay=schedule.weight_decay,
-    )
+    constants = {"momentum": schedule.momentum, "weight_decay": schedule.weight_decay}
+    optimizer = torch.optim.SGD(network.parameters(), lr=schedule.learning_rate, **constants)
     order = stream(run.seed, run.role, "order")
     smoothing = getattr(run.objective, "epsilon", 0.0)
     inputs = split.train_inputs.to(dtype)
-    steps = -(-run.train // schedule.batch_size)
+    steps = schedule.epochs * -(-run.train // schedule.batch_size)
+    rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: (1 + cos(pi * step / steps)) / 2)
     for epoch in range(schedule.epochs):
-        for step, rows in enumerate(torch.randperm(run.train, generator=order).split(schedule.batch_size)):
-            progress = (epoch + step / steps) / schedule.epochs
-            for group in optimizer.param_groups:
-                group["lr"] = schedule.learning_rate * (1 + cos(pi * progress)) / 2
+        for rows in torch.randperm(run.train, generator=order).split(schedule.batch_size):
             loss = cross_entropy(network(inputs[rows]), split.train_labels[rows], label_smoothing=smoothing)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            rate.step()
         if epoch + 1 in evaluation_epochs(schedule.epochs):
             _measure(network, split.validation_inputs.to(dtype), split.validation_labels)
             measured = _measure(network, split.test_inputs.to(dtype), split.test_labels)
@@ -56,9 +51,7 @@ def _network(run: Run) -> nn.Sequential:
     layers: list[nn.Module] = []
     for weight, bias in zip(stacked.weights, stacked.biases, strict=True):
         linear = nn.Linear(*weight.shape[1:])
-        with torch.no_grad():
-            linear.weight.copy_(weight[0].T)
-            linear.bias.copy_(bias[0, 0])
+        linear.load_state_dict({"weight": weight[0].T, "bias": bias[0, 0]})
         layers += [linear, nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 

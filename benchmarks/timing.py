@@ -1,7 +1,7 @@
 """What the rows of the benchmark table have in common."""
 
 import statistics
-import time
+import timeit
 from collections.abc import Callable
 
 Row = dict[str, str | float]
@@ -14,9 +14,7 @@ def row(name: str, ours: float, other: float, unit: str, ratio: float) -> Row:
 
 def seconds(work: Callable[[], object]) -> float:
     """How long a piece of work takes."""
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
+    return timeit.timeit(work, number=1)
 
 
 def in_turn(one: Callable[[], object], other: Callable[[], object], rounds: int) -> tuple[float, float]:

@@ -150,17 +150,22 @@ def execute(notebook: Path, given: Mapping[str, Any], out: Path, time_limit: flo
             if executed.exists():
                 _keep(executed, out / notebook.name)
     ended = datetime.now(UTC).strftime("%Y-%m-%d %H:%M")
-    outcome = Outcome(notebook.stem, result, time.monotonic() - start, ended, report)
+    end = Outcome(notebook.stem, result, time.monotonic() - start, ended, report)
     note.parent.mkdir(exist_ok=True)
-    note.write_text(json.dumps(asdict(outcome)))
+    note.write_text(json.dumps(asdict(end)))
     if given or result != "done":
         os.utime(note, (0, 0))  # older than everything, so that make executes the notebook again
-    return outcome
+    return end
 
 
 def _note(name: str, out: Path) -> Path:
     """The file with the outcome of a notebook: what make compares with everything that the notebook rests on."""
     return out / ".executed" / f"{name}.json"
+
+
+def outcome(name: str, out: Path) -> Outcome:
+    """How a notebook ended whose page is in a folder."""
+    return Outcome(**json.loads(_note(name, out).read_text()))
 
 
 def _execute_within(time_limit: float, notebook: Path, executed: Path, given: Mapping[str, Any]) -> tuple[str, str]:
@@ -212,7 +217,8 @@ def _keep(executed: Path, kept: Path) -> None:
 def forecast(workers: int = 1) -> str:
     """How many runs the book lacks, and about how long it takes to make it on this machine, in a sentence.
 
-    A short training is timed; `results/quick.json` says how many times as long everything takes.
+    A short training is timed; `results/quick.json`, from `benchmarks/quick_cost.py`, says how many times as long
+    everything takes.
     """
     from lsr_core.store import Store
 
@@ -237,7 +243,7 @@ def probe() -> float:
 
 def status_page(chosen: Sequence[str], out: Path) -> str:
     """A page in Markdown on notebooks of a folder: when each was executed, for how long, with which versions."""
-    outcomes = [Outcome(**json.loads(_note(name, out).read_text())) for name in chosen]
+    outcomes = [outcome(name, out) for name in chosen]
     versions = {"Python": sys.version.split()[0], **{name: importlib.metadata.version(name) for name in _PACKAGES}}
     lines = [
         "# Status of the notebooks\n",

@@ -3,6 +3,7 @@
 Each compares two losses of random logits, labels and teachers, or measures how far apart they are.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -39,7 +40,6 @@ class Identity:
 
 
 _CLASSES, _DRAWS = 10, 64
-_Losses = Callable[[Tensor], Tensor]  # of logits `[B, K]`, a value a row
 
 
 def _draw(classes: int = _CLASSES) -> tuple[Tensor, Tensor, Tensor]:
@@ -50,13 +50,14 @@ def _draw(classes: int = _CLASSES) -> tuple[Tensor, Tensor, Tensor]:
     return student.requires_grad_(), teacher, labels
 
 
-def _one_hot(labels: Tensor) -> Tensor:
-    return torch.nn.functional.one_hot(labels, _CLASSES).double()
+_LOGITS, _TEACHER, _LABELS = _draw()
+_ONE_HOT = nn.functional.one_hot(_LABELS, _CLASSES).double()
+_UNIFORM = torch.full_like(_TEACHER, 1 / _CLASSES)
 
 
-def _by_row(loss: Objective, logits: Tensor, labels: Tensor) -> Tensor:
+def _by_row(loss: Objective, logits: Tensor = _LOGITS, labels: Tensor = _LABELS, *teacher: Tensor) -> Tensor:
     """An objective's value on every row `[B]`: each row is a stack of its own, with a batch of one."""
-    return loss(logits[:, None], labels[:, None]).total
+    return loss(logits[:, None], labels[:, None], *(scores[:, None] for scores in teacher)).total
 
 
 def compare(first: Tensor, second: Tensor, logits: Tensor) -> float:
@@ -67,110 +68,100 @@ def compare(first: Tensor, second: Tensor, logits: Tensor) -> float:
     return max(value, ((gradients[0] - gradients[1]).norm() / gradients[1].norm()).item())
 
 
-def _compare_up_to_rows(first: Callable[[Tensor], Tensor], second: Callable[[Tensor], Tensor], logits: Tensor) -> float:
+def _compare_up_to_rows(first: Callable[[Tensor], Tensor], second: Callable[[Tensor], Tensor]) -> float:
     """As `compare`, where every row may have a constant of its own: the difference at logits that are all zero."""
-    constants = first(torch.zeros_like(logits)) - second(torch.zeros_like(logits))
-    return compare(first(logits) - constants, second(logits), logits)
+    constants = first(torch.zeros_like(_LOGITS)) - second(torch.zeros_like(_LOGITS))
+    return compare(first(_LOGITS) - constants, second(_LOGITS), _LOGITS)
 
 
-def _compare_with_smoothing(loss: Objective, logits: Tensor, labels: Tensor) -> float:
+def _compare_with_smoothing(loss: Objective, logits: Tensor = _LOGITS, labels: Tensor = _LABELS) -> float:
     """`compare` of a method and of the label smoothing, with its ε and loss scale, that it is said to be."""
     epsilon, scale = as_label_smoothing(loss, logits.shape[-1])
     smoothed = scale * _by_row(objective("lsr", epsilon=epsilon), logits, labels)
     return compare(_by_row(loss, logits, labels), smoothed, logits)
 
 
+def _distance(tensor: Tensor, limit: Tensor) -> float:
+    """How far a tensor is from its limit, over the limit's norm."""
+    return ((tensor - limit).norm() / limit.norm()).item()
+
+
+def _centred(logits: Tensor) -> Tensor:
+    return logits - logits.mean(-1, keepdim=True)
+
+
 def _smoothing_is_distillation() -> float:
-    logits, _, labels = _draw()
     epsilon = 0.1
-    smoothed = cross_entropy(smoothed_labels(labels, _CLASSES, epsilon, dtype=torch.float64), logits)
-    uniform = torch.full_like(logits, 1 / _CLASSES)
-    hard = cross_entropy(_one_hot(labels), logits)
-    return compare(smoothed, (1 - epsilon) * hard + epsilon * kl_divergence(uniform, logits), logits)
+    smoothed = cross_entropy(smoothed_labels(_LABELS, _CLASSES, epsilon, dtype=torch.float64), _LOGITS)
+    hard, soft = cross_entropy(_ONE_HOT, _LOGITS), kl_divergence(_UNIFORM, _LOGITS)
+    return compare(smoothed, (1 - epsilon) * hard + epsilon * soft, _LOGITS)
 
 
 def _distillation_is_learned_smoothing() -> float:
-    logits, teacher, labels = _draw()
-    alpha, q = 0.3, teacher.softmax(-1)
-    mixed = cross_entropy((1 - alpha) * _one_hot(labels) + alpha * q, logits)
+    alpha, q = 0.3, _TEACHER.softmax(-1)
+    mixed = cross_entropy((1 - alpha) * _ONE_HOT + alpha * q, _LOGITS)
     entropy = -torch.special.xlogy(q, q).sum(-1)
-    hard, soft = cross_entropy(_one_hot(labels), logits), kl_divergence(q, logits) + entropy
-    return compare((1 - alpha) * hard + alpha * soft, mixed, logits)
+    hard, soft = cross_entropy(_ONE_HOT, _LOGITS), kl_divergence(q, _LOGITS) + entropy
+    return compare((1 - alpha) * hard + alpha * soft, mixed, _LOGITS)
 
 
 def _softened_teacher_tends_to_uniform() -> float:
     """τ times the distance from uniform tends to the centred logits over K: the softened teacher goes as 1/τ."""
-    _, teacher, _ = _draw()
     tau = 1e6
-    rate = tau * ((teacher / tau).softmax(-1) - 1 / _CLASSES)
-    limit = (teacher - teacher.mean(-1, keepdim=True)) / _CLASSES
-    return ((rate - limit).norm() / limit.norm()).item()
+    return _distance(tau * ((_TEACHER / tau).softmax(-1) - _UNIFORM), _centred(_TEACHER) / _CLASSES)
 
 
 def _correction_at_one_is_smoothing() -> float:
-    logits, _, labels = _draw()
     alpha, share = 0.3, 0.4
     corrected = objective("lsrkd-tc-share", alpha=alpha, temperature=1.0, share=share)
     smoothing = objective("lsr", epsilon=alpha * (1 - share) * _CLASSES / (_CLASSES - 1))
-    return compare(_by_row(corrected, logits, labels), _by_row(smoothing, logits, labels), logits)
+    return compare(_by_row(corrected), _by_row(smoothing), _LOGITS)
 
 
 def _soft_limit_is_variance() -> float:
-    logits, _, labels = _draw()
-    tau = 1e6
-    soft = objective("lsrkd", alpha=1.0, temperature=tau)
-    return compare(_by_row(soft, logits, labels), logits.var(-1, correction=0) / 2, logits)
+    soft = objective("lsrkd", alpha=1.0, temperature=1e6)
+    return compare(_by_row(soft), _LOGITS.var(-1, correction=0) / 2, _LOGITS)
 
 
 def _high_temperature_is_logit_matching() -> float:
     """τ²·KL between softened teacher and student tends to half the mean squared difference of centred logits."""
-    logits, teacher, _ = _draw()
     tau = 1e5
-    (gradient,) = torch.autograd.grad(tau**2 * divergence(teacher, logits, tau, tau).mean(), logits)
-    difference = (logits - teacher).detach()
-    limit = (difference - difference.mean(-1, keepdim=True)) / (_CLASSES * _DRAWS)
-    return ((gradient - limit).norm() / limit.norm()).item()
+    (gradient,) = torch.autograd.grad(tau**2 * divergence(_TEACHER, _LOGITS, tau, tau).mean(), _LOGITS)
+    return _distance(gradient, _centred((_LOGITS - _TEACHER).detach()) / (_CLASSES * _DRAWS))
 
 
 def _soft_only_is_smoothing() -> float:
     """Soft-only distillation from a hand-made teacher at τ = 1 has label smoothing's gradient."""
-    logits, _, labels = _draw()
-    gap = 4.5
-    share = TargetGap(gap).share(_CLASSES, 1.0)
-    epsilon = (1 - share) * _CLASSES / (_CLASSES - 1)
-    q = probabilities(TargetGap(gap), labels, _CLASSES, dtype=torch.float64)
-    smoothed = smoothed_labels(labels, _CLASSES, epsilon, dtype=torch.float64)
-    return compare(cross_entropy(q, logits), cross_entropy(smoothed, logits), logits)
+    teacher = TargetGap(4.5)
+    epsilon = (1 - teacher.share(_CLASSES, 1.0)) * _CLASSES / (_CLASSES - 1)
+    q = probabilities(teacher, _LABELS, _CLASSES, dtype=torch.float64)
+    smoothed = smoothed_labels(_LABELS, _CLASSES, epsilon, dtype=torch.float64)
+    return compare(cross_entropy(q, _LOGITS), cross_entropy(smoothed, _LOGITS), _LOGITS)
 
 
 def _mean_of_divergences_is_one() -> float:
     """The mean of the divergences from three teachers, and the divergence from their mean."""
-    logits, _, _ = _draw()
     generator = torch.Generator().manual_seed(1)
     teachers, tau = 3 * torch.randn(3, _DRAWS, _CLASSES, generator=generator, dtype=torch.float64), 4.0
-
-    def mean(student: Tensor) -> Tensor:
-        return torch.stack([divergence(teacher, student, tau, tau) for teacher in teachers]).mean(0)
-
-    return _compare_up_to_rows(mean, lambda student: divergence(mean_scores(teachers, tau), student, tau), logits)
+    return _compare_up_to_rows(
+        lambda student: torch.stack([divergence(teacher, student, tau, tau) for teacher in teachers]).mean(0),
+        lambda student: divergence(mean_scores(teachers, tau), student, tau),
+    )
 
 
 def _scale_is_rate_and_decay() -> float:
     """Five steps of SGD on a scaled loss, and on the plain one with learning rate times, decay over the scale."""
-    inputs, _, labels = _draw()
     scale, rate, decay = 0.0595, 0.1, 5e-4
-    ends = []
+    moves = []
     for factor, lr, weight_decay in ((scale, rate, decay), (1.0, rate * scale, decay / scale)):
-        layer = nn.Linear(_CLASSES, _CLASSES, dtype=torch.float64)
-        with torch.no_grad():
-            layer.weight.copy_(torch.eye(_CLASSES)), layer.bias.zero_()
-        optimizer = torch.optim.SGD(layer.parameters(), lr=lr, momentum=0.9, weight_decay=weight_decay)
+        weight = torch.eye(_CLASSES, dtype=torch.float64, requires_grad=True)
+        optimizer = torch.optim.SGD([weight], lr=lr, momentum=0.9, weight_decay=weight_decay)
         for _ in range(5):
             optimizer.zero_grad()
-            (factor * nn.functional.cross_entropy(layer(inputs.detach()), labels)).backward()
+            (factor * nn.functional.cross_entropy(_LOGITS.detach() @ weight, _LABELS)).backward()
             optimizer.step()
-        ends.append(layer.weight.detach())
-    return ((ends[0] - ends[1]).norm() / (ends[1] - torch.eye(_CLASSES)).norm()).item()
+        moves.append(weight.detach() - torch.eye(_CLASSES))
+    return _distance(*moves)
 
 
 def _released_is_smoothing() -> float:
@@ -185,55 +176,47 @@ def _released_is_smoothing() -> float:
 
 def _printed_form() -> float:
     """How far the soft part of Tf-KD_reg, as printed, is from every label smoothing: p, y and u in any amounts."""
-    logits, _, labels = _draw()
     printed = replace(objective("tf-kd-reg"), alpha=1.0)
-    (gradient,) = torch.autograd.grad(printed(logits, labels).total, logits)
-    p = logits.detach().softmax(-1)
-    family = torch.stack([part.flatten() for part in (p, _one_hot(labels), torch.ones_like(p))], -1)
+    (gradient,) = torch.autograd.grad(printed(_LOGITS, _LABELS).total, _LOGITS)
+    family = torch.stack([part.flatten() for part in (_LOGITS.detach().softmax(-1), _ONE_HOT, _UNIFORM)], -1)
     nearest = family @ torch.linalg.lstsq(family, gradient.flatten()[:, None]).solution
-    return ((gradient.flatten() - nearest[:, 0]).norm() / gradient.norm()).item()
+    return _distance(nearest[:, 0], gradient.flatten())
 
 
 def _power_is_target_gap() -> float:
     """Tf-KD_reg with powers is LsrKD-TC with the gap ln(a(K−1)/(1−a)), but for the factor τ²."""
-    logits, _, labels = _draw()
     a, tau = 0.99, 20.0
-    gap = torch.tensor(a * (_CLASSES - 1) / (1 - a)).double().log().item()
     printed = objective("tf-kd-reg", alpha=1.0, temperature=tau, correct=a)
-    corrected = objective("lsrkd-tc", alpha=1.0, temperature=tau, gap=gap)
-    return compare(tau**2 * _by_row(printed, logits, labels), _by_row(corrected, logits, labels), logits)
+    corrected = objective("lsrkd-tc", alpha=1.0, temperature=tau, gap=math.log(a * (_CLASSES - 1) / (1 - a)))
+    return compare(tau**2 * _by_row(printed), _by_row(corrected), _LOGITS)
 
 
 def _constant_draws_are_smoothing() -> float:
-    logits, _, labels = _draw()
-    return _compare_with_smoothing(objective("beta-smoothing-constant"), logits, labels)
+    return _compare_with_smoothing(objective("beta-smoothing-constant"))
 
 
 def _map_is_distillation() -> float:
     """Minus the log posterior under a Dirichlet prior, and the losses that two priors give."""
-    logits, teacher, labels = _draw()
     beta, tau = 1.5, 4.0
     alpha = beta / (1 + beta)
-    softened = (teacher / tau).softmax(-1)
-    uniform = torch.full_like(softened, 1 / _CLASSES)
-    smoothing = objective("lsr", epsilon=alpha)
-    distillation = objective("self-distillation-released", alpha=alpha, temperature=tau)
 
     def error(prior: Tensor, loss: Objective) -> float:
         def minus_log_posterior(student: Tensor) -> Tensor:
             p = student.softmax(-1)
-            likelihood = p.log().gather(-1, labels[:, None])[:, 0]
+            likelihood = p.log().gather(-1, _LABELS[:, None])[:, 0]
             return -likelihood - torch.distributions.Dirichlet(beta * prior + 1).log_prob(p)
 
-        def ours(student: Tensor) -> Tensor:
-            return (1 + beta) * loss(student[:, None], labels[:, None], teacher[:, None]).total
+        def scaled(student: Tensor) -> Tensor:
+            return (1 + beta) * _by_row(loss, student, _LABELS, _TEACHER)
 
-        return _compare_up_to_rows(minus_log_posterior, ours, logits)
+        return _compare_up_to_rows(minus_log_posterior, scaled)
 
-    return max(error(uniform, smoothing), error(softened, distillation))
+    distillation = objective("self-distillation-released", alpha=alpha, temperature=tau)
+    softened = (_TEACHER / tau).softmax(-1)
+    return max(error(_UNIFORM, objective("lsr", epsilon=alpha)), error(softened, distillation))
 
 
-YUAN, WANG, ZHANG = "Yuan 2020", "Wang 2020, 2021", "Zhang & Sabuncu 2020"
+YUAN, ZHANG = "Yuan 2020", "Zhang & Sabuncu 2020"
 SHEN, HINTON, OWN = "Shen 2021", "Hinton 2015", "this study"
 _KD, _MANY = "lsr_is_kd", "many_losses"
 IDENTITIES: tuple[Identity, ...] = (

@@ -4,15 +4,18 @@ import sys
 import bench
 import image_bench
 import pytest
+import quick_cost
 import torch
 from plain_loop import plain_loop
 from torch import nn
 from torch.nn.functional import cross_entropy
 
 from lsr_core import objective
+from lsr_core.execute import execute
 from lsr_core.models import ImageNetwork
 from lsr_core.run import Run
 from lsr_core.schedule import Schedule
+from study import build
 
 LOSSES = [f"{kind}/{method}" for method in ("lsr", "lsrkd", "lsrkd-tc") for kind in ("loss", "loss-memory")]
 
@@ -66,6 +69,23 @@ def test_a_loss_needs_no_more_memory_than_torchs(method, generator):
     ours = bench.peak_memory(lambda z: objective(method)(z, labels).total, logits)
     torchs = bench.peak_memory(lambda z: cross_entropy(z, labels, label_smoothing=0.1), logits)
     assert ours <= 1.2 * torchs
+
+
+@pytest.mark.usefixtures("own_store")
+def test_the_forecast_finds_what_the_runs_and_pages_cost(monkeypatch, tmp_path):
+    records = execute([Run("digits", 50, objective("lsr"), Schedule(0.1, epochs=1), seed) for seed in range(2)])
+    (tmp_path / ".executed").mkdir()
+    for name in build.names():
+        done = build.Outcome(name, "done", 20.0, "now")
+        (tmp_path / ".executed" / f"{name}.json").write_text(json.dumps(vars(done)))
+    probe = sum(record.seconds for record in records) / 3
+    monkeypatch.setattr(build, "probe", lambda: probe)
+    cost = quick_cost.cost(tmp_path)
+    assert cost == {"runs": 2, "training": 3, "pages": round(20 * len(build.names()) / probe)}
+    assert cost.keys() == json.loads(build.COST.read_text()).keys()
+    monkeypatch.setattr(build, "COST", tmp_path / "quick.json")
+    build.COST.write_text(json.dumps(cost))
+    assert build.forecast().startswith("the runs are there; ")
 
 
 def test_the_plain_loop_refuses_what_it_does_not_know():
