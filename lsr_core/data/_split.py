@@ -29,7 +29,8 @@ class Source:
     """A data set: `counts` examples of each class to train and validate on, drawn by seed, and a fixed test part.
 
     Inputs have `input_dim` numbers. Images have an `image_shape` (C, H, W), and a `mean` and `std` of each channel in
-    units of the full range; `superclasses` `[K]` are those of the classes. These are None where a set has none.
+    units of the full range; `superclasses` `[K]` are those of the classes. These are None where a set has none, and so
+    is the last of `test`: its inputs, labels and posterior.
     """
 
     name: str
@@ -42,16 +43,12 @@ class Source:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     superclasses: Tensor | None = None
+    test: tuple[Tensor, Tensor, Tensor | None]
 
     @property
     def max_train(self) -> int:
         """The most training examples there are."""
         return sum(self.counts) - self.validation
-
-    @property
-    def test(self) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Inputs, labels and posterior of the test part."""
-        raise NotImplementedError
 
     def drawn(self, seed: int, count: int) -> tuple[Tensor, Tensor]:
         """The first `count` examples of this seed that are not for testing: inputs and labels."""

@@ -18,7 +18,7 @@ from .download import Download, fetch
 _VALIDATION_SHARE = 10  # one in ten images of the training part is for validation: 5,000 of CIFAR's 50,000
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Images(Source):
     """Images uint8 `[N, C, H, W]` of `image_shape` (C, H, W), `counts` of them in each class of the training part.
 
@@ -35,6 +35,10 @@ class Images(Source):
     std: tuple[float, ...] = field()
     votes: str | None = None
     download: Download | None = None
+
+    def __post_init__(self) -> None:
+        self.classes, self.input_dim = len(self.counts), math.prod(self.image_shape)
+        self.validation = sum(self.counts) // _VALIDATION_SHARE
 
     @classmethod
     def of_file(cls, name: str) -> Self:
@@ -54,21 +58,6 @@ class Images(Source):
     def path(self) -> Path:
         """Where its file is, or will be."""
         return Path(self.name) if self._own else cache_folder("LSR_DATA", "data") / f"{self.name}.npz"
-
-    @property
-    def classes(self) -> int:
-        """How many classes there are."""
-        return len(self.counts)
-
-    @property
-    def input_dim(self) -> int:
-        """Numbers in an image, C·H·W."""
-        return math.prod(self.image_shape)
-
-    @property
-    def validation(self) -> int:
-        """How many images of the training part are for validation."""
-        return sum(self.counts) // _VALIDATION_SHARE
 
     @property
     def superclasses(self) -> Tensor | None:

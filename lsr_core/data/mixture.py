@@ -19,7 +19,7 @@ _WITHIN = 0.5  # standard deviation of class means around their superclass mean
 _MEANS_SEED, _TEST_SEED = 20200911, 20210520
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Mixture(Source):
     """K `classes` in `superclass_count` superclasses and `input_dim` dimensions, all means multiplied by `scale`.
 
@@ -36,6 +36,10 @@ class Mixture(Source):
     published: str | None = None
 
     max_train = 100_000
+
+    def __post_init__(self) -> None:
+        self.counts = (self.max_train // self.classes,) * self.classes
+        self.superclasses = torch.arange(self.classes) % self.superclass_count
 
     @cached_property
     def _unscaled(self) -> np.ndarray:
@@ -55,16 +59,6 @@ class Mixture(Source):
         found = fingerprint(self._unscaled.round(4) + 0.0)
         require_fingerprint(self.name, found, self.fingerprint)
         return self.scale * self._unscaled
-
-    @property
-    def counts(self) -> tuple[int, ...]:
-        """How many points of each class there are at most."""
-        return (self.max_train // self.classes,) * self.classes
-
-    @property
-    def superclasses(self) -> Tensor:
-        """The superclass of each class `[K]`."""
-        return torch.arange(self.classes) % self.superclass_count
 
     def log_posterior(self, inputs: np.ndarray) -> np.ndarray:
         """$\\log p(k \\mid x)$ `[N, K]` of inputs `[N, D]`, exact by log-sum-exp; the classes are equally likely."""
