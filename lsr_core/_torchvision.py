@@ -11,9 +11,6 @@ from types import ModuleType
 
 import torch
 
-_SCHEMAS = ("nms", "qnms")
-_declared: list[torch.library.Library] = []  # a library's schemas live as long as the object
-
 
 def import_torchvision() -> ModuleType:
     """Return torchvision, its missing operator schemas declared first where they are missing."""
@@ -24,9 +21,8 @@ def import_torchvision() -> ModuleType:
             raise
     for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
         del sys.modules[name]
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    for operator in _SCHEMAS:
+    for operator in ("nms", "qnms"):
         if not hasattr(torch.ops.torchvision, operator):
-            library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    _declared.append(library)
+            schema = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+            torch.library.define(f"torchvision::{operator}", schema)
     return importlib.import_module("torchvision")
