@@ -45,7 +45,7 @@ def ece(logits: Tensor, labels: Tensor, bins: int = 15) -> Tensor:
     confidence = 1 / _below_largest(logits).exp().sum(-2)
     gap = confidence.double() - right.double()
     index = (confidence * bins).ceil().long().clamp(1, bins) - 1
-    total = torch.zeros((*gap.shape[:-1], bins), dtype=gap.dtype, device=gap.device).scatter_add_(-1, index, gap)
+    total = gap.new_zeros((*gap.shape[:-1], bins)).scatter_add_(-1, index, gap)
     return total.abs().sum(-1) / gap.shape[-1]
 
 
@@ -93,12 +93,12 @@ def kl_of_wrong_classes(posterior: Tensor, logits: Tensor, labels: Tensor) -> Te
 
 def predictive_uncertainty(logits: Tensor) -> Tensor:
     """The mean entropy of the predicted distributions (Zhang & Sabuncu 2020)."""
-    return torch.special.entr(_distribution(logits)).sum(-1).mean(-1)
+    return torch.special.entr(logits.double().softmax(-1)).sum(-1).mean(-1)
 
 
 def confidence_variance(logits: Tensor, labels: Tensor) -> Tensor:
     """The variance over examples of the probability of the label (Zhang & Sabuncu 2020, author feedback)."""
-    return _of_true_class(logits, labels).var(-1, correction=0)
+    return _of_label(logits, labels).var(-1, correction=0)
 
 
 def confidence_diversity(logits: Tensor, labels: Tensor, neighbours: int = 3) -> Tensor:
@@ -107,11 +107,11 @@ def confidence_diversity(logits: Tensor, labels: Tensor, neighbours: int = 3) ->
     Estimated from the distance to the k-th of `neighbours`, $\\psi(N) - \\psi(k) + \\ln 2 + \\overline{\\ln\\rho_k}$
     (Kozachenko & Leonenko 1987); distances below 1e-12 count as that. Raises `InputError` unless 0 < k < N.
     """
-    values = _of_true_class(logits, labels).sort(-1).values
+    values = _of_label(logits, labels).sort(-1).values
     count, k = values.shape[-1], neighbours
     require_count("neighbours", k)
     require(k < count, f"neighbours is {k}; with {count} examples it must be below {count}")
-    edge = torch.full((*values.shape[:-1], k), math.inf, dtype=values.dtype, device=values.device)
+    edge = values.new_full((*values.shape[:-1], k), math.inf)
     windows = torch.cat([-edge, values, edge], -1).unfold(-1, k + 1, 1)  # each value is in k + 1 of them
     spans = [
         torch.maximum(values - windows[..., j : j + count, 0], windows[..., j : j + count, -1] - values)
@@ -129,30 +129,22 @@ def equivalent_smoothing(logits: Tensor, labels: Tensor, temperature: float = 1.
     """
     require_positive("temperature", temperature)
     classes = logits.shape[-1]
-    return (1 - _of_true_class(logits.double() / temperature, labels)).mean(-1) * classes / (classes - 1)
+    return (1 - _of_label(logits.double() / temperature, labels)).mean(-1) * classes / (classes - 1)
 
 
-def erased_information(
-    logits: Tensor,
-    labels: Tensor,
-    reading: Literal["vector_variance", "std_true_class"],
-    confidence: Tensor | float | None = None,
-) -> Tensor:
+def erased_information(logits: Tensor, labels: Tensor, reading: Literal["vector_variance", "std_true_class"]) -> Tensor:
     """Shen 2021's $1 - \\mathcal S$ (Eq. 2): how far outputs spread within a class; the lower, the more is erased.
 
     What label smoothing erases is the difference between a smoothed and a plain network. `"vector_variance"` is Eq. 2
     as printed, the variance of the distribution; `"std_true_class"`, the standard deviation of the label's probability,
-    is the only reading whose size fits Table 1. With a `confidence`, the plain network's mean largest probability, one
-    temperature first softens the logits to the same: what is erased beyond shrinkage.
+    is the only reading whose size fits Table 1. What is erased beyond shrinkage shows where both networks' logits are
+    first divided by their `temperature_of_confidence`.
     """
     known = ("vector_variance", "std_true_class")
     require(reading in known, f"unknown reading {reading!r}; there are {known[0]!r} and {known[1]!r}")
-    if confidence is not None:
-        logits = _scaled(logits.double(), temperature_of_confidence(logits, confidence))
     if reading == "vector_variance":
-        return variance_within_classes(_distribution(logits), labels, logits.shape[-1]).mean(-1)
-    confidences = _of_true_class(logits, labels)[..., None]
-    return variance_within_classes(confidences, labels, logits.shape[-1]).sqrt().mean(-1)
+        return variance_within_classes(logits.double().softmax(-1), labels, logits.shape[-1]).mean(-1)
+    return variance_within_classes(_of_label(logits, labels)[..., None], labels, logits.shape[-1]).sqrt().mean(-1)
 
 
 def variance_within_classes(values: Tensor, labels: Tensor, classes: int) -> Tensor:
@@ -262,10 +254,6 @@ def _bisect(by_class: Tensor, target: Tensor, too_sharp: Callable[[Tensor], Tens
     return torch.exp((low + high) / 2).where(known, math.nan)
 
 
-def _distribution(logits: Tensor) -> Tensor:
-    return logits.double().softmax(-1)
-
-
-def _of_true_class(logits: Tensor, labels: Tensor) -> Tensor:
+def _of_label(logits: Tensor, labels: Tensor) -> Tensor:
     """The probability of the label `[..., N]`, in float64."""
-    return _distribution(logits).gather(-1, labels.expand(logits.shape[:-1])[..., None])[..., 0]
+    return logits.double().softmax(-1).gather(-1, labels.expand(logits.shape[:-1])[..., None])[..., 0]

@@ -211,7 +211,8 @@ def test_at_matched_confidence_a_scale_erases_nothing(outputs):
     for reading in ("vector_variance", "std_true_class"):
         whole = metrics.erased_information(logits, labels, reading)
         assert (metrics.erased_information(0.3 * logits, labels, reading) < 0.9 * whole).all()
-        matched = metrics.erased_information(0.3 * logits, labels, reading, confidence=plain)
+        temperature = metrics.temperature_of_confidence(0.3 * logits, plain)
+        matched = metrics.erased_information(0.3 * logits / temperature[:, None, None], labels, reading)
         torch.testing.assert_close(matched, whole, rtol=1e-4, atol=0)
 
 

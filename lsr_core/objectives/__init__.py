@@ -19,18 +19,9 @@ __all__ = ["Batch", "Fixed", "HandMade", "Objective"]
 
 METHODS: dict[str, type[Objective]] = {
     method.name: method
-    for method in (
-        *(hand_made.CrossEntropy, hand_made.LSR, hand_made.LSRWrongClasses, learned.ConfidencePenalty),
-        *(learned.KD, learned.KDUnscaled, learned.KDReleased, learned.KDWeighted, learned.SoftOnly),
-        *(learned.SelfDistillation, learned.SelfDistillationReleased),
-        *(hand_made.TfKDReg, hand_made.TfKDRegLogits, hand_made.TfKDRegReleased),
-        *(hand_made.LsrKD, hand_made.LsrKDTC, hand_made.LsrKDTCShare),
-        *(remembered.MrKD, remembered.MrKDTC, remembered.MrKDEnsemble, remembered.MrKDEnsembleKA, remembered.PSKD),
-        *(remembered.BetaSmoothing, remembered.BetaSmoothingReleased, remembered.BetaSmoothingShuffled),
-        *(hand_made.BetaSmoothingConstant, learned.ZipfSmoothing, learned.PriorSmoothing),
-        *(hand_made.LadderUniform, learned.LadderClassMeans, learned.LadderConfidence),
-        *(learned.LadderPermuted, learned.LadderTeacher),
-    )
+    for module in (hand_made, learned, remembered)
+    for method in vars(module).values()
+    if isinstance(method, type) and issubclass(method, Objective) and "name" in vars(method)
 }
 ALIASES = {"lsr-os": "lsrkd", "lsr-os-tc": "lsrkd-tc", "re-kd": "kd", "de-kd": "kd", "tf-kd-self": "kd"}
 _COMMON_NAMES = {  # only suggested: other libraries' names say nothing about the constants

@@ -14,7 +14,7 @@ from .._kernels import at_least_single
 from ..errors import InputError, require
 from ..losses import Loss, divergence, smoothing_loss, weighted
 from ..memory import Memory
-from ..teachers import Share, Teacher, Uniform, probabilities
+from ..teachers import Teacher, Uniform, share_scores
 
 _RULES: dict[str, Callable[[str, Any], None]] = {
     **dict.fromkeys(("alpha", "epsilon", "share", "decay"), errors.require_fraction),
@@ -214,25 +214,18 @@ class HandMade(Fixed):
         return isinstance(self.teacher, Uniform)
 
     def scores(self, batch: Batch) -> Tensor:
-        uniform, classes = at_least_single(torch.zeros_like(batch.logits)), batch.logits.shape[-1]
+        logits, classes = at_least_single(batch.logits), batch.logits.shape[-1]
         if self.takes_mixtures:
-            return uniform
-        return probabilities(Share(self.teacher_share(classes)), batch.labels, classes, dtype=uniform.dtype).log()
+            return torch.zeros_like(logits)
+        return share_scores(torch.full_like(logits[..., 0], self.teacher_share(classes)), batch.labels, classes)
 
     def _loss(self, batch: Batch) -> Loss:
-        classes = batch.logits.shape[-1]
-        hard_weight, soft_weight = self.weights(classes)
         if batch.labels.is_floating_point():
-            soft = self.soft(batch) if soft_weight else torch.zeros_like(batch.logits[..., 0])
-            return weighted(batch.logits, batch.labels, soft, hard_weight, soft_weight)
-        return smoothing_loss(
-            batch.logits,
-            batch.labels,
-            hard_weight=hard_weight,
-            soft_weight=soft_weight,
-            temperature=self.student_temperature,
-            share=self.teacher_share(classes),
-        )
+            return super()._loss(batch)
+        classes = batch.logits.shape[-1]
+        weights = dict(zip(("hard_weight", "soft_weight"), self.weights(classes), strict=True))
+        share, tau = self.teacher_share(classes), self.student_temperature
+        return smoothing_loss(batch.logits, batch.labels, **weights, share=share, temperature=tau)
 
 
 def _by_position(batch: Batch, axis: int) -> Batch:

@@ -140,9 +140,7 @@ class LadderPermuted(LadderTeacher):
     takes_mixtures = False
 
     def scores(self, batch: Batch) -> Tensor:
-        return permute_wrong(
-            softened(self.required_teacher(batch), self.temperature), batch.labels, self.required_index(batch)
-        )
+        return permute_wrong(super().scores(batch), batch.labels, self.required_index(batch))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,17 +157,16 @@ class PriorSmoothing(Fixed):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.prior is not None:
-            rows = torch.as_tensor(self.prior, dtype=torch.float64)
-            require(
-                rows.ndim == 2 and rows.shape[0] == rows.shape[1],
-                f"prior has shape {list(rows.shape)}; it must be [K, K]",
-            )
-            fits = bool((rows >= 0).all()) and bool(((rows.sum(-1) - 1).abs() < 1e-4).all())
-            require(fits, "prior holds a row that is no distribution; it must be at least 0 and sum to 1")
-            total = rows.sum(-1, keepdim=True)
-            rows = torch.where((total - 1).abs() < 1e-12, rows, rows / total)
-            object.__setattr__(self, "prior", tuple(map(tuple, rows.tolist())))
+        if self.prior is None:
+            return
+        rows = torch.as_tensor(self.prior, dtype=torch.float64)
+        square = rows.ndim == 2 and rows.shape[0] == rows.shape[1]
+        require(square, f"prior has shape {list(rows.shape)}; it must be [K, K]")
+        total = rows.sum(-1, keepdim=True)
+        fits = bool((rows >= 0).all()) and bool(((total - 1).abs() < 1e-4).all())
+        require(fits, "prior holds a row that is no distribution; it must be at least 0 and sum to 1")
+        rows = torch.where((total - 1).abs() < 1e-12, rows, rows / total)
+        object.__setattr__(self, "prior", tuple(map(tuple, rows.tolist())))
 
     def check(self, classes: int) -> None:
         fits = self.prior is None or len(self.prior) == classes
@@ -177,10 +174,8 @@ class PriorSmoothing(Fixed):
 
     def scores(self, batch: Batch) -> Tensor:
         self.check(batch.logits.shape[-1])
-        uniform = at_least_single(torch.zeros_like(batch.logits))
-        if self.prior is None:
-            return uniform
-        return torch.tensor(self.prior, dtype=uniform.dtype, device=uniform.device).log()[batch.labels]
+        logits = at_least_single(batch.logits)
+        return torch.zeros_like(logits) if self.prior is None else logits.new_tensor(self.prior).log()[batch.labels]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,7 @@
 """Methods that remember their own teacher: past copies, an average of the weights, or past predictions."""
 
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor, log_softmax, nn
@@ -9,6 +10,8 @@ from ..losses import divergence
 from ..memory import LearnedEnsemble, Memory, MovingAverage, PastCopies, Predictions
 from ..teachers import beta_draws, matched_by_rank, mean_scores, share_scores, shift_wrong, softened
 from ._base import Batch, Objective
+
+_OWN = {"init": False, "repr": False, "compare": False}  # a memory is no constant: every objective has its own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +29,7 @@ class MrKD(Objective):
     temperature: float = 4.0
     copies: int = 3
     every: int = 5
-    memory: PastCopies = field(default_factory=PastCopies, init=False, repr=False, compare=False)
+    memory: PastCopies = field(default_factory=PastCopies, **_OWN)
 
     def after_epoch(self, model: nn.Module, epoch: int) -> None:
         super().after_epoch(model, epoch)
@@ -70,7 +73,7 @@ class MrKDEnsemble(MrKD):
 
     name = "mrkd-fcn"
     rate: float = 1.0
-    memory: LearnedEnsemble = field(default_factory=LearnedEnsemble, init=False, repr=False, compare=False)
+    memory: LearnedEnsemble = field(default_factory=LearnedEnsemble, **_OWN)
 
     def scores(self, copies: Tensor, batch: Batch) -> Tensor:
         return softened(self.memory.join(copies), self.temperature)
@@ -109,7 +112,7 @@ class PSKD(Objective):
     name = "ps-kd"
     alpha: float = 0.8
     epochs: int = 300
-    memory: Predictions = field(default_factory=Predictions, init=False, repr=False, compare=False)
+    memory: Predictions = field(default_factory=Predictions, **_OWN)
 
     def weights(self, classes: int) -> tuple[float, float]:
         alpha = self.alpha * min((self.memory.epochs + 1) / self.epochs, 1.0)
@@ -134,7 +137,7 @@ class BetaSmoothingShuffled(Objective):
     name = "beta-smoothing-shuffled"
     alpha: float = 0.6
     a: float = 3.0
-    memory: Memory = field(default_factory=Memory, init=False, repr=False, compare=False)
+    memory: Memory = field(default_factory=Memory, **_OWN)
 
     def shares(self, draws: Tensor, batch: Batch) -> Tensor:
         """The draws `[..., B]` in the order of the examples."""
@@ -155,7 +158,7 @@ class BetaSmoothing(BetaSmoothingShuffled):
 
     name = "beta-smoothing"
     decay: float = 0.999
-    memory: MovingAverage = field(default_factory=MovingAverage, init=False, repr=False, compare=False)
+    memory: MovingAverage = field(default_factory=MovingAverage, **_OWN)
 
     def after_step(self, model: nn.Module) -> None:
         super().after_step(model)
@@ -174,6 +177,4 @@ class BetaSmoothingReleased(BetaSmoothing):
     """
 
     name = "beta-smoothing-released"
-    memory: MovingAverage = field(
-        default_factory=lambda: MovingAverage(random_start=True), init=False, repr=False, compare=False
-    )
+    memory: MovingAverage = field(default_factory=partial(MovingAverage, random_start=True), **_OWN)

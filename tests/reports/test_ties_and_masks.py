@@ -9,6 +9,12 @@ from lsr_core.data import Split
 from lsr_core.evaluation import curve_point
 from lsr_core.objectives import Batch
 
+
+def matched(logits):
+    """The logits of two runs at a mean confidence of .6."""
+    return logits.double() / metrics.temperature_of_confidence(logits, 0.6)[:, None, None]
+
+
 GROUPS = torch.tensor([0, 0, 1, 1, 2])
 MEASURED = {
     "accuracy": lambda z, y, _: metrics.accuracy(z, y),
@@ -26,7 +32,7 @@ MEASURED = {
     "smoothing": lambda z, y, _: metrics.equivalent_smoothing(z, y, 3.0),
     "erased, vector": lambda z, y, _: metrics.erased_information(z, y, "vector_variance").float(),
     "erased, std": lambda z, y, _: metrics.erased_information(z, y, "std_true_class").float(),
-    "erased, matched": lambda z, y, _: metrics.erased_information(z, y, "std_true_class", confidence=0.6).float(),
+    "erased, matched": lambda z, y, _: metrics.erased_information(matched(z), y, "std_true_class").float(),
 }
 FEATURES = {
     "class means": lambda x, y: metrics.class_means(x, y, 5),
