@@ -4,6 +4,7 @@ Shapes are those of `losses`; R rows are all examples of all runs.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from scipy.special import xlog1py
@@ -61,7 +62,7 @@ def _smoothed(
     size = max(1, _CHUNK // classes) if logits.device.type == "cpu" else len(rows)
     scratch = torch.empty_like(rows[:size])
     chunks = zip(rows.split(size), gradient.split(size), index.split(size), strict=True)
-    parts = [_smoothed_rows(*chunk, scratch, on_label, *constants, fast=tau <= 8) for chunk in chunks]
+    parts = [_smoothed_rows(*chunk, scratch, on_label, constants) for chunk in chunks]
     right, divergence, lead = (torch.cat(part).view(shape) for part in zip(*parts, strict=True))
     from_uniform = xlog1py(share, (classes - 1) * excess) + xlog1py(1 - share, -excess)  # KL(q‖u)
     hard = times(hard_weight, math.log(classes) - right).mean(-1)
@@ -70,23 +71,15 @@ def _smoothed(
 
 
 def _smoothed_rows(
-    logits: Tensor,
-    p: Tensor,
-    index: Tensor,
-    scratch: Tensor,
-    on_label: Tensor,
-    h: float,
-    k: float,
-    rate: float,
-    e: float,
-    *,
-    fast: bool,
+    logits: Tensor, p: Tensor, index: Tensor, scratch: Tensor, on_label: Tensor, constants: Sequence[float]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """For R rows: $\\ln(p_y/u)$, $D_{KL}(u\\|p_\\tau)$, and what $z_y/\\tau$ has beyond the mean class, each `[R, 1]`.
 
     `p` becomes the gradient $h\\,(p - e_y) + \\frac{s}{\\tau}(p_\\tau - q)$; `rate` is 1/τ, `k` is s/(τK), `e` the
     teacher's excess on the right class, `on_label` what is added to the gradient of that class.
     """
+    h, k, rate, e = constants
+    fast = rate >= 1 / 8  # up to τ = 8 the logarithms are large enough for e^x to keep the digits of e^x − 1
     odds = torch.sub(logits, logits.amax(-1, keepdim=True), out=scratch[: len(logits)])
     total = torch.exp(odds, out=p).sum(-1, keepdim=True)
     log_total = (total / logits.shape[-1]).log_()
@@ -97,8 +90,7 @@ def _smoothed_rows(
     mean_log = odds.mean(-1, keepdim=True)
     lead = odds.gather(-1, index) - mean_log
     flat = None if fast else _flat_divergence(odds, mean_log, -shift * rate)
-    # Up to τ = 8 the logarithms are large enough for e^x to keep the digits of e^x - 1, at a third of expm1's time.
-    odds = odds.exp_() if fast else odds.expm1_()
+    odds = odds.exp_() if fast else odds.expm1_()  # which takes three times as long
     mean = odds.mean(-1, keepdim=True)
     whole = mean if fast else 1 + mean
     odds -= mean - e * whole
@@ -136,7 +128,9 @@ class Divergence(torch.autograd.Function):
         student = torch.where(absent, student.clamp_min(-1e15), student)  # no −∞ − (−∞) where neither has the class
         d = student - teacher
         d -= (q * d).sum(-1, keepdim=True)
-        near = torch.log1p((q * _exp_rest(d.clamp_max(_FLOOR))).sum(-1, keepdim=True))
+        finite = d.clamp_max(_FLOOR)
+        rest = torch.where(d.abs() < _SMALL, _small_rest(finite), torch.expm1(finite) - finite)  # e^d - 1 - d
+        near = torch.log1p((q * rest).sum(-1, keepdim=True))
         close, sure = d.amax(-1, keepdim=True) < _FLOOR, log_softmax(student, -1) - log_q
         divergence = torch.where(close, near, -(q * sure).sum(-1, keepdim=True))
         ratio = torch.where(close, d - divergence, sure)
@@ -159,11 +153,6 @@ _SMALL = 0.1
 def _with_derivative(gradient: Tensor, slope: Tensor) -> Tensor:
     """The exact gradient, which is differentiated as `slope` is: it may have fewer digits and differ by a constant."""
     return gradient + (slope - slope.detach())
-
-
-def _exp_rest(d: Tensor) -> Tensor:
-    """$e^d - 1 - d$, exact to rounding also for small $d$."""
-    return torch.where(d.abs() < _SMALL, _small_rest(d), torch.expm1(d) - d)
 
 
 def _small_rest(d: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
 
 def nll(logits: Tensor, labels: Tensor, temperature: Tensor | float = 1.0) -> Tensor:
     """Negative log-likelihood of the labels in nats, averaged over examples, after division by `temperature`."""
-    by_class = _by_class(_scaled(logits, temperature))
+    by_class = _by_class(logits, temperature)
     of_label = by_class.gather(-2, labels.expand(*by_class.shape[:-2], by_class.shape[-1])[..., None, :])[..., 0, :]
     return (by_class.logsumexp(-2) - of_label).mean(-1, dtype=torch.float64)
 
@@ -77,7 +77,7 @@ def kl_to_posterior(posterior: Tensor, logits: Tensor, temperature: Tensor | flo
 
     A mean over the examples that have a vote; nan without any.
     """
-    by_class = _by_class(_scaled(logits, temperature))
+    by_class = _by_class(logits, temperature)
     return _mean_kl(posterior, by_class, by_class.logsumexp(-2))
 
 
@@ -221,22 +221,16 @@ def _weighted(weights: Tensor, values: Tensor) -> Tensor:
     return (weights * values).where(weights != 0, 0)
 
 
-def _by_class(logits: Tensor) -> Tensor:
-    """Logits `[..., K, N]`: with few classes torch is several times faster in this layout."""
-    return at_least_single(logits).mT.contiguous()
+def _by_class(logits: Tensor, temperature: Tensor | float = 1.0) -> Tensor:
+    """Logits over a temperature, `[..., K, N]`: with few classes torch is several times faster in this layout."""
+    logits = at_least_single(logits)
+    return (logits / torch.as_tensor(temperature, dtype=logits.dtype)[..., None, None]).mT.contiguous()
 
 
 def _below_largest(logits: Tensor) -> Tensor:
     """How far each logit `[..., K, N]` is from the largest of its example, 0 or below."""
     by_class = _by_class(logits)
     return by_class - by_class.amax(-2, keepdim=True)
-
-
-def _scaled(logits: Tensor, temperature: Tensor | float) -> Tensor:
-    if isinstance(temperature, float) and temperature == 1:
-        return logits
-    logits = at_least_single(logits)
-    return logits / torch.as_tensor(temperature, dtype=logits.dtype)[..., None, None]
 
 
 def _bisect(by_class: Tensor, target: Tensor, too_sharp: Callable[[Tensor], Tensor]) -> Tensor:

@@ -187,18 +187,14 @@ class Fixed(Objective):
         return self
 
 
-@dataclass(frozen=True, kw_only=True)
 class HandMade(Fixed):
     """An objective with a hand-made teacher, given by its share of the right class."""
+
+    teacher: ClassVar[Teacher] = Uniform()  # or a property, where it depends on constants
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _ = self.teacher  # checks its own constants
-
-    @property
-    def teacher(self) -> Teacher:
-        """The hand-made teacher."""
-        return Uniform()
 
     def teacher_share(self, classes: int) -> float:
         """The teacher's probability of the right class among K `classes`."""

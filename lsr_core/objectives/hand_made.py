@@ -6,11 +6,10 @@ from typing import Self
 
 from ..errors import require_classes
 from ..losses import Loss
-from ..teachers import CorrectedUniform, Share, TargetGap, Teacher, VirtualTeacher
+from ..teachers import CorrectedUniform, Share, TargetGap, VirtualTeacher
 from ._base import Batch, HandMade
 
 
-@dataclass(frozen=True, kw_only=True)
 class CrossEntropy(HandMade):
     """$H(y, p)$: the baseline."""
 
@@ -34,7 +33,6 @@ class LSR(HandMade):
         return 1 - self.epsilon, self.epsilon
 
 
-@dataclass(frozen=True, kw_only=True)
 class LSRWrongClasses(LSR):
     """Label smoothing that puts ε/(K−1) on each wrong class (Shen 2021 Eq. 1; Yuan's and Zhang's released code)."""
 
@@ -63,10 +61,7 @@ class LsrKDTC(LsrKD):
 
     name = "lsrkd-tc"
     gap: float = 6.0
-
-    @property
-    def teacher(self) -> Teacher:
-        return TargetGap(self.gap)
+    teacher = property(lambda self: TargetGap(self.gap))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,10 +73,7 @@ class LsrKDTCShare(LsrKD):
 
     name = "lsrkd-tc-share"
     share: float = 0.3
-
-    @property
-    def teacher(self) -> Teacher:
-        return CorrectedUniform(self.share)
+    teacher = property(lambda self: CorrectedUniform(self.share))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,24 +86,17 @@ class TfKDReg(LsrKD):
     name = "tf-kd-reg"
     temperature: float = 20.0
     correct: float = 0.99
-
-    @property
-    def teacher(self) -> Teacher:
-        return VirtualTeacher(self.correct, "power")
+    teacher = property(lambda self: VirtualTeacher(self.correct, "power"))
 
     def weights(self, classes: int) -> tuple[float, float]:
         return 1 - self.alpha, self.alpha
 
 
-@dataclass(frozen=True, kw_only=True)
 class TfKDRegLogits(TfKDReg):
     """Tf-KD_reg with $p^d$ read as logits: $p^d_\\tau = \\mathrm{softmax}(p^d/\\tau)$ (Yuan 2020 Eq. 9)."""
 
     name = "tf-kd-reg-logits"
-
-    @property
-    def teacher(self) -> Teacher:
-        return VirtualTeacher(self.correct, "logits")
+    teacher = property(lambda self: VirtualTeacher(self.correct, "logits"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,10 +135,7 @@ class BetaSmoothingConstant(HandMade):
     name = "beta-smoothing-constant"
     alpha: float = 0.6
     a: float = 3.0
-
-    @property
-    def teacher(self) -> Teacher:
-        return Share(self.a / (self.a + 1))
+    teacher = property(lambda self: Share(self.a / (self.a + 1)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,10 +149,7 @@ class LadderUniform(LsrKD):
     takes_teacher = True
     alpha: float = 0.9
     share: float = 0.5
-
-    @property
-    def teacher(self) -> Teacher:
-        return Share(self.share)
+    teacher = property(lambda self: Share(self.share))
 
     def fitted(self, batch: Batch) -> Self:
         q = (self.required_teacher(batch).double() / self.temperature).softmax(-1)

@@ -49,7 +49,6 @@ class KD(Fixed):
         return softened(self.required_teacher(batch), self.temperature)
 
 
-@dataclass(frozen=True, kw_only=True)
 class KDUnscaled(KD):
     """Distillation without τ², $(1-\\alpha) H(y,p) + \\alpha D_{KL}(q_\\tau\\|p_\\tau)$ (Yuan 2020 Eq. 4, 7)."""
 
@@ -97,7 +96,6 @@ class SelfDistillation(KD):
     temperature: float = 4.0
 
 
-@dataclass(frozen=True, kw_only=True)
 class SelfDistillationReleased(SelfDistillation):
     """Self-distillation as released, $(1-\\alpha) H(y,p) + \\alpha H(q_\\tau, p)$ up to the teacher's entropy.
 
@@ -118,7 +116,6 @@ class LadderTeacher(KD):
     temperature: float = 4.0
 
 
-@dataclass(frozen=True, kw_only=True)
 class LadderConfidence(LadderTeacher):
     """Rung 2 of the ladder: the teacher's softened confidence in the label, the rest uniform (this study)."""
 
@@ -129,7 +126,6 @@ class LadderConfidence(LadderTeacher):
         return keep_confidence(self.required_teacher(batch), batch.labels, self.temperature)
 
 
-@dataclass(frozen=True, kw_only=True)
 class LadderPermuted(LadderTeacher):
     """Rung 3 of the ladder: the teacher with its wrong classes permuted within each image (this study).
 

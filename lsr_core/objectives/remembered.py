@@ -88,7 +88,6 @@ class MrKDEnsemble(MrKD):
         self.memory.learn(self.rate)
 
 
-@dataclass(frozen=True, kw_only=True)
 class MrKDEnsembleKA(MrKDEnsemble):
     """MrKD's journal form: learned ensemble and knowledge adjustment (Sensors 2021; reconstructed).
 
