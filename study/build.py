@@ -77,16 +77,14 @@ def accepted(chosen: Sequence[str], given: Mapping[str, Any]) -> dict[str, dict[
     from lsr_core.errors import require
 
     known = {name: parameters(name) for name in chosen or names()}
+    everything = sorted(set().union(*known.values()))
     for parameter, value in given.items():
         for name in chosen:
             message = f"notebook {name!r} has no parameter {parameter!r}; its parameters are "
             require(parameter in known[name], message + (", ".join(known[name]) or "none"))
-        everything = sorted(set().union(*known.values()))
-        require(
-            parameter in everything, f"no notebook has a parameter {parameter!r}; there are {', '.join(everything)}"
-        )
-        for name in (name for name in known if parameter in known[name]):
-            default = known[name][parameter]
+        message = f"no notebook has a parameter {parameter!r}; there are {', '.join(everything)}"
+        require(parameter in everything, message)
+        for name, default in ((name, own[parameter]) for name, own in known.items() if parameter in own):
             message = f"{parameter} is {value!r}; notebook {name!r} takes what is like its default, {default}"
             require(_is_like(value, ast.literal_eval(default), parameter), message)
     return {name: {p: value for p, value in given.items() if p in has} for name, has in known.items()}
@@ -186,8 +184,7 @@ def _execute_within(time_limit: float, notebook: Path, executed: Path, given: Ma
     except KeyboardInterrupt:
         if not is_late.is_set():
             raise
-        message = f"ended after the time limit of {time_limit:.0f} s\nended in {_last_cell(executed)}"
-        return "out of time", message
+        return "out of time", f"ended after the time limit of {time_limit:.0f} s\nended in {_last_cell(executed)}"
     finally:
         timer.cancel()
     return "done", ""

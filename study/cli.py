@@ -43,12 +43,10 @@ def main() -> None:
     """Label smoothing and knowledge distillation: run the study's notebooks and look at its records."""
 
 
-notebooks = click.Group("notebooks", help="The study's notebooks.")
-runs = click.Group("runs", help="The records of finished runs.")
-results = click.Group("results", help="The published records of the presets that pages do not run.")
-data = click.Group("data", help="Data sets that are kept in files.")
-for group in (notebooks, runs, results, data):
-    main.add_command(group)
+notebooks = main.group("notebooks", help="The study's notebooks.")(lambda: None)
+runs = main.group("runs", help="The records of finished runs.")(lambda: None)
+results = main.group("results", help="The published records of the presets that pages do not run.")(lambda: None)
+data = main.group("data", help="Data sets that are kept in files.")(lambda: None)
 
 
 def _to_write(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:  # noqa: ARG001
@@ -77,9 +75,7 @@ def list_notebooks() -> None:
 @notebooks.command("run")
 @click.argument("names", nargs=-1)
 @click.option("-p", "--parameter", "given", type=(str, str), multiple=True, help="A parameter and its value.")
-@click.option(
-    "--out", type=Path, default=Path("executed"), show_default=True, help="Folder for the executed notebooks."
-)
+@click.option("--out", type=Path, default="executed", show_default=True, help="Folder for the executed notebooks.")
 @click.option("--status", type=_FILE, callback=_to_write, help="Write a page with times and versions here.")
 @click.option("--time-limit", type=float, default=1800, show_default=True, help="Seconds a notebook.")
 def run_notebooks(
@@ -95,9 +91,8 @@ def run_notebooks(
     outcomes = build.run(names, values, out.absolute(), time_limit)
     if status:
         status.write_text(build.status_page([outcome.name for outcome in outcomes], out))
-    for outcome in outcomes:
-        if outcome.report:
-            click.echo(f"\n{outcome.name}: {outcome.report}", err=True)
+    for outcome in (outcome for outcome in outcomes if outcome.report):
+        click.echo(f"\n{outcome.name}: {outcome.report}", err=True)
     click.echo("\n".join(map(str, outcomes)))
     sys.exit(build.exit_code(outcomes))
 
@@ -127,8 +122,8 @@ def show_run(prefix: str, as_json: bool) -> None:
         click.echo(json.dumps(content))
         return
     for part, value in content.items():
-        entries = [f"  {name}: {entry}" for name, entry in value.items()] if isinstance(value, dict) else None
-        click.echo(f"{part}: {value}" if entries is None else "\n".join([f"{part}:", *entries]))
+        entries = value.items() if isinstance(value, dict) else ()
+        click.echo("".join([f"{part}:" if entries else f"{part}: {value}", *(f"\n  {n}: {e}" for n, e in entries)]))
 
 
 @runs.command("rm")
@@ -181,11 +176,11 @@ def recompute_results(preset: str, sample: int, seed: int | None) -> None:
     Elsewhere every metric must come within three standard deviations of its cell's seeds.
     """
     failed = 0
-    for again in published_records.recompute(preset, sample, np.random.default_rng(seed)):
-        how = "identical" if again.identical else f"farthest metric {again.max_deviation:.2f} seed deviations away"
-        machine = "" if again.same_machine else ", made on another kind of machine"
-        click.echo(f"{again.key}  {again.where}: {how}{machine}")
-        failed += not again.holds
+    for run in published_records.recompute(preset, sample, np.random.default_rng(seed)):
+        difference = "identical" if run.identical else f"farthest metric {run.max_deviation:.2f} seed deviations away"
+        machine = "" if run.same_machine else ", made on another kind of machine"
+        click.echo(f"{run.key}  {run.where}: {difference}{machine}")
+        failed += not run.holds
     require(not failed, f"{failed} of {sample} runs did not come out as published")
 
 
@@ -207,10 +202,8 @@ def list_data() -> None:
 def _data_sets(context: click.Context, parameter: click.Parameter, names: tuple[str, ...]) -> list[Any]:  # noqa: ARG001
     """The data sets of these names; refuses, before any of them is read, one that is not kept in a file."""
     for name in names:
-        in_file = name in _IN_FILES or name.endswith(".npz")
-        require(
-            in_file, f"{name!r} is not kept in a file; there are {', '.join(_IN_FILES)}, and .npz files of your own"
-        )
+        message = f"{name!r} is not kept in a file; there are {', '.join(_IN_FILES)}, and .npz files of your own"
+        require(name in _IN_FILES or name.endswith(".npz"), message)
     return [dataset(name) for name in names]
 
 
@@ -322,9 +315,8 @@ def _summary(record: Record) -> dict[str, Any]:
 
 def _line(row: dict[str, Any]) -> str:
     """The same for people."""
-    known = row["accuracy"] is not None and row["diverged_at"] is None
-    lacking = "no value" if row["diverged_at"] is None else "diverged"
-    accuracy = f"{100 * row['accuracy']:.2f} %" if known else lacking
+    accuracy = "no value" if row["accuracy"] is None else f"{100 * row['accuracy']:.2f} %"
+    accuracy = accuracy if row["diverged_at"] is None else "diverged"
     run = f"{row['data']:13} n={row['train']:<4} seed={row['seed']:<4}"
     return f"{row['key']}  {run} {accuracy:>9}  {row['method']} {_numbers(row['objective'])}"
 

@@ -135,11 +135,6 @@ def _constants(arm: Run) -> str:
     return ", ".join([*own, f"rate {arm.schedule.learning_rate:g}, decay {arm.schedule.weight_decay:g}"])
 
 
-def show_lines(preset: str, caption: str) -> HtmlOutput:
-    """Every published run of a preset, a row a line of its file, which other pages link to."""
-    return show_table(published_records.lines_table(preset), caption)
-
-
 def show_list(sentences: Sequence[str], title: str) -> HtmlOutput:
     """Sentences under a title."""
     items = Markup("").join(Markup("<li>{}</li>").format(sentence) for sentence in sentences)
@@ -240,12 +235,14 @@ def _draw_differences(
     colours: Iterable[Colour] = PALETTE,
 ) -> None:
     """Lines of paired differences with 95 % intervals, and the margin."""
+    measure = MEASURES[metric]
     effects = {
         name: {constant: results.effect(arm, control[name], metric) for constant, arm in line.items()}
         for name, line in arms.items()
     }
-    _draw_margin(panel, metric)
+    _draw_margin(panel, measure.margin)
     _draw_lines(panel, effects, 0.06, colours, ms=4)
+    panel.set(ylabel=f"Δ {measure.change}")
 
 
 def by_setting(results: Results, arms: Mapping[str, Mapping[str, Run]], metrics: Sequence[str]) -> Figure:
@@ -267,12 +264,13 @@ def gains_by_teacher(
 ) -> Figure:
     """Students' paired gain over the control against their teacher's accuracy `[n]`: a line a rung, 95 % intervals."""
     figure, (panel,) = _panels(1, 1)
-    _draw_margin(panel, "accuracy")
+    measure = MEASURES["accuracy"]
+    _draw_margin(panel, measure.margin)
     for colour, marker, (name, line) in zip(PALETTE, "os^D", lines.items(), strict=False):
         gains = [results.effect(arm, control, "accuracy") for arm in line.values()]
         at = [100 * teacher[stage].mean() for stage in line]
         _draw_intervals(panel, at, gains, color=colour, marker=marker, ms=4, label=name)
-    panel.set(xlabel="teacher's test accuracy, %")
+    panel.set(xlabel="teacher's test accuracy, %", ylabel=f"Δ {measure.change}")
     return _with_legend(figure)
 
 
@@ -323,7 +321,7 @@ def forest(judgements: Sequence[Judgement]) -> Figure:
     tested = [j for j in judgements if j.differences][::-1]
     figure, (panel,) = _panels(1, 1, height=0.31 * len(tested) + 1.6)
     panel.set_xscale("symlog", linthresh=1)
-    _draw_margin_across(panel)
+    _draw_margin(panel, 1, across=True)
     for row, judgement in enumerate(tested):
         d, margin = judgement.differences, MEASURES[judgement.claim.metric].margin
         effect = np.array([d.mean, *d.interval95]) / margin
@@ -347,7 +345,7 @@ def four_verdicts() -> Figure:
     """How to read a verdict: four drawn intervals, one of each word."""
     drawn = ((UNDECIDED, 0.9, 1.4), (NEGLIGIBLE, 0.15, 0.5), (CONTRADICTED, -1.8, 0.7), (REPRODUCED, 1.9, 0.6))
     figure, (panel,) = _panels(1, 1, width=6.5, height=2.4)
-    _draw_margin_across(panel)
+    _draw_margin(panel, 1, across=True)
     for row, (word, mean, reach) in enumerate(drawn):
         panel.errorbar(mean, row, xerr=reach, color=VERDICT_COLOURS[word], marker="o", ms=7, lw=2, capsize=4)
     panel.set_yticks(range(len(drawn)), labels=[word for word, *_ in drawn])
@@ -451,18 +449,11 @@ def _draw_intervals(
     panel.errorbar(*((mean, at) if across else (at, mean)), **reach, **{"capsize": 2} | style)
 
 
-def _draw_margin(panel: Axes, metric: str) -> None:
-    """The margin of a difference in a metric, and the axis of the differences."""
-    measure = MEASURES[metric]
-    panel.axhspan(-measure.margin, measure.margin, color="0.9", zorder=0)
-    panel.axhline(0, color="0.4", lw=0.8)
-    panel.set(ylabel=f"Δ {measure.change}")
-
-
-def _draw_margin_across(panel: Axes) -> None:
-    """The margin where effects are drawn from left to right, in its units."""
-    panel.axvspan(-1, 1, color="0.9", zorder=0)
-    panel.axvline(0, color="0.4", lw=0.8)
+def _draw_margin(panel: Axes, margin: float, *, across: bool = False) -> None:
+    """The margin around zero, of effects that are drawn upwards or `across`."""
+    span, line = (panel.axvspan, panel.axvline) if across else (panel.axhspan, panel.axhline)
+    span(-margin, margin, color="0.9", zorder=0)
+    line(0, color="0.4", lw=0.8)
 
 
 def _temperature_axis(panel: Axes, ticks: Sequence[int]) -> None:

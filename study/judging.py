@@ -49,12 +49,11 @@ class Judgement:
         if self.differences is None:
             return f"{self.claim.text}: {self.verdict}, {self.effect}."
         d, measure = self.differences, MEASURES[self.claim.metric]
-        tail = ""
-        if self.verdict.word == statistics.UNDECIDED and np.isfinite(d.detectable):
-            tail = f"; this many seeds would have shown {d.detectable:.{measure.digits}f} with 80 % power"
+        blind = self.verdict.word == statistics.UNDECIDED and np.isfinite(d.detectable)
+        power = f"; this many seeds would have shown {d.detectable:.{measure.digits}f} with 80 % power" if blind else ""
         return (
             f"{self.claim.text}: {self.verdict}, {self.effect} {measure.unit}, Holm p {format_p(self.holm_p)}, "
-            f"{d.n} paired seeds, preset {self.preset}{', exploratory' if self.exploratory else ''}{tail}."
+            f"{d.n} paired seeds, preset {self.preset}{', exploratory' if self.exploratory else ''}{power}."
         )
 
 

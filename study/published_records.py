@@ -72,8 +72,8 @@ def publish(preset: str, store: Store) -> dict[str, int]:
     counts = {}
     for chapter, arms in _keys(preset).items():
         keys = [key for arm in arms for key in arm if key in store or key in found]
-        made = {key: store.get(key) for key in keys if key in store}
-        written = [Line(made[key], exact_hash(made[key]), chapter, 0) if key in made else found[key] for key in keys]
+        own = {key: Line(r := store.get(key), exact_hash(r), chapter, 0) for key in keys if key in store}
+        written = [own.get(key) or found[key] for key in keys]
         write_whole(FOLDER / preset / f"{chapter}.jsonl", "".join(f"{line}\n" for line in written).encode())
         counts[chapter] = len(written)
     _read.cache_clear()
@@ -126,15 +126,13 @@ def lines_table(preset: str) -> pd.DataFrame:
     names = {run.key: name for name, arm in arms for run in arm.runs(study.seeds)}
     rows = []
     for line in lines(preset).values():
-        record = line.record
-        measured = {
-            name: "diverged" if record.diverged_at is not None else f"{100 * record.metrics[metric]:.2f}"
-            for name, metric in (("accuracy, %", "accuracy"), ("training, %", "train_accuracy"))
-        }
-        where = Markup('<span id="{}">{}.jsonl, {}</span>').format(place(preset, line), line.chapter, line.number)
-        about = {"seed": record.run["seed"], "key": record.key, "commit": str(record.provenance["commit"])[:7]}
-        rows.append({"file, line": where, "arm": names[record.key], **measured, **about})
-    return pd.DataFrame(rows).set_index("file, line")
+        record, where = line.record, f"{line.chapter}.jsonl, {line.number}"
+        accuracies = [record.metrics[metric] for metric in ("accuracy", "train_accuracy")]
+        shown = ["diverged" if record.diverged_at is not None else f"{100 * accuracy:.2f}" for accuracy in accuracies]
+        start = [Markup('<span id="{}">{}</span>').format(place(preset, line), where), names[record.key]]
+        rows.append([*start, *shown, record.run["seed"], record.key, str(record.provenance["commit"])[:7]])
+    columns = ["file, line", "arm", "accuracy, %", "training, %", "seed", "key", "commit"]
+    return pd.DataFrame(rows, columns=columns).set_index("file, line")
 
 
 def results(preset: str, arms: Iterable[Run]) -> Results:

@@ -102,7 +102,9 @@ def links(shown):
 def test_what_is_printed_of_a_published_preset_links_to_a_line_of_its_file():
     judged = judging.judge_published("desktop")
     linked = links(figures.show_table(judging.paper_vs_ours(judged), "caption"))
-    places = re.findall(r'id="([^"]+)"', figures.show_lines("desktop", "caption")._repr_html_())
+    places = re.findall(
+        r'id="([^"]+)"', figures.show_table(published_records.lines_table("desktop"), "caption")._repr_html_()
+    )
     assert len(linked) == 2 * len(judged)
     assert set(linked) <= set(places)
     assert len(places) == len(set(places)) == len(published_records.lines("desktop"))
