@@ -290,7 +290,7 @@ class Trainer:
         self.curves: list[Tensors] = []
         self.final: Tensors = {}
         self._before: Tensor | None = None  # validation logits at the last point of the curves
-        side = getattr(data.source, "side", None)
+        side = data.source.side
         self.probe = None if side is None else InformationProbe.of(data.split, side)
 
     @classmethod

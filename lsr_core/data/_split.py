@@ -29,8 +29,9 @@ class Source:
     """A data set: `counts` examples of each class to train and validate on, drawn by seed, and a fixed test part.
 
     Inputs have `input_dim` numbers. Images have an `image_shape` (C, H, W), and a `mean` and `std` of each channel in
-    units of the full range; `superclasses` `[K]` are those of the classes. These are None where a set has none, and so
-    is the last of `test`: its inputs, labels and posterior.
+    units of the full range; inputs that are the pixels of square grey images have their `side`; `superclasses` `[K]`
+    are those of the classes. These are None where a set has none, and so is the last of `test`: its inputs, labels and
+    posterior.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Source:
     fingerprint: str
     counts: tuple[int, ...]
     validation = 300
+    side: int | None = None
     image_shape: tuple[int, int, int] | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None

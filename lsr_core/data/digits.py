@@ -19,7 +19,7 @@ class Digits(Source):
 
     name = "digits"
     classes = 10
-    input_dim = 64
+    input_dim, side = 64, 8
     counts = (99, 102, 100, 104, 98, 100, 101, 99, 98, 99)
     fingerprint = "e67156d1e844ce6e"
 

@@ -20,7 +20,7 @@ class Subset(Source):
     def __init__(self, name: str, source: Source, classes: int, imbalance: float | None = None) -> None:
         self.name, self.source, self.classes, self.imbalance = name, source, classes, imbalance
         self.counts = source.counts[:classes]
-        self.input_dim, self.fingerprint = source.input_dim, source.fingerprint
+        self.input_dim, self.side, self.fingerprint = source.input_dim, source.side, source.fingerprint
         self.image_shape, self.mean, self.std = source.image_shape, source.mean, source.std
         each = source.validation // (source.classes if source.image_shape else classes)
         self.validation = classes * min(each, min(self.counts) * 3 // 10)
