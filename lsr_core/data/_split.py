@@ -53,7 +53,7 @@ class Source:
         return sum(self.counts) - self.validation
 
     def drawn(self, seed: int, count: int) -> tuple[Tensor, Tensor]:
-        """The first `count` examples of this seed that are not for testing: inputs and labels."""
+        """Inputs and labels of the first `count` examples of this seed that are not for testing."""
         raise NotImplementedError
 
     def enough(self, each: int) -> int:  # noqa: ARG002

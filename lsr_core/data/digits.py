@@ -34,12 +34,10 @@ class Digits(Source):
 
     @property
     def test(self) -> tuple[Tensor, Tensor, None]:
-        """Images and labels of the test part."""
         images, labels = self._rows
         return images[_TEST_FROM:], labels[_TEST_FROM:], None
 
     def drawn(self, seed: int, count: int) -> tuple[Tensor, Tensor]:
-        """The first `count` images of this seed that are not for testing, and their labels."""
         images, labels = self._rows
         chosen = torch.from_numpy(split_generator(seed).permutation(_TEST_FROM)[:count])
         return images[chosen], labels[chosen]

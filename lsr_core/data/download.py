@@ -102,11 +102,8 @@ def cifar10(folder: Path) -> dict[str, Any]:
 def cifar100(folder: Path) -> dict[str, Any]:
     """CIFAR-100 with its superclasses."""
     arrays = torchvision_set("CIFAR100", folder)  # which checks the MD5 of the files
-    for part in ("train", "test", "meta"):
+    for part in ("train", "test"):
         with (folder / "cifar-100-python" / part).open("rb") as file:
-            content = pickle.load(file, encoding="latin1")
-        if part == "meta":
-            arrays["superclass_names"] = np.array(content["coarse_label_names"])
-        else:
-            arrays[f"{part}_superclass_labels"] = np.array(content["coarse_labels"], np.int64)
+            batch = pickle.load(file, encoding="latin1")
+        arrays[f"{part}_superclass_labels"] = np.array(batch["coarse_labels"], np.int64)
     return arrays

@@ -52,7 +52,6 @@ class Gtzan(Source):
 
     @property
     def test(self) -> tuple[Tensor, Tensor, None]:
-        """Features and labels of the tracks in this fold."""
         return *self._standardised(self._folds == self.fold), None
 
     def drawn(self, seed: int, count: int) -> tuple[Tensor, Tensor]:

@@ -29,7 +29,7 @@ class Images(Source):
 
     name: str
     counts: tuple[int, ...]
-    image_shape: tuple[int, int, int] = field()
+    image_shape: tuple[int, int, int] = field()  # without the default of other sets, None
     fingerprint: str
     mean: tuple[float, ...] = field()
     std: tuple[float, ...] = field()
@@ -48,7 +48,7 @@ class Images(Source):
         require(count >= least, f"{name} has {count} training images; a tenth is for validation, so {least} or more")
         counts = tuple(rows.train_labels.bincount(minlength=len(rows.class_names)).tolist())
         shape, statistics = tuple(rows.train_images.shape[1:]), channel_statistics(rows.train_images)
-        return cls(name, counts, shape, rows.fingerprint, *statistics)
+        return cls(name, counts, shape, rows.fingerprint, *statistics, rows.votes_content)
 
     @property
     def _own(self) -> bool:
@@ -61,7 +61,6 @@ class Images(Source):
 
     @property
     def superclasses(self) -> Tensor | None:
-        """The superclass of each class `[K]`, where the set has some."""
         return self._rows.superclasses
 
     @property
@@ -72,7 +71,6 @@ class Images(Source):
         return rows.test_images, rows.test_labels, None if votes is None else votes / votes.sum(-1, keepdim=True)
 
     def drawn(self, seed: int, count: int) -> tuple[Tensor, Tensor]:
-        """The first `count` images of the training part in the order of this seed, and their labels."""
         order = stratified_order(self._rows.train_labels.numpy(), split_generator(seed))
         chosen = torch.from_numpy(order[:count])
         return self._rows.train_images[chosen], self._rows.train_labels[chosen]
@@ -93,7 +91,7 @@ class Images(Source):
             fetch(self.name, self.path, self.download)
         rows = read_images(self.path)
         found = rows.fingerprint if self._own else rows.source or rows.content
-        same = found == self.fingerprint and (self._own or rows.votes_content in (None, self.votes))
+        same = found == self.fingerprint and rows.votes_content in (None, self.votes)
         same = same and rows.train_labels.bincount(minlength=self.classes).tolist() == list(self.counts)
         right = "start again" if self._own else f"remove it, and `lsr data fetch {self.name}` makes it anew"
         message = f"{self.path} has fingerprint {found}; the study was made with {self.fingerprint}"

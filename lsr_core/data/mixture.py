@@ -71,12 +71,10 @@ class Mixture(Source):
 
     @cached_property
     def test(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The test points, their labels and their posterior."""
         inputs, labels = self.sample(_TEST, np.random.default_rng([_TEST_SEED, self.classes]))
         return (*_tensors(inputs, labels), torch.from_numpy(np.exp(self.log_posterior(inputs))))
 
     def drawn(self, seed: int, count: int) -> tuple[Tensor, Tensor]:
-        """`count` points of this seed, and their labels."""
         return _tensors(*self.sample(count, split_generator(seed)))
 
     def enough(self, each: int) -> int:

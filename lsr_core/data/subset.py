@@ -29,7 +29,6 @@ class Subset(Source):
 
     @property
     def superclasses(self) -> Tensor | None:
-        """The superclass of each class `[K]`, where the data set has some."""
         found = self.source.superclasses
         return None if found is None else found[: self.classes]
 

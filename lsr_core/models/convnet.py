@@ -39,7 +39,6 @@ class Convnet(Network):
         require(is_square, f"{input_dim} inputs make no square image; a convnet needs one")
 
     def takes_one(self, input_dim: int) -> bool:
-        """Whether it can train on a batch of one image: not where BatchNorm would see one number of a channel."""
         return math.isqrt(input_dim) > 2 ** (len(self.channels) - 1)
 
     def stack(self, input_dim: int, classes: int, generators: Sequence[torch.Generator]) -> "StackedConvnet":

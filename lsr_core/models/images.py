@@ -15,11 +15,9 @@ from ..errors import hold_plain, require, require_classes, require_count
 from ._base import Network
 from .blocks import cifar_resnet, plain_cnn, torchvision_resnet
 
-Body = Callable[..., tuple[nn.Module, int]]
-
 # Each architecture's body, a function of the image's shape and of sizes, and the default of each size. Other packages
 # add their own: `ARCHITECTURES["mine"] = (body, {"width": 16})`.
-ARCHITECTURES: dict[str, tuple[Body, dict[str, int]]] = {
+ARCHITECTURES: dict[str, tuple[Callable[..., tuple[nn.Module, int]], dict[str, int]]] = {
     "plain_cnn": (plain_cnn, {"width": 32}),
     "resnet8": (partial(cifar_resnet, depth=8), {"width": 16}),
     "resnet20": (partial(cifar_resnet, depth=20), {"width": 16}),
@@ -73,7 +71,6 @@ class ImageNetwork(Network):
 
     @cache  # noqa: B019 (a handful of descriptions)
     def takes_one(self, input_dim: int) -> bool:
-        """Whether it can train on a batch of one image: not where BatchNorm would see one number of a channel."""
         shape = _SHAPES[input_dim]
         try:
             self.skeleton(shape, 2)(torch.empty(1, *shape, device="meta"))
