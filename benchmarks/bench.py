@@ -35,8 +35,7 @@ def rows() -> list[Row]:
         stack_row("stack/perceptron", Perceptron(), plain_loop),
         stack_row("stack/convnet", Convnet(), lambda run: train([run])),
     ]
-    found = [*stacks, *evaluation_rows(), *loss_rows(), *image_bench.rows()]
-    return [{**row, "device": device} for row in found]
+    return [{**row, "device": device} for row in [*stacks, *evaluation_rows(), *loss_rows(), *image_bench.rows()]]
 
 
 def stack_row(name: str, network: Perceptron | Convnet, train_alone: Callable[[Run], object]) -> Row:

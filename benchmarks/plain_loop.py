@@ -17,7 +17,7 @@ from lsr_core.trainer import STACK_THREADS, threads
 def plain_loop(run: Run, dtype: torch.dtype = torch.float32) -> tuple[nn.Sequential, dict[str, float]]:
     """Train one perceptron the ordinary way: `nn.Linear`, `torch.optim.SGD`, torch's own cross-entropy.
 
-    The same run as the trainer makes it, from the same initial weights, in the same order, with the same
+    The same run as the trainer's, from the same initial weights, in the same order, with the same
     measurements at the same epochs; for cross-entropy and label smoothing. Returns the network and its metrics.
     """
     if run.objective.name not in ("cross-entropy", "lsr"):

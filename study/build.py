@@ -54,9 +54,9 @@ def names() -> list[str]:
     """The study's notebooks by name; raises `InputError` where the package is installed without them."""
     from lsr_core.errors import require
 
-    found = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
-    require(bool(found), f"there are no notebooks in {FOLDER}; install the package from a clone of the project")
-    return found
+    stems = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
+    require(bool(stems), f"there are no notebooks in {FOLDER}; install the package from a clone of the project")
+    return stems
 
 
 def parameters(name: str) -> dict[str, str]:

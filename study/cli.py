@@ -122,8 +122,8 @@ def show_run(prefix: str, as_json: bool) -> None:
         click.echo(json.dumps(content))
         return
     for part, value in content.items():
-        entries = value.items() if isinstance(value, dict) else ()
-        click.echo("".join([f"{part}:" if entries else f"{part}: {value}", *(f"\n  {n}: {e}" for n, e in entries)]))
+        entries = [f"  {name}: {entry}" for name, entry in value.items()] if isinstance(value, dict) else []
+        click.echo("\n".join([f"{part}:", *entries]) if isinstance(value, dict) else f"{part}: {value}")
 
 
 @runs.command("rm")

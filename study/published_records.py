@@ -1,8 +1,7 @@
 """Published records: what a preset's runs measured, a line a run, in files that come with the project.
 
 A run stands in `results/<preset>/<chapter>.jsonl` under the first chapter that shows its arm, in the order of arms and
-seeds. Values have six significant digits; `exact` is a hash of all their digits, by which a run that is made again is
-compared.
+seeds. Values have six significant digits; `exact` is a hash of all their digits, which a recomputed run must share.
 """
 
 import hashlib
@@ -68,12 +67,12 @@ def exact_hash(record: Record) -> str:
 
 def publish(preset: str, store: Store) -> dict[str, int]:
     """Write the lines of every run of a study that has a record or a line; returns how many each chapter has."""
-    found = lines(preset)
+    published = lines(preset)
     counts = {}
     for chapter, arms in _keys(preset).items():
-        keys = [key for arm in arms for key in arm if key in store or key in found]
+        keys = [key for arm in arms for key in arm if key in store or key in published]
         own = {key: Line(r := store.get(key), exact_hash(r), chapter, 0) for key in keys if key in store}
-        written = [own.get(key) or found[key] for key in keys]
+        written = [own.get(key) or published[key] for key in keys]
         write_whole(FOLDER / preset / f"{chapter}.jsonl", "".join(f"{line}\n" for line in written).encode())
         counts[chapter] = len(written)
     _read.cache_clear()
@@ -91,7 +90,7 @@ def lines(preset: str) -> dict[str, Line]:
 
 @cache
 def _read(preset: str, folder: Path) -> dict[str, Line]:
-    found: dict[str, Line] = {}
+    published: dict[str, Line] = {}
     for path in sorted((folder / preset).glob("*.jsonl")):
         for number, text in enumerate(path.read_text().splitlines(), 1):
             where = f"{path.name}, line {number}"
@@ -103,9 +102,9 @@ def _read(preset: str, folder: Path) -> dict[str, Line]:
             except (ValueError, TypeError, KeyError, AttributeError):
                 sound = False
             require(sound, f"{preset}, {where} is no published run: its key is not that of what it describes")
-            require(key not in found, f"{preset}, {where} has run {key}, which stands there twice")
-            found[key] = Line(record, exact, path.stem, number, formerly)
-    return found
+            require(key not in published, f"{preset}, {where} has run {key}, which stands there twice")
+            published[key] = Line(record, exact, path.stem, number, formerly)
+    return published
 
 
 def link(preset: str, arm: Run, text: str) -> Markup:
@@ -137,11 +136,9 @@ def lines_table(preset: str) -> pd.DataFrame:
 
 def results(preset: str, arms: Iterable[Run]) -> Results:
     """The published records of arms, for the seeds of the preset; an arm that lacks a seed is left out."""
-    found = lines(preset)
-    keys = {arm: [run.key for run in arm.runs(published_study(preset).seeds)] for arm in arms}
-    return Results(
-        {arm: [found[key].record for key in own] for arm, own in keys.items() if all(key in found for key in own)}
-    )
+    published, seeds = lines(preset), published_study(preset).seeds
+    own = {arm: [published.get(run.key) for run in arm.runs(seeds)] for arm in arms}
+    return Results({arm: [line.record for line in found] for arm, found in own.items() if all(found)})
 
 
 def named(preset: str, names: Sequence[str]) -> tuple[Results, dict[str, Run]]:
@@ -152,8 +149,8 @@ def named(preset: str, names: Sequence[str]) -> tuple[Results, dict[str, Run]]:
     known = {name: arm for arms in published_study(preset).arms().values() for name, arm in arms.items()}
     for name in names:
         require(name in known, f"{preset} has no arm {name!r}; there are {', '.join(known)}")
-    found = results(preset, [known[name] for name in names])
-    return found, {name: known[name] for name in names if known[name] in found.arms}
+    records = results(preset, [known[name] for name in names])
+    return records, {name: known[name] for name in names if known[name] in records.arms}
 
 
 def verify(preset: str) -> int:
@@ -162,18 +159,18 @@ def verify(preset: str) -> int:
     Raises `InputError` for a line that is not what it says, that this version of the study does not make, or that
     stands elsewhere than its arm's.
     """
-    found = lines(preset)
+    published = lines(preset)
     places = {}
     for chapter, arms in _keys(preset).items():
-        keys = [key for arm in arms for key in arm if key in found]
+        keys = [key for arm in arms for key in arm if key in published]
         places |= {key: (chapter, number) for number, key in enumerate(keys, 1)}
-    for key, line in found.items():
+    for key, line in published.items():
         run_of(line.record.run)
         message = f"{preset}, {line.where}: run {key} belongs "
         require(key in places, message + "to no arm of this preset")
         chapter, number = places[key]
         require((chapter, number) == (line.chapter, line.number), f"{message}on line {number} of {chapter}.jsonl")
-    return len(found)
+    return len(published)
 
 
 @dataclass(frozen=True)
@@ -195,16 +192,16 @@ class Recomputation:
 
 def recompute(preset: str, sample: int, generator: np.random.Generator) -> Iterator[Recomputation]:
     """Train a random few of the published runs again, their teachers included, and compare what they measure."""
-    found = lines(preset)
-    require(1 <= sample <= len(found), f"sample is {sample}; {preset} has {len(found)} published runs")
-    for key in generator.choice(sorted(found), sample, replace=False):
-        line = found[key]
-        published = line.record
-        with tempfile.TemporaryDirectory() as folder, threads(published.provenance["threads"]):
-            (record,) = execute([run_of(published.run)], Store(folder))
+    published = lines(preset)
+    require(1 <= sample <= len(published), f"sample is {sample}; {preset} has {len(published)} published runs")
+    for key in generator.choice(sorted(published), sample, replace=False):
+        line = published[key]
+        before = line.record
+        with tempfile.TemporaryDirectory() as folder, threads(before.provenance["threads"]):
+            (record,) = execute([run_of(before.run)], Store(folder))
         (arm,) = (arm for arms in _keys(preset).values() for arm in arms if key in arm)
-        deviation = _max_deviation(record, published, [found[other].record for other in arm if other in found])
-        same_machine = all(record.provenance[name] == published.provenance[name] for name in _SAME)
+        deviation = _max_deviation(record, before, [published[other].record for other in arm if other in published])
+        same_machine = all(record.provenance[name] == before.provenance[name] for name in _SAME)
         yield Recomputation(key, line.where, exact_hash(record) == line.exact, same_machine, deviation)
 
 
@@ -222,10 +219,10 @@ def _max_deviation(record: Record, published: Record, arm: Sequence[Record]) -> 
 
 def _keys(preset: str) -> dict[str, list[list[str]]]:
     """The keys of a study's runs, a list an arm, by the file they stand in, in their order there."""
-    published = published_study(preset)
+    study = published_study(preset)
     return {
-        chapter: [[run.key for run in arm.runs(published.seeds)] for arm in arms.values()]
-        for chapter, arms in published.arms().items()
+        chapter: [[run.key for run in arm.runs(study.seeds)] for arm in arms.values()]
+        for chapter, arms in study.arms().items()
     }
 
 

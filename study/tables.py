@@ -50,7 +50,7 @@ def interactions(results: Results, pairs: dict[str, dict[str, tuple[Run, Run]]])
 
 
 def single_table(results: Results, *, test: bool) -> pd.DataFrame:
-    """A row an arm of one run, with what it makes of training and validation images, and of `test` images or not."""
+    """A row an arm of one run: its settings and its accuracy on training, validation and, if `test`, test images."""
     rows = []
     for arm in results.arms:
         (record,) = results.records(arm)
