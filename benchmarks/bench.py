@@ -53,7 +53,7 @@ def evaluation_rows() -> list[Row]:
     for data, examples in (("digits", 100), ("digits", 300), ("mixture-10-80", 300)):
         count = Perceptron().stack_size
         runs = [Run(data, examples, objective("lsr"), _SCHEDULE, seed) for seed in range(count)]
-        trainers = [Trainer.of(runs) for _ in range(ROUNDS)]
+        trainers = [Trainer(runs) for _ in range(ROUNDS)]
         other = statistics.median([seconds(trainer.train) / count for trainer in trainers])
         ours = statistics.median([trainer.evaluation_seconds / count for trainer in trainers])
         table.append(row(f"evaluation/{data}-{examples}", ours, other, "s a run", other / ours))

@@ -39,11 +39,11 @@ def rows() -> list[Row]:
     peak, table = matrix_peak(), []
     for network in TRAINED:
         run, name = _run(network), network.architecture
-        trained = _rate_row(f"trainer/{name}", Trainer.of([run]).train_epoch, _PlainEpochs(run).train_epoch)
+        trained = _rate_row(f"trainer/{name}", Trainer([run]).train_epoch, _PlainEpochs(run).train_epoch)
         forward = cost(network, source.image_shape, source.classes).multiply_adds
         used = 6 * forward * trained["ours"] / 1e12  # three forward passes an image
         table += [trained, row(f"peak/{name}", used, peak, "TFLOP/s", used / peak)]
-    eager, compiled = Trainer.of([_run(STUDENT)]), Trainer.of([_run(STUDENT)])
+    eager, compiled = Trainer([_run(STUDENT)]), Trainer([_run(STUDENT)])
     compiled.network.networks[0].compile()  # once, in the turn that is not timed
     table.append(_rate_row(f"compiled/{STUDENT.architecture}", eager.train_epoch, compiled.train_epoch))
     table.append(_evaluation_row())
@@ -61,7 +61,7 @@ def _rate_row(name: str, one: Callable[[], object], other: Callable[[], object],
 def _evaluation_row() -> Row:
     """Seconds of a run of 40 epochs on 5,000 images that go into evaluating it, from an epoch and both evaluations."""
     schedule = replace(SCHEDULE, epochs=40)
-    trainer = Trainer.of([replace(_run(ImageNetwork("resnet8")), train=EVALUATED, schedule=schedule)])
+    trainer = Trainer([replace(_run(ImageNetwork("resnet8")), train=EVALUATED, schedule=schedule)])
     trainer.train_epoch()
     trainer.evaluate()
     epoch, point = seconds(trainer.train_epoch), seconds(trainer.evaluate)
@@ -76,8 +76,8 @@ def _shared_row(name: str, teacher: ImageNetwork) -> Row:
     runs = [_run(STUDENT, TrainedTeacher(replace(_run(teacher), role="teacher")))] * STUDENTS
     source = dataset(DATA)
     weights = teacher.build(source.image_shape, source.classes, torch.Generator()).state_dict()
-    apart = [Trainer.of([run], weights) for run in runs]
-    together = Trainer.of(runs, weights).train_epoch
+    apart = [Trainer([run], weights) for run in runs]
+    together = Trainer(runs, weights).train_epoch
     return _rate_row(f"shared-teacher/{name}", together, lambda: [one.train_epoch() for one in apart], STUDENTS)
 
 
@@ -91,7 +91,7 @@ def _forward_row(name: str, teacher: ImageNetwork) -> Row:
             with data.autocast():
                 network(data.prepare(images))
 
-    one, other = (partial(forward, Trainer.of([_run(network)])) for network in (STUDENT, teacher))
+    one, other = (partial(forward, Trainer([_run(network)])) for network in (STUDENT, teacher))
     return _rate_row(f"teacher-forward/{name}", one, other)
 
 

@@ -55,15 +55,10 @@ def curve_point(validation: Tensor, test: Tensor, data: Split, before: Tensor | 
 
     `output_drift` is the divergence of validation outputs from those at the point `before`, nan at the first point.
     """
-    validation_labels = data.validation_labels[..., : validation.shape[1]]
-    test_labels = data.test_labels[..., : test.shape[1]]
-    drift = torch.full((len(test),), torch.nan) if before is None else _drift(before, validation)
     return {
-        "validation_accuracy": metrics.accuracy(validation, validation_labels),
-        "validation_nll": metrics.nll(validation, validation_labels),
-        "test_accuracy": metrics.accuracy(test, test_labels),
-        "test_nll": metrics.nll(test, test_labels),
-        "output_drift": drift,
+        **_fit("validation_", validation, data.validation_labels[..., : validation.shape[1]]),
+        **_fit("test_", test, data.test_labels[..., : test.shape[1]]),
+        "output_drift": torch.full((len(test),), torch.nan) if before is None else _drift(before, validation),
     }
 
 
@@ -77,16 +72,12 @@ def final_metrics(outputs: Outputs, data: Split, superclasses: Tensor | None) ->
     train, validation, test = outputs
     few, few_labels = test[:, :CURVE_EXAMPLES], data.test_labels[:CURVE_EXAMPLES].expand(len(test), -1)
 
-    def scaled() -> dict[str, Tensor]:
-        temperature = metrics.best_temperature(validation, one_hot(data.validation_labels, test.shape[-1]))
-        return {"nll_scaled": metrics.nll(test, data.test_labels, temperature), "temperature": temperature}
-
     parts = [
         lambda: _fit("train_", train, data.train_labels),
         lambda: _fit("validation_", validation, data.validation_labels),
         lambda: _fit("", test, data.test_labels),
         lambda: {"ece": metrics.ece(test, data.test_labels)},
-        scaled,
+        lambda: _scaled(validation, test, data),
         lambda: _spreads(_SPREADS, few, few_labels),
         lambda: {f"train_{name}": values for name, values in _spreads(_ERASED, train, data.train_labels).items()},
         lambda: _erased_at_equal_confidence(few, few_labels),
@@ -111,6 +102,11 @@ def measured(parts: Iterable[Callable[[], dict[str, Tensor]]]) -> dict[str, Tens
 
 def _fit(part: str, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
     return {f"{part}accuracy": metrics.accuracy(logits, labels), f"{part}nll": metrics.nll(logits, labels)}
+
+
+def _scaled(validation: Tensor, test: Tensor, data: Split) -> dict[str, Tensor]:
+    temperature = metrics.best_temperature(validation, one_hot(data.validation_labels, test.shape[-1]))
+    return {"nll_scaled": metrics.nll(test, data.test_labels, temperature), "temperature": temperature}
 
 
 def _distance_from_truth(test: Tensor, data: Split) -> dict[str, Tensor]:
@@ -164,9 +160,8 @@ def cluster_metrics(features: Tensor, labels: Tensor, superclasses: Tensor) -> d
 
 def two_classes(labels: Tensor) -> Tensor:
     """Places `[S, 20]` in labels `[S, N]` of ten examples of each of a run's two largest classes; −1 where too few."""
-    largest = (
-        one_hot(labels, max(2, int(labels.max()) + 1)).sum(-2).sort(dim=-1, descending=True, stable=True).indices[:, :2]
-    )
+    counts = one_hot(labels, max(2, int(labels.max()) + 1)).sum(-2)
+    largest = counts.argsort(dim=-1, descending=True, stable=True)[:, :2]
     places = torch.full((len(labels), 2, EXAMPLES_OF_CLASS), -1)
     for i, j in product(range(len(labels)), range(2)):
         found = (labels[i] == largest[i, j]).nonzero()[:EXAMPLES_OF_CLASS, 0]

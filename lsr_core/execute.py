@@ -3,23 +3,24 @@
 import math
 import os
 import pickle
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ._parent import end_with_parent
 from ._progress import bar
 from .data import dataset
 from .models.images import ImageNetwork, defining_modules
-from .run import ExactPosterior, Run, TrainedTeacher
+from .run import Run, TrainedTeacher
 from .store import Checkpoint, Record, RunLocks, Store, provenance, unfinished
 from .trainer import Tensors, Trainer, stack_logits, threads
 
@@ -54,12 +55,12 @@ def execute(
     return [kept[run.key] if run.key in kept else store.get(run.key) for run in runs]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Job:
     """A run to train, and the epochs after which its weights are needed."""
 
     run: Run
-    epochs: frozenset[int] = frozenset()
+    epochs: set[int] = field(default_factory=set)
 
     def is_done(self, store: Store) -> bool:
         """Whether the record and the weights are there."""
@@ -68,26 +69,20 @@ class Job:
 
 def _levels(runs: Sequence[Run], store: Store) -> list[list[Job]]:
     """The jobs, teachers before their students: each level needs only those before it."""
-    needed: dict[str, Run] = {}
-    epochs: dict[str, set[int]] = defaultdict(set)
+    jobs: dict[str, Job] = {}
     depth: dict[str, int] = {}
 
     def need(run: Run) -> int:
-        if run.key not in depth:
-            needed[run.key], depth[run.key] = run, 0
-            if isinstance(run.teacher, TrainedTeacher):
-                teacher_job = Job(run.teacher.run, frozenset([run.teacher.epoch]))
-                if not teacher_job.is_done(store):
-                    depth[run.key] = 1 + need(teacher_job.run)
-                    epochs[teacher_job.run.key] |= teacher_job.epochs
+        if run.key not in jobs:
+            jobs[run.key], depth[run.key], teacher = Job(run), 0, run.teacher
+            if isinstance(teacher, TrainedTeacher) and not Job(teacher.run, {teacher.epoch}).is_done(store):
+                depth[run.key] = 1 + need(teacher.run)
+                jobs[teacher.run.key].epochs.add(teacher.epoch)
         return depth[run.key]
 
     for run in runs:
         need(run)
-    levels: list[list[Job]] = [[] for _ in range(1 + max(depth.values(), default=-1))]
-    for key, run in needed.items():
-        levels[depth[key]].append(Job(run, frozenset(epochs[key])))
-    return levels
+    return [[job for key, job in jobs.items() if depth[key] == level] for level in sorted(set(depth.values()))]
 
 
 @dataclass(frozen=True)
@@ -100,21 +95,24 @@ class _Execution:
 
     def finish(self, jobs: Sequence[Job]) -> None:
         """Train what no other process trains, until all jobs are done."""
-        while jobs:
-            self._resume(jobs)
-            locked: list[Job] = []
-            trained = sum(self._train_queue(queue, locked) for queue in _queues(jobs))
-            self.progress.update(len(jobs) - len(locked) - trained)
-            jobs = locked
-            if locked:
+        left = jobs
+        while left:
+            self._resume(left)
+            by_key: dict[object, deque[Job]] = defaultdict(deque)
+            for job in left:
+                by_key[job.run.stack_key].append(job)
+            trained = sum(self._train_queue(queue) for queue in by_key.values())
+            before, left = len(left), [job for job in left if not job.is_done(self.store)]
+            self.progress.update(before - len(left) - trained)
+            if left:
                 time.sleep(_POLL)
 
-    def _train_queue(self, queue: deque[Job], locked: list[Job]) -> int:
-        """Train jobs of one `stack_key`, stack by stack; those that another process has locked are left in `locked`."""
+    def _train_queue(self, queue: deque[Job]) -> int:
+        """Train jobs of one `stack_key`, stack by stack, but those that another process has locked."""
         size, trained = stack_size(queue[0].run), 0
         while queue:
             with RunLocks(self.store) as locks:
-                stack = self._lock(queue, size, locks, locked)
+                stack = self._lock(queue, size, locks)
                 if stack:
                     run = stack[0].run
                     self.progress.set_description(f"{run.data}, {run.train} examples", refresh=False)
@@ -123,19 +121,16 @@ class _Execution:
                     trained += len(stack)
         return trained
 
-    def _lock(self, queue: deque[Job], size: int, locks: RunLocks, locked: list[Job]) -> list[Job]:
+    def _lock(self, queue: deque[Job], size: int, locks: RunLocks) -> list[Job]:
         """Take a stack from the queue: the next jobs that are not done, locked for this process."""
         stack: list[Job] = []
         while queue and len(stack) < size:
             job = queue.popleft()
-            if job.is_done(self.store):
-                continue
-            if not locks.lock(job.run.key):
-                locked.append(job)
-            elif job.is_done(self.store):  # by another process, a moment ago
-                locks.release(job.run.key)
-            else:
-                stack.append(job)
+            if not job.is_done(self.store) and locks.lock(job.run.key):
+                if job.is_done(self.store):  # by another process, a moment ago
+                    locks.release(job.run.key)
+                else:
+                    stack.append(job)
         return stack
 
     def _resume(self, jobs: Sequence[Job]) -> None:
@@ -160,8 +155,8 @@ class _Execution:
         """Train a stack from its last state, keep its records and the weights that teach, and release its locks."""
         if time.monotonic() >= self.deadline:
             raise OutOfTime
-        start = time.perf_counter()
-        trainer = Trainer.of(checkpoint.runs, self._teacher(checkpoint.runs))
+        start, runs, store = time.perf_counter(), checkpoint.runs, self.store
+        trainer = Trainer(runs, _teacher(runs, store))
         state = checkpoint.load(trainer.data.threads)
         if state:
             trainer.load_state_dict(state)
@@ -169,41 +164,29 @@ class _Execution:
         def on_epoch_end(trainer: Trainer) -> None:
             for place, job in enumerate(jobs):
                 if trainer.epoch in job.epochs:
-                    self.store.put_weights(job.run.key, trainer.epoch, trainer.weights(place))
-            self._keep_state(checkpoint, trainer)
+                    store.put_weights(job.run.key, trainer.epoch, trainer.weights(place))
+            is_late = time.monotonic() >= self.deadline
+            if not trainer.is_finished and (is_late or checkpoint.is_due()):
+                checkpoint.save(trainer.state_dict(), trainer.data.threads)
+                if is_late:
+                    raise OutOfTime
 
         outcomes = trainer.train(on_epoch_end)
         seconds = round((time.perf_counter() - start) / len(jobs), 6)
         origin = {**provenance(), **_conditions(trainer), "stack": len(jobs), "resumed": checkpoint.resumed}
-        for job, outcome in zip(jobs, outcomes, strict=True):
-            if job.run.key not in self.store:
-                measured = (outcome.metrics, outcome.curves, outcome.diverged_at)
-                self.store.put(Record(job.run.canonical(), *measured, seconds, origin, outcome.projection))
-            locks.release(job.run.key)
+        for run, outcome in zip(runs, outcomes, strict=True):
+            if run.key not in store:
+                store.put(Record(run.canonical(), seconds=seconds, provenance=origin, **vars(outcome)))
+            locks.release(run.key)
         checkpoint.remove()
 
-    def _keep_state(self, checkpoint: Checkpoint, trainer: Trainer) -> None:
-        """Write the state of unfinished runs now and then, and once more when the deadline has passed."""
-        is_late = time.monotonic() >= self.deadline
-        if not trainer.is_finished and (is_late or checkpoint.is_due()):
-            checkpoint.save(trainer.state_dict(), trainer.data.threads)
-            if is_late:
-                raise OutOfTime
 
-    def _teacher(self, runs: Sequence[Run]) -> Tensor | Tensors | None:
-        """What `Trainer.of` takes as the teacher of runs."""
-        teacher = runs[0].teacher
-        if isinstance(runs[0].network, ImageNetwork):
-            return teacher and self.store.weights(teacher.run.key, teacher.epoch)
-        return teacher_logits(runs, self.store)
-
-
-def _queues(jobs: Sequence[Job]) -> list[deque[Job]]:
-    """The jobs that may train together, in their order."""
-    by_key: dict[object, deque[Job]] = defaultdict(deque)
-    for job in jobs:
-        by_key[job.run.stack_key].append(job)
-    return list(by_key.values())
+def _teacher(runs: Sequence[Run], store: Store) -> Tensor | Tensors | None:
+    """What `Trainer` takes as the teacher of runs."""
+    teacher = runs[0].teacher
+    if isinstance(runs[0].network, ImageNetwork):
+        return teacher and store.weights(teacher.run.key, teacher.epoch)
+    return teacher_logits(runs, store)
 
 
 def _conditions(trainer: Trainer) -> dict[str, str | int]:
@@ -218,29 +201,25 @@ def teacher_logits(runs: Sequence[Run], store: Store) -> Tensor | None:
 
     A teacher of several runs answers once; a run without one has zeros.
     """
-    places = defaultdict(list)
+    source, count = dataset(runs[0].data), runs[0].train
+    table = torch.zeros(len(runs), count, source.classes)
+    places: dict[Any, dict[Any, list[int]]] = defaultdict(lambda: defaultdict(list))
     for place, run in enumerate(runs):
         if run.teacher is not None:
-            places[run.teacher, run.seed].append(place)
-    if not places:
-        return None
-    source = dataset(runs[0].data)
-    table = torch.zeros(len(runs), runs[0].train, source.classes)
-    by_network = defaultdict(list)
-    for (teacher, seed), students in places.items():
-        inputs = source.split(runs[0].train, seed).train_inputs
-        if isinstance(teacher, ExactPosterior):
-            table[students] = torch.from_numpy(source.log_posterior(inputs.double().numpy())).float()
+            network = run.teacher.run.network if isinstance(run.teacher, TrainedTeacher) else None
+            places[network][run.teacher, run.seed].append(place)
+    for network, students in places.items():
+        inputs = torch.stack([source.split(count, seed).train_inputs for _, seed in students])
+        if network is None:
+            logits = torch.stack([torch.from_numpy(source.log_posterior(own.double().numpy())) for own in inputs])
         else:
-            by_network[teacher.run.network].append((teacher, inputs, students))
-    for network, group in by_network.items():
-        teachers, inputs, students = zip(*group, strict=True)
-        networks = [store.weights(teacher.run.key, teacher.epoch) for teacher in teachers]
-        stack = network.stack(source.input_dim, source.classes, [torch.Generator() for _ in networks])
-        stack.load_state_dict({name: torch.stack([own[name] for own in networks]) for name in networks[0]})
-        for row, own in zip(stack_logits(stack, torch.stack(inputs)), students, strict=True):
+            networks = [store.weights(teacher.run.key, teacher.epoch) for teacher, _ in students]
+            stack = network.stack(source.input_dim, source.classes, [torch.Generator() for _ in networks])
+            stack.load_state_dict({name: torch.stack([own[name] for own in networks]) for name in networks[0]})
+            logits = stack_logits(stack, inputs)
+        for own, row in zip(students.values(), logits.float(), strict=True):
             table[own] = row
-    return table
+    return table if places else None
 
 
 def stack_size(run: Run) -> int:
@@ -278,7 +257,13 @@ def _helpers(runs: Sequence[Run], store: Store, workers: int) -> Iterator[None]:
 
 
 def _help() -> None:
+    """Execute the runs that a parent sends, and end as SIGTERM does when it closes the pipe, or was killed."""
+
+    def end_with_parent() -> None:
+        os.read(0, 1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
     with suppress(KeyboardInterrupt):  # the process that started this one reports it
         runs, store = pickle.load(sys.stdin.buffer)
-        end_with_parent()
+        threading.Thread(target=end_with_parent, daemon=True).start()
         execute(runs, store)

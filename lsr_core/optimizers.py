@@ -40,28 +40,25 @@ class StackedSGD:
         self.velocities = state["velocities"]
 
 
-class FusedSGD:
+class FusedSGD(torch.optim.SGD):
     """The same of one run, by torch's fused kernel."""
 
     def __init__(self, network: nn.Module, run: Run) -> None:
-        schedule, decays = run.schedule, _decays(run)
-        head = {id(parameter) for parameter in network.head}
+        schedule, head = run.schedule, {id(parameter) for parameter in network.head}
         groups = [[p for p in network.parameters() if (id(p) in head) == is_head] for is_head in (False, True)]
-        self.rate = schedule.learning_rate
-        self.optimizer = torch.optim.SGD(
-            [{"params": group, "weight_decay": decay} for group, decay in zip(groups, decays, strict=True) if group],
-            lr=self.rate,
+        super().__init__(
+            [{"params": own, "weight_decay": decay} for own, decay in zip(groups, _decays(run), strict=True) if own],
+            lr=schedule.learning_rate,
             momentum=schedule.momentum,
             nesterov=schedule.nesterov,
             fused=True,
         )
-        self.state_dict, self.load_state_dict = self.optimizer.state_dict, self.optimizer.load_state_dict
 
     def step(self, factor: float) -> None:
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate * factor
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        for group in self.param_groups:
+            group["lr"] = self.defaults["lr"] * factor
+        super().step()
+        self.zero_grad()
 
 
 def _decays(run: Run) -> tuple[float, float]:

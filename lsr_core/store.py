@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import platform
+import re
 import subprocess
 import tempfile
 import time
@@ -28,7 +29,6 @@ from .files import cache_folder, remove_with_parts, write_whole
 from .run import NUMERICS, Run, is_key, key_of, require_key, run_of
 
 SECONDS = 20.0  # between two states of a stack; the clock decides when one is written, never what is trained
-_SUFFIX = ".json"
 _FORMER_NAMES = {"made": "provenance", "planes": "projection"}  # in records of earlier versions
 _CONDITIONS = ("threads", "simd", "isa", "processor", "torch")  # under which a state goes on to the same bits
 
@@ -68,7 +68,7 @@ class Store:
 
     def keys(self) -> list[str]:
         """The keys of all records, sorted."""
-        found = self.folder.glob(f"??/*{_SUFFIX}")
+        found = self.folder.glob("??/*.json")
         return sorted(path.stem for path in found if is_key(path.stem) and path == self._path(path.stem))
 
     def get(self, key: str) -> Record:
@@ -154,7 +154,7 @@ class Store:
             ) from None
 
     def _path(self, key: str) -> Path:
-        return self.folder / require_key(key)[:2] / (key + _SUFFIX)
+        return self.folder / require_key(key)[:2] / f"{key}.json"
 
 
 class Checkpoint:
@@ -189,18 +189,15 @@ class Checkpoint:
 
     def load(self, threads: int) -> dict[str, Any] | None:
         """The last state, or None; warns where it comes from other conditions, or cannot be used."""
-        head, content = _usable(self.path) or (None, b"")
-        if head is None:
+        usable = _usable(self.path)
+        if usable is None:
             return None
-        now = {**provenance(), "threads": threads}
+        (head, content), now = usable, {**provenance(), "threads": threads}
         for name in _CONDITIONS:
             before = head["provenance"].get(name)
             if before != now[name]:
-                warnings.warn(
-                    f"{len(self.runs)} runs were begun with {name} {before} and go on with {now[name]}; their last "
-                    "digits may differ from those of an undisturbed run",
-                    stacklevel=2,
-                )
+                begun = f"{len(self.runs)} runs were begun with {name} {before} and go on with {now[name]}"
+                warnings.warn(f"{begun}; their last digits may differ from those of an undisturbed run", stacklevel=2)
         self.resumed = True
         return torch.load(io.BytesIO(content), weights_only=True)
 
@@ -242,7 +239,7 @@ class RunLocks:
 
     def lock(self, key: str) -> bool:
         """Lock a run; False where another process has it. Raises `InputError` where the store cannot be written."""
-        path = self._path(key)
+        path = self._store.folder / "locks" / f"{require_key(key)}.lock"
         with self._store.writing(), suppress(Timeout):
             path.parent.mkdir(parents=True, exist_ok=True)
             lock = FileLock(path)
@@ -253,11 +250,9 @@ class RunLocks:
 
     def release(self, key: str) -> None:
         """Delete the lock file, then release; waiters check again whether the run is done."""
-        self._path(key).unlink(missing_ok=True)
-        self._locks.pop(key).release()
-
-    def _path(self, key: str) -> Path:
-        return self._store.folder / "locks" / f"{require_key(key)}.lock"
+        lock = self._locks.pop(key)
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
 
     def __enter__(self) -> Self:
         return self
@@ -334,10 +329,6 @@ def _instruction_set() -> str:
 
 
 def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next(
-        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
-    )
+    info = Path("/proc/cpuinfo")
+    found = re.search(r"^model name\s*:(.*)$", info.read_text() if info.exists() else "", re.MULTILINE)
+    return found[1].strip() if found else platform.processor()

@@ -1,12 +1,12 @@
 """The trainer: S runs together, stacked on data of their own or as an ensemble that sees the same images."""
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -75,18 +75,16 @@ class Data:
     axis: int  # of the examples among a part's inputs
     shared: str  # what runs must have in common
     split: Split
+    device: torch.device
+    precision: torch.dtype
 
     def prepare(self, inputs: Tensor) -> Tensor:
         """Inputs as the network takes them."""
         return inputs
 
-    def autocast(self) -> AbstractContextManager:
+    def autocast(self) -> torch.autocast:
         """The precision of training."""
-        return nullcontext()
-
-    def fitted(self, objective: Objective) -> Objective:
-        """The objective with constants from the logits of a teacher that all runs share."""
-        return objective
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision is torch.bfloat16)
 
     @torch.no_grad()
     def logits(self, network: nn.Module, inputs: Tensor) -> Tensor:
@@ -176,11 +174,9 @@ class SharedImages(Data):
     def prepare(self, images: Tensor) -> Tensor:
         return normalised(images, self.source.mean, self.source.std).contiguous(memory_format=torch.channels_last)
 
-    def autocast(self) -> AbstractContextManager:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision is torch.bfloat16)
-
-    def fitted(self, objective: Objective) -> Objective:
-        if not _takes_constants(objective) or self.teacher_logits is None:
+    def fitted(self, objective: Fixed) -> Fixed:
+        """The objective with constants from the teacher's logits on the training set, where those are known."""
+        if self.teacher_logits is None:
             return objective
         numbers = torch.arange(len(self.labels), device=self.device)
         return objective.fitted(Batch(torch.zeros_like(self.teacher_logits), self.labels, self.teacher_logits, numbers))
@@ -209,19 +205,37 @@ class Ensemble(nn.Module):
 
 
 class Learner:
-    """What trains one network, of one run or of a stack: objective and optimizer."""
+    """What trains one network, of one run or of a stack: objective and optimizer.
+
+    A stack has two fast paths, for soft labels that are fixed and for past copies.
+    """
 
     def __init__(self, network: nn.Module, runs: Sequence[Run], data: Data) -> None:
         self.network, self.data = network, data
-        self.objective = data.fitted(replace(runs[0].objective))  # with a memory of its own
+        self.objective = replace(runs[0].objective)  # with a memory of its own
+        self._is_stack, self._constants, self._soft = isinstance(data, OwnExamples), None, None
+        if isinstance(self.objective, Fixed):
+            if self._is_stack:
+                self._constants, self._soft = _closed_form(runs, data)
+            else:
+                self.objective = data.fitted(self.objective)
         if self.objective.memory is not None:
             self.objective.memory.generators = [stream(run.seed, run.role, "draws") for run in runs]
         alone = runs[0].network.stack_size == 1 and len(runs) == 1  # torch's fused kernel has one rate for all runs
         self.optimizer = FusedSGD(network, runs[0]) if alone else StackedSGD(network, runs)
 
     def soft(self) -> Tensor | None:
-        """The soft targets or teacher's logits of the whole training set in this epoch, where they are known before."""
-        return None
+        """Of a stack, what the whole training set has in this epoch, or None.
+
+        Targets of the gradient `[S, N, K]`, or the past copies' logits `[S, N, n, K]`, computed once a copy rather
+        than once a step.
+        """
+        memory = self.objective.memory
+        remembers = self._is_stack and isinstance(memory, PastCopies)
+        if remembers and (self._soft is None or memory.epochs % self.objective.every == 0):
+            copies = self.objective.teacher_logits(self.network, self.data.split.train_inputs)
+            self._soft = None if copies is None else copies.movedim(0, -2).contiguous()
+        return self._soft
 
     def step(self, batch: Examples, rate: float) -> Tensor:
         """One step with `rate` times the learning rate; returns a number a run that is finite unless it diverged."""
@@ -232,85 +246,58 @@ class Learner:
 
     def differentiate(self, batch: Examples) -> Tensor:
         """Set the gradients of the objective's loss."""
+        soft = batch.soft
+        if self._constants is not None:  # the gradient in closed form instead of the loss; tests hold them equal
+            gradient = self.network.backpropagate(
+                batch.inputs, lambda logits: gradient_from_targets(logits, soft, *self._constants)
+            )
+            return gradient[:, 0, 0]
         with self.data.autocast():
-            logits, soft = self.network(batch.inputs), batch.soft
+            logits = self.network(batch.inputs)
             if soft is None:
                 soft = self.objective.teacher_logits(self.network, batch.inputs)
+            elif self._is_stack:
+                soft = soft.movedim(-2, 0)
         total = self.objective.unchecked(Batch(logits, batch.labels, soft, batch.index)).total
         total.sum().backward()
         return total.detach()
 
 
-class StackLearner(Learner):
-    """What trains a stack, with two fast paths, for soft labels that are fixed and for past copies."""
-
-    def __init__(self, network: nn.Module, runs: Sequence[Run], data: OwnExamples) -> None:
-        super().__init__(network, runs, data)
-        self._constants, self._soft = _closed_form(runs, data) if isinstance(self.objective, Fixed) else (None, None)
-
-    def soft(self) -> Tensor | None:
-        """Targets of the gradient, or the past copies' logits `[S, N, n, K]`, computed once a copy rather than a step.
-
-        None where the objective has neither.
-        """
-        memory = self.objective.memory
-        if isinstance(memory, PastCopies) and (self._soft is None or memory.epochs % self.objective.every == 0):
-            copies = self.objective.teacher_logits(self.network, self.data.split.train_inputs)
-            self._soft = None if copies is None else copies.movedim(0, -2).contiguous()
-        return self._soft
-
-    def differentiate(self, batch: Examples) -> Tensor:
-        if self._constants is None:
-            copies = None if batch.soft is None else batch.soft.movedim(-2, 0)
-            return super().differentiate(batch._replace(soft=copies))
-        # The fast path: the gradient in closed form instead of the loss that a chapter derives; tests hold them equal.
-        gradient = self.network.backpropagate(
-            batch.inputs, lambda logits: gradient_from_targets(logits, batch.soft, *self._constants)
-        )
-        return gradient[:, 0, 0]
-
-
 class Trainer:
     """Runs of one `stack_key` in training: S networks, their data, and the epoch after which they stand.
+
+    `teacher` holds the logits `[S, N, K]` of each run's teacher on its training examples, or for images the tensors of
+    the runs' common teacher. Images are trained on a GPU where there is one and no other `device` is asked for,
+    anything else on the CPU; `dtype` is of stacks. Raises `InputError` for runs of several `stack_key`s.
 
     `network` maps inputs to logits `[S, B, K]`: a stack on `OwnExamples`, an `Ensemble` on `SharedImages`. The runs
     share nothing but the program: one that diverges does not affect the others.
     """
 
-    def __init__(self, runs: Sequence[Run], network: nn.Module, data: Data) -> None:
+    def __init__(
+        self,
+        runs: Sequence[Run],
+        teacher: Tensor | Tensors | None = None,
+        device: Device = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        kind = SharedImages if isinstance(runs[0].network, ImageNetwork) else OwnExamples
+        require(len({run.stack_key for run in runs}) == 1, f"runs in one {kind.shared}")
         keep_freed_memory()
-        self.runs, self.network, self.data, self.schedule = runs, network, data, runs[0].schedule
-        self.learners: list[Learner]
-        if isinstance(network, Ensemble):
-            self.learners = [Learner(own, [run], data) for own, run in zip(network.networks, runs, strict=True)]
+        self.runs, self.schedule, self.data = runs, runs[0].schedule, kind(runs, teacher, device, dtype)
+        self.network = self.data.network(runs)
+        if isinstance(self.network, Ensemble):
+            own = zip(self.network.networks, runs, strict=True)
+            self.learners = [Learner(network, [run], self.data) for network, run in own]
         else:
-            self.learners = [StackLearner(network, runs, data)]
+            self.learners = [Learner(self.network, runs, self.data)]
         self.epoch, self.evaluation_seconds = 0, 0.0
         self.diverged_at = torch.zeros(len(runs), dtype=torch.int64)  # the step, counted from 1; 0 for none
         self.curves: list[Tensors] = []
         self.final: Tensors = {}
         self._before: Tensor | None = None  # validation logits at the last point of the curves
-        side = data.source.side
-        self.probe = None if side is None else InformationProbe.of(data.split, side)
-
-    @classmethod
-    def of(
-        cls,
-        runs: Sequence[Run],
-        teacher: Tensor | Tensors | None = None,
-        device: Device = None,
-        dtype: torch.dtype = torch.float32,
-    ) -> Self:
-        """The trainer of runs with one `stack_key`, before their first epoch; `InputError` for other runs.
-
-        `teacher` holds the logits `[S, N, K]` of each run's teacher on its training examples, or for images the tensors
-        of the runs' common teacher. Images are trained on a GPU where there is one and no other `device` is asked for,
-        anything else on the CPU; `dtype` is of stacks.
-        """
-        kind = SharedImages if isinstance(runs[0].network, ImageNetwork) else OwnExamples
-        require(len({run.stack_key for run in runs}) == 1, f"runs in one {kind.shared}")
-        data = kind(runs, teacher, device, dtype)
-        return cls(runs, data.network(runs), data)
+        side = self.data.source.side
+        self.probe = None if side is None else InformationProbe.of(self.data.split, side)
 
     @property
     def is_finished(self) -> bool:
@@ -424,12 +411,12 @@ class Trainer:
         return self.network.eval().penultimate(inputs).cpu()
 
     def _outcomes(self) -> list[Outcome]:
-        curves = {name: torch.stack([point[name] for point in self.curves], -1).numpy() for name in self.curves[0]}
-        metrics = {name: value.numpy() for name, value in self.final.items()}
+        curves = {name: torch.stack([point[name] for point in self.curves], -1).tolist() for name in self.curves[0]}
+        metrics = {name: values.tolist() for name, values in self.final.items()}
         return [
             Outcome(
-                metrics={name: _number(value[place]) for name, value in metrics.items()},
-                curves={name: [_number(number) for number in value[place]] for name, value in curves.items()},
+                metrics={name: _finite(values[place]) for name, values in metrics.items()},
+                curves={name: [_finite(value) for value in values[place]] for name, values in curves.items()},
                 diverged_at=step or None,
                 projection={} if step else self._projection(place),
             )
@@ -439,8 +426,8 @@ class Trainer:
     def _projection(self, place: int) -> dict[str, list[list[float]]]:
         """The projected features of one run of a stack, where its inputs are images."""
         data = self.data.split
-        enough = self.data.source.classes >= PROJECTION_CLASSES
-        if self.probe is None or self.runs[place].seed != PROJECTION_SEED or not enough:
+        few = self.data.source.classes < PROJECTION_CLASSES
+        if self.probe is None or self.runs[place].seed != PROJECTION_SEED or few:
             return {}
         templates = self.network.head[0][place].detach().cpu().mT[:PROJECTION_CLASSES]
         parts = {"train": (data.train_inputs, data.train_labels[place])}
@@ -449,8 +436,8 @@ class Trainer:
 
 
 def train(runs: Sequence[Run], teacher: Tensor | Tensors | None = None, **options: Any) -> list[Outcome]:
-    """Train runs of one `stack_key` to their last epoch, as `Trainer.of` takes them."""
-    return Trainer.of(runs, teacher, **options).train()
+    """Train runs of one `stack_key` to their last epoch, as `Trainer` takes them."""
+    return Trainer(runs, teacher, **options).train()
 
 
 @torch.no_grad()
@@ -505,6 +492,5 @@ def _inputs_to(split: Split, device: torch.device, dtype: torch.dtype | None = N
     return split._replace(**inputs)
 
 
-def _number(value: np.number) -> float | int | None:
-    number = value.item()
-    return number if np.isfinite(number) else None
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

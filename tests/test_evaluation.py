@@ -29,7 +29,7 @@ from lsr_core.trainer import Trainer, train
 def trained():
     """A stack of three short runs, its outcomes, and its outputs."""
     runs = [Run("digits", 100, objective("lsr"), Schedule(0.1, epochs=12), seed) for seed in range(3)]
-    stack = Trainer.of(runs)
+    stack = Trainer(runs)
     outcomes = stack.train()
     parts = (stack.data.split.train_inputs, stack.data.split.validation_inputs, stack.data.split.test_inputs)
     return stack, outcomes, Outputs(*(stack.logits(part) for part in parts))
@@ -120,7 +120,7 @@ def test_a_trained_run_is_kept_where_its_test_part_lacks_classes_and_where_there
 
 def test_mass_on_similar_classes_counts_their_share_of_what_is_wrong():
     run = Run("mixture-10-80", 100, objective("lsr"), Schedule(0.1, epochs=2), 0)
-    stack = Trainer.of([run])
+    stack = Trainer([run])
     (outcome,) = stack.train()
     logits, labels = stack.logits(stack.data.split.test_inputs)[0], stack.data.split.test_labels
     p, groups = logits.double().softmax(-1), torch.arange(10) % 5
@@ -136,7 +136,7 @@ def test_mass_on_similar_classes_counts_their_share_of_what_is_wrong():
 @pytest.mark.parametrize("network", [Perceptron((16, 16)), Convnet((4, 8))], ids=["perceptron", "convnet"])
 def test_sharpness_moves_every_unit_by_its_own_norm(network):
     run = Run("digits", 100, objective("cross-entropy"), Schedule(0.1, epochs=8), 0, network)
-    stack = Trainer.of([run, run])
+    stack = Trainer([run, run])
     stack.train()
     weights = {name: w.detach() for name, w in stack.network.named_parameters()}
 
@@ -159,7 +159,7 @@ def test_sharpness_moves_every_unit_by_its_own_norm(network):
 def test_a_scale_of_the_layers_that_changes_nothing_leaves_sharpness_alone():
     """ReLU: one layer doubled, the next one halved; filter normalisation sees the same network."""
     run = Run("digits", 100, objective("cross-entropy"), Schedule(0.1, epochs=8), 0, Perceptron((16,)))
-    stack = Trainer.of([run])
+    stack = Trainer([run])
     stack.train()
     weights = {name: w.detach().clone() for name, w in stack.network.named_parameters()}
     scaled = {name: w * (2.0 if name.endswith("0") else 1.0) for name, w in weights.items()}

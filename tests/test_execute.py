@@ -238,7 +238,7 @@ def test_a_checkpoint_of_a_longer_run_is_the_network_at_that_epoch():
     """De-KD: the learning rate has not decayed yet."""
     long = Run("digits", 50, LSR, Schedule(0.1, epochs=9), 0, Perceptron((8,)), "teacher")
     networks = {}
-    Trainer.of([long]).train(lambda trainer: networks.update({trainer.epoch: trainer.weights(0)}))
+    Trainer([long]).train(lambda trainer: networks.update({trainer.epoch: trainer.weights(0)}))
     student = replace(kd([0])[0], teacher=TrainedTeacher(long, 2))
     execute([student])
     kept = Store().weights(long.key, 2)

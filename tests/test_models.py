@@ -64,10 +64,10 @@ def convnet_runs(count, **schedule):
 
 def test_convnets_end_stacked_where_they_end_alone():
     batch = convnet_runs(8)
-    stack = Trainer.of(batch, dtype=torch.float64)
+    stack = Trainer(batch, dtype=torch.float64)
     stack.train()
     for place, run in enumerate(batch):
-        alone = Trainer.of([run], dtype=torch.float64)
+        alone = Trainer([run], dtype=torch.float64)
         alone.train()
         for ours, theirs in zip(stack.network.parameters(), alone.network.parameters(), strict=True):
             torch.testing.assert_close(ours[place], theirs[0], rtol=1e-9, atol=1e-11)
@@ -75,9 +75,9 @@ def test_convnets_end_stacked_where_they_end_alone():
 
 def test_convnets_alone_end_within_a_millionth_of_where_they_end_in_company():
     runs = [Run("digits", 100, objective("lsr"), Schedule(0.1, epochs=4), seed, Convnet()) for seed in range(3)]
-    stack = Trainer.of(runs)
+    stack = Trainer(runs)
     for place, outcome in enumerate(stack.train()):
-        alone = Trainer.of(runs[place : place + 1])
+        alone = Trainer(runs[place : place + 1])
         (own,) = alone.train()
         for name, tensor in alone.weights(0).items():
             assert (tensor - stack.weights(place)[name]).abs().max() <= 1e-6 * tensor.abs().max()

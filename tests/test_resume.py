@@ -16,7 +16,7 @@ from lsr_core.models import Convnet
 from lsr_core.run import Run, TrainedTeacher
 from lsr_core.schedule import Schedule
 from lsr_core.store import Checkpoint, Store
-from lsr_core.trainer import Learner, StackLearner
+from lsr_core.trainer import Learner
 
 # What another process does: trains a grid of this file, and notes every stack that it begins and ends.
 SCRIPT = """
@@ -128,7 +128,7 @@ def undisturbed(tmp_path):
 def test_an_interrupted_stack_goes_on_resume(interrupted, tmp_path, monkeypatch):
     steps = []
     real = Learner.step
-    monkeypatch.setattr(StackLearner, "step", lambda *a: steps.append(1) or real(*a))
+    monkeypatch.setattr(Learner, "step", lambda *a: steps.append(1) or real(*a))
     records = execute(RUNS, interrupted)
     assert len(steps) == 4  # of 6: those of the first epoch were before
     assert stated(records) == undisturbed(tmp_path)

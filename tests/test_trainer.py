@@ -45,12 +45,12 @@ def relative(a, b):
 
 def test_one_step_of_a_stack_is_the_step_of_each_run_alone():
     batch = runs(8)
-    stack = Trainer.of(batch)
+    stack = Trainer(batch)
     x, y = stack.data.split.train_inputs[:, :25], stack.data.labels[:, :25]
     logits = stack.network(x)
     stack.learners[0].differentiate(Examples(x, y, stack.learners[0].soft()[:, :25], None))
     for place, run in enumerate(batch):
-        alone = Trainer.of([run])
+        alone = Trainer([run])
         loss = run.objective(alone.network(x[place : place + 1]), y[place : place + 1])
         loss.total.sum().backward()
         stacked = run.objective(logits[place : place + 1].detach(), y[place : place + 1])
@@ -63,7 +63,7 @@ def test_one_step_of_a_stack_is_the_step_of_each_run_alone():
 def test_ten_steps_of_a_stack_are_the_ten_steps_of_an_ordinary_loop():
     """torch's own network, optimizer and cross-entropy, the same batches: 10 steps are 2 epochs of 125 images."""
     batch = [Run("digits", 125, m, Schedule(0.1, 1e-3, epochs=2), seed=7) for m in METHODS[:2]]
-    stack = Trainer.of(batch)
+    stack = Trainer(batch)
     stack.train()
     for place, run in enumerate(batch):
         network, _ = plain_loop(run)
@@ -75,14 +75,14 @@ def test_ten_steps_of_a_stack_are_the_ten_steps_of_an_ordinary_loop():
 
 def assert_each_ends_as_alone(stack, batch):
     for place, run in enumerate(batch):
-        alone = Trainer.of([run])
+        alone = Trainer([run])
         alone.train()
         assert relative(weights(stack, place), weights(alone, 0)) < 1e-5
 
 
 def test_ten_steps_stacked_and_alone_agree_for_every_method():
     batch = [Run("digits", 125, m, Schedule(0.1, 1e-3, epochs=2), seed=7) for m in METHODS]
-    stack = Trainer.of(batch)
+    stack = Trainer(batch)
     stack.train()
     assert_each_ends_as_alone(stack, batch)
 
@@ -131,14 +131,14 @@ def test_a_mate_that_diverges_changes_no_bit_of_the_others():
 
 def test_runs_of_a_stack_differ_in_rate_and_decay():
     batch = [Run("digits", 100, METHODS[0], Schedule(lr, wd, epochs=2), 0) for lr, wd in ((0.1, 0.0), (0.05, 0.01))]
-    stack = Trainer.of(batch)
+    stack = Trainer(batch)
     stack.train()
     assert_each_ends_as_alone(stack, batch)
     assert relative(weights(stack, 0), weights(stack, 1)) > 0.01
 
 
 def test_methods_of_a_seed_share_their_start_and_order():
-    stack = Trainer.of(runs(4))
+    stack = Trainer(runs(4))
     assert torch.equal(weights(stack, 0), weights(stack, 3))
     orders = [torch.randperm(100, generator=generator) for generator in stack.data.streams]
     assert torch.equal(orders[0], orders[3])
@@ -147,8 +147,8 @@ def test_methods_of_a_seed_share_their_start_and_order():
 def test_the_learning_rate_falls_by_half_a_cosine():
     """With no momentum and the data of one batch, the path is gradient descent with the stated rates."""
     run = Run("digits", 25, METHODS[0], Schedule(0.05, 0.0, epochs=4, momentum=0.0), seed=0)
-    stack = Trainer.of([run], dtype=torch.float64)
-    reference = Trainer.of([run], dtype=torch.float64)
+    stack = Trainer([run], dtype=torch.float64)
+    reference = Trainer([run], dtype=torch.float64)
     stack.train()
     order, split = stream(0, "student", "order"), dataset("digits").split(25, 0)
     for epoch in range(4):
@@ -219,10 +219,10 @@ REMEMBERING = [name for name in OBJECTIVES if objective(name).memory is not None
 @pytest.mark.parametrize("method", [*REMEMBERING, "lsr", "kd", "ladder-uniform", "zipf"])
 def test_convnets_of_every_method_end_stacked_where_they_end_alone(method):
     batch, logits = taught(method, 2, Convnet((2, 4)), epochs=2), teachers_logits(2, 60)
-    stack = Trainer.of(batch, logits, dtype=torch.float64)
+    stack = Trainer(batch, logits, dtype=torch.float64)
     stack.train()
     for place, run in enumerate(batch):
-        alone = Trainer.of([run], logits[place : place + 1], dtype=torch.float64)
+        alone = Trainer([run], logits[place : place + 1], dtype=torch.float64)
         alone.train()
         torch.testing.assert_close(weights(stack, place), weights(alone, 0), rtol=1e-8, atol=1e-10)
     assert relative(weights(stack, 0), weights(stack, 1)) > 0.01
@@ -242,9 +242,9 @@ def test_every_method_is_the_library_in_an_ordinary_loop(method):
     """torch's optimizer and autograd, `objective(...)` and its hooks as the README prints them, in float64."""
     (run,) = taught(method)
     logits = teachers_logits(1, 60)
-    stack = Trainer.of([run], logits, dtype=torch.float64)
+    stack = Trainer([run], logits, dtype=torch.float64)
     stack.train()
-    split, loop = dataset("digits").split(60, 0), Trainer.of([run], logits, dtype=torch.float64).network
+    split, loop = dataset("digits").split(60, 0), Trainer([run], logits, dtype=torch.float64).network
     inputs, labels = split.train_inputs.double(), split.train_labels
     numbers, rows = stream(0, "student", "order"), torch.arange(60)
     ours = replace(run.objective)
@@ -283,10 +283,10 @@ def test_methods_with_fixed_soft_labels_train_in_one_stack():
     names = [name for name in OBJECTIVES if isinstance(objective(name), Fixed)]
     batch, logits = [taught(name)[0] for name in names], teachers_logits(len(names), 60)
     assert len(names) >= 22
-    stack = Trainer.of(batch, logits, dtype=torch.float64)
+    stack = Trainer(batch, logits, dtype=torch.float64)
     stack.train()
     for place, run in enumerate(batch):
-        alone = Trainer.of([run], logits[place : place + 1], dtype=torch.float64)
+        alone = Trainer([run], logits[place : place + 1], dtype=torch.float64)
         alone.train()
         torch.testing.assert_close(weights(stack, place), weights(alone, 0), rtol=1e-8, atol=1e-10)
 
@@ -295,14 +295,14 @@ def test_methods_with_fixed_soft_labels_train_in_one_stack():
 
 
 def optimized(run, dtype=torch.float64):
-    stack = Trainer.of([run], dtype=dtype)
+    stack = Trainer([run], dtype=dtype)
     stack.train()
     return stack
 
 
 def ordinary(run, decay_groups=True):
     """The run with torch's own optimizer."""
-    stack, schedule = Trainer.of([run], dtype=torch.float64), run.schedule
+    stack, schedule = Trainer([run], dtype=torch.float64), run.schedule
     head = {id(parameter) for parameter in stack.network.head}
     groups = [[p for p in stack.network.parameters() if (id(p) in head) == is_head] for is_head in (False, True)]
     decays = schedule.weight_decay, schedule.head_decay if decay_groups else schedule.weight_decay
@@ -351,7 +351,7 @@ def test_the_fused_kernel_of_a_network_that_trains_alone_makes_the_same_steps(mo
     run = schedule_run(nesterov=True, head_decay=0.2)
     ours = weights(optimized(run), 0)
     monkeypatch.setattr(Perceptron, "stack_size", 1)
-    fused = Trainer.of([run], dtype=torch.float64)
+    fused = Trainer([run], dtype=torch.float64)
     assert isinstance(fused.learners[0].optimizer, FusedSGD)
     fused.train()
     torch.testing.assert_close(weights(fused, 0), ours, rtol=1e-9, atol=1e-12)
@@ -363,8 +363,8 @@ def test_a_stopped_run_is_the_beginning_of_the_whole_one():
     def keep(trainer):
         kept[trainer.schedule.stop, trainer.epoch] = trainer.weights(0)
 
-    Trainer.of([schedule_run(epochs=6)]).train(keep)
-    (outcome,) = Trainer.of([schedule_run(epochs=6, stop=2)]).train(keep)
+    Trainer([schedule_run(epochs=6)]).train(keep)
+    (outcome,) = Trainer([schedule_run(epochs=6, stop=2)]).train(keep)
     assert outcome.curves["epoch"] == [1, 2]
     assert set(kept) == {*((None, e) for e in range(1, 7)), (2, 1), (2, 2)}
     assert all(torch.equal(kept[None, 2][name], tensor) for name, tensor in kept[2, 2].items())
@@ -385,18 +385,18 @@ def test_a_stopped_run_is_the_beginning_of_the_whole_one():
 def test_a_state_after_any_epoch_goes_on_to_the_same_bits_resume(method, network):
     batch, logits = taught(method, 2, network, epochs=3, train=50), teachers_logits(2, 50)
     states = []
-    undisturbed = Trainer.of(batch, logits).train(lambda trainer: states.append(copy.deepcopy(trainer.state_dict())))
+    undisturbed = Trainer(batch, logits).train(lambda trainer: states.append(copy.deepcopy(trainer.state_dict())))
     assert [state["epoch"] for state in states] == [1, 2, 3]
     for state in states[:2]:
-        again = Trainer.of(batch, logits)
+        again = Trainer(batch, logits)
         again.load_state_dict(state)
         assert again.train() == undisturbed
 
 
 def test_a_state_remembers_that_a_run_diverged_resume():
     wild, states = [Run("digits", 50, METHODS[0], Schedule(1e30, epochs=3), 0)], []
-    whole = Trainer.of(wild).train(lambda trainer: states.append(copy.deepcopy(trainer.state_dict())))
-    again = Trainer.of(wild)
+    whole = Trainer(wild).train(lambda trainer: states.append(copy.deepcopy(trainer.state_dict())))
+    again = Trainer(wild)
     again.load_state_dict(states[1])
     assert again.train() == whole
     assert whole[0].diverged_at <= 2

@@ -40,7 +40,7 @@ def make(image_file):
 
 def kept_weights(runs, teacher=None):
     """The outcomes, and the networks after the last epoch."""
-    trainer = Trainer.of(runs, teacher)
+    trainer = Trainer(runs, teacher)
     return trainer.train(), [trainer.weights(place) for place in range(len(runs))]
 
 
@@ -101,7 +101,7 @@ def test_students_of_one_teacher_share_its_answers(make):
     taught = [make(method, teacher=TrainedTeacher(teacher)) for method in ("kd", "soft-only", "ladder-confidence")]
     _, (weights,) = kept_weights([teacher])
     answers = []
-    trainer = Trainer.of(taught, weights)
+    trainer = Trainer(taught, weights)
     real = trainer.data.teacher.forward
     trainer.data.teacher.forward = lambda images: answers.append(len(images)) or real(images)
     together = trainer.train()
@@ -115,7 +115,7 @@ def test_where_nothing_is_augmented_the_teacher_answers_once(make):
     teacher = make(role="teacher")
     run = make("kd", teacher=TrainedTeacher(teacher), seen=None)
     _, (weights,) = kept_weights([teacher])
-    trainer = Trainer.of([run], weights)
+    trainer = Trainer([run], weights)
     split = dataset(run.data).split(100, 0)
     expected = trainer.data.logits(trainer.data.teacher, split.train_inputs)
     assert torch.equal(trainer.data.teacher_logits, expected)
@@ -127,7 +127,7 @@ def test_class_means_are_the_teachers_on_all_training_images(make):
     teacher = make(role="teacher")
     run = make("ladder-class-means", teacher=TrainedTeacher(teacher))
     _, (weights,) = kept_weights([teacher])
-    trainer = Trainer.of([run], weights)
+    trainer = Trainer([run], weights)
     split = dataset(run.data).split(100, 0)
     table = trainer.data.logits(trainer.data.teacher, split.train_inputs)
     softened = (table / run.objective.temperature).softmax(-1)
@@ -217,7 +217,7 @@ def test_precision_is_measured_once_and_kept(monkeypatch):
 def test_logits_and_all_measuring_are_in_single_precision(make, monkeypatch):
     """bf16 has 8 bits: of a hundred logits several would be equal."""
     monkeypatch.setattr(precision, "_gain", lambda *_: 1.2)
-    trainer = Trainer.of([make()])
+    trainer = Trainer([make()])
     network = trainer.learners[0].network
     with trainer.data.autocast():
         trained = network(trainer.data.prepare(trainer.data.split.train_inputs[:8]))
