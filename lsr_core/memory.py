@@ -202,8 +202,7 @@ class MovingAverage(Memory):
         model = self._started(model)
         factor = min(1 - 1 / (self.steps + 1), decay)
         for name, weight in model.named_parameters():
-            average = self.average[name]
-            average.lerp_(weight.to(average.dtype), 1 - factor)
+            self.average[name].lerp_(at_least_single(weight), 1 - factor)
 
     @torch.no_grad()
     def teach(self, model: nn.Module, inputs: Tensor) -> Tensor:

@@ -95,10 +95,8 @@ def association(first: ArrayLike, second: ArrayLike, given: Sequence[ArrayLike] 
     spread = np.linalg.norm(residuals[0]) * np.linalg.norm(residuals[1])
     rho = float(np.clip(residuals[0] @ residuals[1] / spread, -1, 1)) if spread > 1e-9 else 0.0
     error, middle = np.sqrt(1.06 / (n - 3 - k)), np.arctanh(np.clip(rho, -_NEARLY_ONE, _NEARLY_ONE))
-    ends = [
-        tuple(map(float, np.tanh(middle + np.array([-1, 1]) * stats.norm.ppf((1 + level) / 2) * error)))
-        for level in (0.95, 0.90)
-    ]
+    reaches = [stats.norm.ppf((1 + level) / 2) * error for level in (0.95, 0.90)]
+    ends = [tuple(np.tanh(middle + np.array([-1, 1]) * reach).tolist()) for reach in reaches]
     detectable = float(np.tanh(error * (stats.norm.ppf(1 - ALPHA / 2) + stats.norm.ppf(POWER))))
     p = max(float(2 * stats.norm.sf(abs(middle) / error)), 2 / math.factorial(n))
     return Paired(n, rho, *ends, p=p, detectable=detectable)
@@ -111,11 +109,7 @@ def seeds_needed(differences: ArrayLike, effect: float) -> int:
     """
     require(effect > 0, f"effect is {effect!r}; it must be above 0")
     deviation = float(_checked(differences, least=2).std(ddof=1))
-
-    def enough(n: int) -> bool:
-        return deviation / np.sqrt(n) * _detectable(n) <= effect
-
-    return bisect_left(range(_MOST_SEEDS), True, lo=2, key=enough)
+    return bisect_left(range(_MOST_SEEDS), True, lo=2, key=lambda n: deviation / np.sqrt(n) * _detectable(n) <= effect)
 
 
 def mean_interval(values: ArrayLike, level: float = 0.95) -> tuple[float, float, float]:
