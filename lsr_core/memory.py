@@ -1,7 +1,6 @@
 """Memories: what a method keeps from step to step of one training.
 
-A memory is called after every step and every epoch; a later call raises if one was left out. Copies of a model are
-dictionaries of its tensors, run through the model itself, so that any network can be remembered, a stack of runs too.
+Copies of a model are dictionaries of its tensors, which the model itself computes with: any network can be remembered.
 """
 
 import math
@@ -152,7 +151,7 @@ class LearnedEnsemble(PastCopies):
     def join(self, logits: Tensor) -> Tensor:
         """The ensemble's logits `[..., B, K]` from the copies' `[n, ..., B, K]`."""
         copies, classes = logits.shape[0], logits.shape[-1]
-        inputs = _concatenated(logits)
+        inputs = at_least_single(torch.cat(tuple(logits), -1))  # one row an example, [..., B, nK]
         if self.layer is None:
             mean = torch.eye(classes).to(inputs).repeat(copies, 1) / copies
             self.layer = mean.repeat(*inputs.shape[:-2], 1, 1)
@@ -167,7 +166,7 @@ class LearnedEnsemble(PastCopies):
             return
         logits, labels = zip(*self.batches, strict=True)
         logits, labels = torch.cat(logits, -2), torch.cat(labels, -1)
-        inputs, classes = _concatenated(logits), self.layer.shape[-1]
+        inputs, classes = at_least_single(torch.cat(tuple(logits), -1)), self.layer.shape[-1]
         error = self.join(logits).softmax(-1) - one_hot(labels, classes)
         with torch.autocast(inputs.device.type, enabled=False):
             size = inputs.square().sum((-1, -2), keepdim=True).clamp_min(1e-12)
@@ -267,11 +266,6 @@ class Predictions(Memory):
         self.table, size = self.table.to(logits.device), self.table.shape[-2]
         if count > size:
             self.table = pad(self.table, (0, 0, 0, max(size, count - size)), value=math.nan)
-
-
-def _concatenated(logits: Tensor) -> Tensor:
-    """Logits `[n, ..., B, K]` of n networks as one row an example, `[..., B, nK]`."""
-    return at_least_single(torch.cat(list(logits), -1))
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:

@@ -247,10 +247,16 @@ def _check(batch: Batch, method: Objective, *, axis_is_known: bool) -> None:
     logits, labels, teacher, index = batch
     _require_floating("logits", logits, "[..., B, K]")
     shape, rows, classes = list(logits.shape), list(logits.shape[:-1]), logits.shape[-1]
-    some = classes >= 2 and logits.numel() > 0
-    require(some, f"logits have shape {shape}; they need 1 example and 2 classes or more")
+    enough = classes >= 2 and logits.numel() > 0
+    require(enough, f"logits have shape {shape}; they need 1 example and 2 classes or more")
     if isinstance(labels, Tensor) and labels.is_floating_point() and labels.shape == logits.shape:
-        _check_mixtures(labels, method)
+        way = "λ * objective(logits, first).total + (1 - λ) * objective(logits, second).total"
+        one = f"labels are distributions; method {method.name!r} needs one class an example: add {way}"
+        require(method.takes_mixtures, one)
+        sums = bool((labels >= 0).all()) and bool(((labels.float().sum(-1) - 1).abs() < 5e-3).all())
+        require(
+            sums, "labels hold a row that is no distribution; over the last axis it must be at least 0 and sum to 1"
+        )
     else:
         labels_shape = list(getattr(labels, "shape", ()))
         dense = not axis_is_known and len(shape) > 2 and labels_shape == shape[:1] + shape[2:]
@@ -290,23 +296,13 @@ def _bounds(name: str, values: Tensor) -> tuple[float, float]:
 def _explain(batch: Batch, method: Objective) -> None:
     """Raise `InputError` with the reason why a loss is not finite."""
     low, high = _bounds("logits", batch.logits)
-    if low == -math.inf:
-        wanted = f"logits are −∞ (masked) for a class that the labels or the teacher of method {method.name!r} want"
-        raise InputError(
-            f"{wanted}; cross-entropy can do without it, and distillation where teacher_logits mask it too"
-        )
-    if batch.teacher_logits is not None and _bounds("teacher_logits", batch.teacher_logits)[0] == -math.inf:
-        raise InputError(f"teacher_logits hold infinite values; method {method.name!r} needs finite numbers")
+    wanted = f"logits are −∞ (masked) for a class that the labels or the teacher of method {method.name!r} want"
+    others = "cross-entropy can do without it, and distillation where teacher_logits mask it too"
+    require(low > -math.inf, f"{wanted}; {others}")
+    lowest = 0 if batch.teacher_logits is None else _bounds("teacher_logits", batch.teacher_logits)[0]
+    require(lowest > -math.inf, f"teacher_logits hold infinite values; method {method.name!r} needs finite numbers")
     size = f"logits reach {max(-low, high):.3g}, teacher and temperature {method.student_temperature:g} beside"
     raise InputError(f"{size}: the loss of method {method.name!r} is beyond the range of {batch.logits.dtype}")
-
-
-def _check_mixtures(labels: Tensor, method: Objective) -> None:
-    name = method.name
-    way = "λ * objective(logits, first).total + (1 - λ) * objective(logits, second).total"
-    require(method.takes_mixtures, f"labels are distributions; method {name!r} needs one class an example: add {way}")
-    sums = bool((labels >= 0).all()) and bool(((labels.float().sum(-1) - 1).abs() < 5e-3).all())
-    require(sums, "labels hold a row that is no distribution; over the last axis it must be at least 0 and sum to 1")
 
 
 def _require_floating(name: str, values: Any, right: object) -> None:
