@@ -156,7 +156,7 @@ def _draws(record):
     return np.random.default_rng(zlib.crc32(record.key.encode()))
 
 
-SHOWS_VERDICTS = re.compile(r"\b(?:show_board|show_side_by_side|show_in_both|forest|verdict\.word)\b")
+SHOWS_VERDICTS = re.compile(r"\b(?:show_board|show_at_both_presets|forest|verdict\.word)\b")
 _WORD = re.compile(
     r"\b(?:reproduced|contradicted here|negligible|undecided)\b"
     r"(?: \((?:diverged|only the sign is certain|all differences equal)\))?"
