@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -94,43 +94,32 @@ class _Execution:
     progress: Any
 
     def finish(self, jobs: Sequence[Job]) -> None:
-        """Train what no other process trains, until all jobs are done."""
-        left = jobs
-        while left:
-            self._resume(left)
-            by_key: dict[object, deque[Job]] = defaultdict(deque)
-            for job in left:
-                by_key[job.run.stack_key].append(job)
-            trained = sum(self._train_queue(queue) for queue in by_key.values())
-            before, left = len(left), [job for job in left if not job.is_done(self.store)]
-            self.progress.update(before - len(left) - trained)
-            if left:
-                time.sleep(_POLL)
-
-    def _train_queue(self, queue: deque[Job]) -> int:
-        """Train jobs of one `stack_key`, stack by stack, but those that another process has locked."""
-        size, trained = stack_size(queue[0].run), 0
-        while queue:
+        """Train what no other process trains, stack by stack, until all jobs are done."""
+        while jobs:
+            self._resume(jobs)
             with RunLocks(self.store) as locks:
-                stack = self._lock(queue, size, locks)
+                stack = self._lock(jobs, locks)
                 if stack:
-                    run = stack[0].run
-                    self.progress.set_description(f"{run.data}, {run.train} examples", refresh=False)
                     self._train(Checkpoint(self.store, [job.run for job in stack]), stack, locks)
-                    self.progress.update(len(stack))
-                    trained += len(stack)
-        return trained
+            left = [job for job in jobs if not job.is_done(self.store)]
+            self.progress.update(len(jobs) - len(left))
+            if left and not stack:
+                time.sleep(_POLL)
+            jobs = left
 
-    def _lock(self, queue: deque[Job], size: int, locks: RunLocks) -> list[Job]:
-        """Take a stack from the queue: the next jobs that are not done, locked for this process."""
+    def _lock(self, jobs: Sequence[Job], locks: RunLocks) -> list[Job]:
+        """A stack of the first jobs of one `stack_key` that are not done, locked for this process."""
         stack: list[Job] = []
-        while queue and len(stack) < size:
-            job = queue.popleft()
-            if not job.is_done(self.store) and locks.lock(job.run.key):
+        for job in jobs:
+            if not stack:
+                key, size = job.run.stack_key, stack_size(job.run)
+            if job.run.stack_key == key and not job.is_done(self.store) and locks.lock(job.run.key):
                 if job.is_done(self.store):  # by another process, a moment ago
                     locks.release(job.run.key)
                 else:
                     stack.append(job)
+            if len(stack) == size:
+                break
         return stack
 
     def _resume(self, jobs: Sequence[Job]) -> None:
@@ -156,6 +145,7 @@ class _Execution:
         if time.monotonic() >= self.deadline:
             raise OutOfTime
         start, runs, store = time.perf_counter(), checkpoint.runs, self.store
+        self.progress.set_description(f"{runs[0].data}, {runs[0].train} examples", refresh=False)
         trainer = Trainer(runs, _teacher(runs, store))
         state = checkpoint.load(trainer.data.threads)
         if state:

@@ -426,8 +426,8 @@ class Trainer:
     def _projection(self, place: int) -> dict[str, list[list[float]]]:
         """The projected features of one run of a stack, where its inputs are images."""
         data = self.data.split
-        few = self.data.source.classes < PROJECTION_CLASSES
-        if self.probe is None or self.runs[place].seed != PROJECTION_SEED or few:
+        is_kept = self.probe is not None and self.runs[place].seed == PROJECTION_SEED
+        if not is_kept or self.data.source.classes < PROJECTION_CLASSES:
             return {}
         templates = self.network.head[0][place].detach().cpu().mT[:PROJECTION_CLASSES]
         parts = {"train": (data.train_inputs, data.train_labels[place])}
