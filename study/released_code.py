@@ -140,7 +140,7 @@ def soft_gradient_norm(objective: Objective, logits: Tensor, labels: Tensor, tea
     return gradient.norm().item()
 
 
-def losses_table(alpha: float, temperatures: Sequence[float], classes: int, examples: int = 256) -> pd.DataFrame:
+def losses_table(alpha: float, temperatures: Sequence[float], classes: int) -> pd.DataFrame:
     """A row a released loss: s/h at each τ, and its "pull", the norm of its soft gradient over that of Hinton's loss.
 
     Student and teacher logits are independent normal draws with standard deviation 3, the same for all rows. Raises
@@ -149,7 +149,7 @@ def losses_table(alpha: float, temperatures: Sequence[float], classes: int, exam
     require_classes(classes)
     some = isinstance(temperatures, Sequence) and not isinstance(temperatures, str) and len(temperatures) > 0
     require(some, f"temperatures is {temperatures!r}; give a list of at least one number")
-    batch = _random_batch(3.0, classes, examples)
+    batch = _random_batch(3.0, classes)
     rows = []
     for loss in RELEASED_LOSSES:
         row: dict[str, object] = {"source": loss.source}
@@ -163,23 +163,23 @@ def losses_table(alpha: float, temperatures: Sequence[float], classes: int, exam
     return pd.DataFrame(rows).set_index("source")
 
 
-def offset_difference(deviation: float, classes: int, examples: int = 256) -> float:
+def offset_difference(deviation: float, classes: int) -> float:
     """The relative change of Zhang & Sabuncu's gradient by the 1e-8 of their code, at its released constants.
 
     Student and teacher logits are independent normal draws with this standard deviation.
     """
-    logits, labels, teacher = _random_batch(deviation, classes, examples)
+    logits, labels, teacher = _random_batch(deviation, classes)
     logits.requires_grad_()
     terms = objective("self-distillation-released"), SelfDistillationOffset()
     exact, with_offset = (torch.autograd.grad(term(logits, labels, teacher).total, logits)[0] for term in terms)
     return ((with_offset - exact).norm() / exact.norm()).item()
 
 
-def _random_batch(deviation: float, classes: int, examples: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Random logits, labels and teacher logits."""
+def _random_batch(deviation: float, classes: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Random logits, labels and teacher logits of 256 examples."""
     generator = torch.Generator().manual_seed(0)
-    student, teacher = (deviation * torch.randn(examples, classes, generator=generator).double() for _ in range(2))
-    return student, torch.randint(classes, (examples,), generator=generator), teacher
+    student, teacher = (deviation * torch.randn(256, classes, generator=generator).double() for _ in range(2))
+    return student, torch.randint(classes, (256,), generator=generator), teacher
 
 
 def virtual_teacher_table(classes: Sequence[int], temperatures: Sequence[float], correct: float = 0.99) -> pd.DataFrame:
@@ -187,8 +187,7 @@ def virtual_teacher_table(classes: Sequence[int], temperatures: Sequence[float],
     table = pd.DataFrame(index=pd.MultiIndex.from_product((classes, temperatures), names=("K", "τ")))
     for label, reading in (("released", "logits"), ("power", "power")):
         table[f"{label}: right"] = [VirtualTeacher(correct, reading).share(k, tau) for k, tau in table.index]
-        wrong_classes = table.index.get_level_values("K") - 1
-        table[f"{label}: wrong"] = (1 - table[f"{label}: right"]) / wrong_classes
+        table[f"{label}: wrong"] = (1 - table[f"{label}: right"]) / (table.index.get_level_values("K") - 1)
     return table
 
 
