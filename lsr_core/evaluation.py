@@ -71,7 +71,6 @@ def final_metrics(outputs: Outputs, data: Split, superclasses: Tensor | None) ->
     """
     train, validation, test = outputs
     few, few_labels = test[:, :CURVE_EXAMPLES], data.test_labels[:CURVE_EXAMPLES].expand(len(test), -1)
-
     parts = [
         lambda: _fit("train_", train, data.train_labels),
         lambda: _fit("validation_", validation, data.validation_labels),

@@ -17,10 +17,9 @@ class StackedSGD:
         self.velocities = [torch.zeros_like(parameter) for parameter in self.parameters]
         self.momentum, self.nesterov = runs[0].schedule.momentum, runs[0].schedule.nesterov
         head = {id(parameter) for parameter in network.head}
-        own, of_head = ([decay[is_head] for decay in map(_decays, runs)] for is_head in (0, 1))
-        rates = [run.schedule.learning_rate for run in runs]
+        rates, decays = [run.schedule.learning_rate for run in runs], list(zip(*map(_decays, runs), strict=True))
         self.rates = [_one_a_run(rates, parameter) for parameter in self.parameters]
-        self.decays = [_one_a_run(of_head if id(p) in head else own, p) for p in self.parameters]
+        self.decays = [_one_a_run(decays[id(parameter) in head], parameter) for parameter in self.parameters]
 
     @torch.no_grad()
     def step(self, factor: float) -> None:

@@ -82,11 +82,8 @@ class Store:
             sound = checksum == _checksum(content) and record.key == path.stem
         except (ValueError, TypeError, KeyError, AttributeError):
             sound = False
-        require(
-            sound,
-            f"record {path} is damaged (cut short or edited); remove it with `lsr runs rm {path.stem}`, "
-            "and the run will be trained again when it is needed",
-        )
+        remedy = f"remove it with `lsr runs rm {path.stem}`, and the run will be trained again when it is needed"
+        require(sound, f"record {path} is damaged (cut short or edited); {remedy}")
         return record
 
     def put(self, record: Record) -> None:
@@ -148,10 +145,8 @@ class Store:
         try:
             yield
         except OSError as error:
-            raise InputError(
-                f"results folder {self.folder} cannot be written ({error.strerror}); finished runs are kept; "
-                "make room there, or set LSR_STORE to a folder of yours"
-            ) from None
+            fact = f"results folder {self.folder} cannot be written ({error.strerror}); finished runs are kept"
+            raise InputError(f"{fact}; make room there, or set LSR_STORE to a folder of yours") from None
 
     def _path(self, key: str) -> Path:
         return self.folder / require_key(key)[:2] / f"{key}.json"
