@@ -7,6 +7,7 @@ two at a time. The script does not import torch, which only its kernel needs.
 import ast
 import importlib.metadata
 import json
+import logging
 import math
 import os
 import signal
@@ -136,6 +137,7 @@ def execute(notebook: Path, given: Mapping[str, Any], out: Path, time_limit: flo
 
     A notebook that fails, or is interrupted, is kept as far as it ran. Its kernel ends with it, and with this process.
     """
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # an interrupted notebook leaves a task without a reader
     for signal_number in (signal.SIGINT, signal.SIGTERM):  # a shell's background jobs ignore the first
         signal.signal(signal_number, signal.default_int_handler)
     note, start = _note(notebook.stem, out), time.monotonic()

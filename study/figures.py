@@ -58,7 +58,7 @@ class HtmlOutput:
     """Something displayed in a notebook and in the book: HTML with a caption."""
 
     def __init__(self, content: str, plain: str) -> None:
-        self._html, self._plain = content, plain
+        self._html, self._plain = str(content), plain  # plain text: pieces of `Markup` escape what they are joined with
 
     def _repr_html_(self) -> str:
         return self._html

@@ -152,6 +152,12 @@ def test_a_chapters_claims_are_shown_at_both_presets(judgements):
     assert "preset desktop" in repr(shown)
 
 
+def test_the_readmes_house_is_drawn_from_the_imports_as_they_are(tmp_path):
+    figures.save(figures.house(), tmp_path / "house.svg")
+    kept = (ROOT / "book" / "_static" / "house.svg").read_bytes()
+    assert (tmp_path / "house.svg").read_bytes() == kept, "the imports have changed; `make figure` draws them anew"
+
+
 def test_the_house_has_a_box_for_every_module_and_none_lies_on_another():
     way = ["study.cli", "lsr_core.execute", "lsr_core.losses"]
     figure = figures.house(way)

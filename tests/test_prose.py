@@ -156,7 +156,9 @@ def _draws(record):
     return np.random.default_rng(zlib.crc32(record.key.encode()))
 
 
-SHOWS_VERDICTS = re.compile(r"\b(?:show_board|show_at_both_presets|forest|verdict\.word)\b")
+SHOWS_VERDICTS = re.compile(
+    r"\b(?:show_board|show_at_both_presets|across_presets|paper_vs_ours|forest|verdict\.word)\b"
+)
 _WORD = re.compile(
     r"\b(?:reproduced|contradicted here|negligible|undecided)\b"
     r"(?: \((?:diverged|only the sign is certain|all differences equal)\))?"
