@@ -366,7 +366,7 @@ def house(way: Sequence[str] = ()) -> Figure:
         require(name in places, f"unknown module {name!r}; there are {', '.join(sorted(places))}")
     lowest = min(height for _, height in places.values())
     figure, (panel,) = _panels(1, 1, height=-lowest + 0.5)
-    for edge in nx.transitive_reduction(imports).edges:
+    for edge in sorted(nx.transitive_reduction(imports).edges):
         panel.plot(*zip(*map(places.get, edge), strict=True), color="0.8", lw=0.8)
     panel.plot(*np.reshape([places[name] for name in way], (-1, 2)).T, color=PALETTE[3], lw=4)
     for name, place in places.items():
