@@ -1,4 +1,4 @@
-"""Teachers: where the soft label $q(\\cdot \\mid x, y)$ comes from.
+"""Teachers: where the soft label q of an example comes from.
 
 A hand-made teacher is given by one number, its `share`: the probability of the right class; the rest is uniform. Any
 other teacher is given by its *scores* `[..., B, K]`, the logarithms of its distribution up to a constant, as
