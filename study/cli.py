@@ -255,7 +255,7 @@ def list_models(shape: str, classes: int, as_json: bool) -> None:
         network = models.ImageNetwork(name)
         cost = models.cost(network, image_shape, classes)
         sizes = {"width": network.width, "depth": network.depth}
-        row = {"architecture": name, **sizes, **vars(cost)}
+        row = {"architecture": name, **sizes, **cost._asdict()}
         counts = f"{cost.parameters:12,} parameters {cost.multiply_adds:14,} multiply-adds"
         click.echo(json.dumps(row) if as_json else f"{name:12} {counts}  {_numbers(sizes)}".rstrip())
 
