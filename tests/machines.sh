@@ -3,7 +3,7 @@
 # git, no browser, no superuser. Usage: tests/machines.sh PYTHON, from the project's folder.
 set -euo pipefail
 case $1 in /*) python=$1 ;; *) python=$PWD/$1 ;; esac
-numerical=(tests/test_{losses,teachers,memory,objectives,metrics,statistics,training,evaluation,published_records,augmentation}.py tests/models/test_perceptron.py)
+numerical=(tests/test_{losses,teachers,memory,objectives,metrics,statistics,trainer,evaluation,published_records,augmentation}.py tests/models/test_perceptron.py)
 pytest=("$python" -m pytest -q -p no:cacheprovider)
 
 as() { # NAME VARIABLE=VALUE… : the numerical tests in this environment
@@ -30,4 +30,4 @@ fi
 echo "== the package, its notebooks and its command line in “$copy”, without git, browser and privileges"
 cd "$copy"
 PATH=$elsewhere/bin PYTHONPATH=$copy OMP_NUM_THREADS=1 "${ordinary[@]}" "${pytest[@]}" -rs \
-    tests/test_{build,cli,execution,layout,notebooks,records,sharing,sweep,book}.py
+    tests/test_{build,cli,execute,layout,notebooks,store,resume,sweep,book}.py
