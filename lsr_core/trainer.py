@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ._allocation import keep_freed_memory
 from .augmentation import normalised
 from .data import Split, dataset
 from .errors import require
@@ -283,7 +282,6 @@ class Trainer:
     ) -> None:
         kind = SharedImages if isinstance(runs[0].network, ImageNetwork) else OwnExamples
         require(len({run.stack_key for run in runs}) == 1, f"runs in one {kind.shared}")
-        keep_freed_memory()
         self.runs, self.schedule, self.data = runs, runs[0].schedule, kind(runs, teacher, device, dtype)
         self.network = self.data.network(runs)
         if isinstance(self.network, Ensemble):

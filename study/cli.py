@@ -160,10 +160,10 @@ def publish_results(preset: str) -> None:
 @results.command("verify")
 @click.argument("presets", nargs=-1)
 def verify_results(presets: tuple[str, ...]) -> None:
-    """Recompute every key, place and verdict of presets (all, where none is named) from the published records."""
+    """Recompute every key and place of presets (all, where none is named), and judge every claim from their lines."""
     for preset in presets or published_records.presets():
         count = published_records.verify(preset)
-        click.echo(f"{preset}: {count} runs and {_verdicts(preset)} verdicts are what they say")
+        click.echo(f"{preset}: {count} runs are what they say; {_verdicts(preset)} verdicts follow")
 
 
 @results.command("recompute")

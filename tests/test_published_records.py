@@ -218,7 +218,7 @@ def test_the_command_line_publishes_verifies_and_makes_again(tiny, tmp_path):
     assert len(read_grid(tmp_path / "grid.jsonl")) == 9
     said = call(main, ["results", "publish", "tiny"])
     assert said.stdout.splitlines() == ["tiny/first.jsonl: 6 runs", "tiny/second.jsonl: 3 runs", "tiny: 0 verdicts"]
-    assert call(main, ["results", "verify"]).stdout == "tiny: 9 runs and 0 verdicts are what they say\n"
+    assert call(main, ["results", "verify"]).stdout == "tiny: 9 runs are what they say; 0 verdicts follow\n"
     again = call(main, ["results", "recompute", "tiny", "--sample", "2", "--seed", "0"])
     assert again.exit_code == 0, again.output
     assert again.stdout.count(": identical\n") == 2

@@ -213,18 +213,23 @@ def taught(method, count=1, network=None, epochs=4, train=60, **schedule):
     ]
 
 
-REMEMBERING = [name for name in OBJECTIVES if objective(name).memory is not None]
-
-
-@pytest.mark.parametrize("method", [*REMEMBERING, "lsr", "kd", "ladder-uniform", "zipf"])
-def test_convnets_of_every_method_end_stacked_where_they_end_alone(method):
-    batch, logits = taught(method, 2, Convnet((2, 4)), epochs=2), teachers_logits(2, 60)
+def trained_as_alone(batch, logits):
+    """The stack of these runs, trained in double precision; each run ends where it ends alone."""
     stack = Trainer(batch, logits, dtype=torch.float64)
     stack.train()
     for place, run in enumerate(batch):
         alone = Trainer([run], logits[place : place + 1], dtype=torch.float64)
         alone.train()
         torch.testing.assert_close(weights(stack, place), weights(alone, 0), rtol=1e-8, atol=1e-10)
+    return stack
+
+
+REMEMBERING = [name for name in OBJECTIVES if objective(name).memory is not None]
+
+
+@pytest.mark.parametrize("method", [*REMEMBERING, "lsr", "kd", "ladder-uniform", "zipf"])
+def test_convnets_of_every_method_end_stacked_where_they_end_alone(method):
+    stack = trained_as_alone(taught(method, 2, Convnet((2, 4)), epochs=2), teachers_logits(2, 60))
     assert relative(weights(stack, 0), weights(stack, 1)) > 0.01
 
 
@@ -283,12 +288,7 @@ def test_methods_with_fixed_soft_labels_train_in_one_stack():
     names = [name for name in OBJECTIVES if isinstance(objective(name), Fixed)]
     batch, logits = [taught(name)[0] for name in names], teachers_logits(len(names), 60)
     assert len(names) >= 22
-    stack = Trainer(batch, logits, dtype=torch.float64)
-    stack.train()
-    for place, run in enumerate(batch):
-        alone = Trainer([run], logits[place : place + 1], dtype=torch.float64)
-        alone.train()
-        torch.testing.assert_close(weights(stack, place), weights(alone, 0), rtol=1e-8, atol=1e-10)
+    trained_as_alone(batch, logits)
 
 
 # Schedules.
