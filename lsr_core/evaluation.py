@@ -72,6 +72,7 @@ def final_metrics(outputs: Outputs, data: Split, superclasses: Tensor | None) ->
     train, validation, test = outputs
     few, few_labels = test[:, :CURVE_EXAMPLES], data.test_labels[:CURVE_EXAMPLES].expand(len(test), -1)
     parts = [
+        lambda: {"train_majority": _majority(data.train_labels, train.shape[-1])},
         lambda: _fit("train_", train, data.train_labels),
         lambda: _fit("validation_", validation, data.validation_labels),
         lambda: _fit("", test, data.test_labels),
@@ -101,6 +102,11 @@ def measured(parts: Iterable[Callable[[], dict[str, Tensor]]]) -> dict[str, Tens
 
 def _fit(part: str, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
     return {f"{part}accuracy": metrics.accuracy(logits, labels), f"{part}nll": metrics.nll(logits, labels)}
+
+
+def _majority(labels: Tensor, classes: int) -> Tensor:
+    """The share of the most frequent class of labels `[S, N]`."""
+    return one_hot(labels, classes).double().mean(-2).amax(-1)
 
 
 def _scaled(validation: Tensor, test: Tensor, data: Split) -> dict[str, Tensor]:

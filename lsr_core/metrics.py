@@ -35,6 +35,12 @@ def nll(logits: Tensor, labels: Tensor, temperature: Tensor | float = 1.0) -> Te
     return (by_class.logsumexp(-2) - of_label).mean(-1, dtype=torch.float64)
 
 
+def soft_nll(logits: Tensor, teacher_logits: Tensor, temperature: Tensor | float = 1.0) -> Tensor:
+    """Cross-entropy $H(q_τ, p_τ)$ in nats of outputs against a teacher's, both `[..., N, K]` (Shen 2021 Eq. 3, 4)."""
+    q, p = (scores.double() / temperature for scores in (teacher_logits, logits))
+    return -(q.softmax(-1) * p.log_softmax(-1)).sum(-1).mean(-1)
+
+
 def ece(logits: Tensor, labels: Tensor, bins: int = 15) -> Tensor:
     """Expected calibration error, from 0 to 1, with bins of equal width (Guo 2017 Eq. 3).
 

@@ -264,7 +264,7 @@ def default_folder() -> Path:
 
 @cache
 def provenance() -> dict[str, Any]:
-    """Hardware, versions and sources that a run is trained with; the commit where the tree is clean.
+    """Hardware, versions and sources that a run is trained with; the commit where the package is as committed.
 
     `simd` is what torch's own kernels use, `isa` what the libraries for products and convolutions find.
     """
@@ -308,7 +308,7 @@ def _clean_commit() -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        return None if git("status", "--porcelain") else git("rev-parse", "HEAD")
+        return None if git("status", "--porcelain", ".") else git("rev-parse", "HEAD")
     except (OSError, subprocess.CalledProcessError):
         return None
 

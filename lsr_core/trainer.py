@@ -28,6 +28,7 @@ from .evaluation import (
 )
 from .losses import gradient_from_targets, gradient_targets
 from .memory import PastCopies
+from .metrics import soft_nll
 from .models import ImageNetwork
 from .objectives import Batch, Fixed, Objective
 from .optimizers import FusedSGD, StackedSGD
@@ -74,6 +75,7 @@ class Data:
     axis: int  # of the examples among a part's inputs
     shared: str  # what runs must have in common
     split: Split
+    teacher_logits: Tensor | None
     device: torch.device
     precision: torch.dtype
 
@@ -84,6 +86,10 @@ class Data:
     def autocast(self) -> torch.autocast:
         """The precision of training."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision is torch.bfloat16)
+
+    def training_teacher_logits(self) -> Tensor | None:
+        """The teachers' logits on the training examples as they are, `[S, N, K]` or `[N, K]`, or None."""
+        return self.teacher_logits
 
     @torch.no_grad()
     def logits(self, network: nn.Module, inputs: Tensor) -> Tensor:
@@ -173,6 +179,11 @@ class SharedImages(Data):
     def prepare(self, images: Tensor) -> Tensor:
         return normalised(images, self.source.mean, self.source.std).contiguous(memory_format=torch.channels_last)
 
+    def training_teacher_logits(self) -> Tensor | None:
+        if self.teacher is None or self.teacher_logits is not None:
+            return self.teacher_logits
+        return self.logits(self.teacher, self.split.train_inputs)
+
     def fitted(self, objective: Fixed) -> Fixed:
         """The objective with constants from the teacher's logits on the training set, where those are known."""
         if self.teacher_logits is None:
@@ -201,6 +212,10 @@ class Ensemble(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return torch.stack([network(images) for network in self.networks])
+
+    def penultimate(self, images: Tensor) -> Tensor:
+        """What the last layers read, `[S, B, H]`."""
+        return torch.stack([network.penultimate(images) for network in self.networks])
 
 
 class Learner:
@@ -347,7 +362,7 @@ class Trainer:
         if self.is_finished:
             outputs = Outputs(self.logits(data.train_inputs), validation, test)
             self.final = final_metrics(outputs, data, self.data.source.superclasses)
-            self.final |= measured([self._network_metrics])
+            self.final |= measured([self._sharpness, self._clusters, lambda: self._soft_nll(outputs.train)])
             if self.probe is not None:
                 self.final["information"] = point["information"]
             self.final["output_drift"] = torch.stack([point["output_drift"] for point in self.curves]).nanmean(0)
@@ -390,23 +405,35 @@ class Trainer:
         self.epoch, self.diverged_at = state["epoch"], state["diverged_at"]
         self.curves, self._before = state["curves"], state["before"]
 
-    def _network_metrics(self) -> Tensors:
-        """Metrics of a stack's weights and features rather than of its outputs."""
+    def _sharpness(self) -> Tensors:
+        """How sharp the minima of a stack are."""
         if isinstance(self.network, Ensemble):
             return {}
         weights = dict(self.network.named_parameters())
         directions = [stream(run.seed, run.role, "directions") for run in self.runs]
-        found = {"sharpness": sharpness(self.network, weights, self.data.split, directions)}
+        return {"sharpness": sharpness(self.network, weights, self.data.split, directions)}
+
+    def _clusters(self) -> Tensors:
+        """How far apart the classes' features are, of the first test examples."""
         superclasses = self.data.source.superclasses
-        if superclasses is not None:
-            features = self._penultimate(self.data.split.test_inputs[:, :CURVE_EXAMPLES])
-            found |= cluster_metrics(features, self.data.split.test_labels[:CURVE_EXAMPLES], superclasses)
-        return found
+        if superclasses is None:
+            return {}
+        (few, *_) = self.data.split.test_inputs.split(CURVE_EXAMPLES, self.data.axis)
+        return cluster_metrics(self._penultimate(few), self.data.split.test_labels[:CURVE_EXAMPLES], superclasses)
+
+    def _soft_nll(self, logits: Tensor) -> Tensors:
+        """Of the students among the runs, from their logits `[S, N, K]` on the training examples; nan of the others."""
+        teacher = self.data.training_teacher_logits()
+        if teacher is None:
+            return {}
+        temperatures = torch.tensor([run.objective.student_temperature for run in self.runs])
+        values = soft_nll(logits, teacher.cpu(), temperatures[:, None, None])
+        return {"train_soft_nll": values.where(torch.tensor([run.teacher is not None for run in self.runs]), torch.nan)}
 
     @torch.no_grad()
     def _penultimate(self, inputs: Tensor) -> Tensor:
-        """What the last layer reads `[S, N, H]`, of a stack."""
-        return self.network.eval().penultimate(inputs).cpu()
+        """What the last layer reads `[S, N, H]`."""
+        return self.network.eval().penultimate(self.data.prepare(inputs)).cpu()
 
     def _outcomes(self) -> list[Outcome]:
         curves = {name: torch.stack([point[name] for point in self.curves], -1).tolist() for name in self.curves[0]}

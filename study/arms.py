@@ -77,6 +77,17 @@ def transferred(setting: Setting, method: str, network: str) -> Run:
     return replace(tuned(setting, method), network=NETWORKS[network])
 
 
+def rung_as_kd(setting: Setting, rung: str) -> Run:
+    """A rung of the ladder with the constants and the schedule of tuned KD."""
+    kd = tuned(setting, "kd")
+    return with_objective(kd, rung, alpha=kd.objective.alpha, temperature=kd.objective.temperature)
+
+
+def again(setting: Setting, method: str) -> Run:
+    """A tuned method once more, with streams of its own: it differs from the method by luck alone."""
+    return replace(tuned(setting, method), role="again")
+
+
 def teacher_run(setting: Setting, kind: str) -> Run:
     """A trained teacher's own run, by the kind of teacher."""
     return teacher_of(setting, kind).run

@@ -15,7 +15,7 @@ from lsr_core.data import DATASETS, dataset
 from lsr_core.errors import InputError, require, require_positive
 from lsr_core.store import Record, Store
 
-from . import judging, published_records, studies, tuning
+from . import judging, published_records, search, studies, tuning
 from .claims import CLAIMS
 
 
@@ -148,6 +148,15 @@ def write_grid(preset: str, file: Path) -> None:
     click.echo(f"{file}: {len(grid)} runs, which `python -m lsr_core.sweep {file} --budget-seconds N` makes")
 
 
+@results.command("make")
+@click.argument("preset")
+@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes to use.")
+def make_results(preset: str, workers: int) -> None:
+    """Tune and run what the store lacks of a planned study, in the plan's order; stopped, it goes on from there."""
+    for done in studies.make(preset, Store(), workers):
+        click.echo(done)
+
+
 @results.command("publish")
 @click.argument("preset")
 def publish_results(preset: str) -> None:
@@ -266,11 +275,9 @@ def list_models(shape: str, classes: int, as_json: bool) -> None:
 @click.option("--write", is_flag=True, help="Replace the published trials by these.")
 @click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes to use.")
 def tune(method: str, preset: str, write: bool, workers: int) -> None:
-    """Redo a method's 12 validation trials in every setting and mark the chosen one."""
-    settings = tuning.settings_of(method, preset)
-    require(bool(settings), f"method {method!r} is not tuned at preset {preset!r}")
-    for setting in settings:
-        rows = tuning.tune(method, setting, workers=workers)
+    """Redo a method's validation trials in every setting and mark the chosen one."""
+    for setting in tuning.settings_of(method, preset):
+        rows = search.tune(method, setting, workers=workers)
         chosen = tuning.best_trial(rows)
         click.echo(str(setting))
         for row in rows:
@@ -283,6 +290,7 @@ def tune(method: str, preset: str, write: bool, workers: int) -> None:
 
 _NOT_CONSTANTS = {
     "data", "train", "method", "seeds", "diverged", "validation_accuracy", "validation_nll", "train_accuracy",
+    "study", "accuracies",
 }  # fmt: skip
 
 

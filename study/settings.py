@@ -9,23 +9,29 @@ TUNING_SEEDS = range(1000, 1030)  # never used for verdicts
 
 
 class Setting(NamedTuple):
-    """A data set and how many training examples of it."""
+    """A data set and how many training examples of it, and the study by whose plan networks are trained there.
+
+    Without a study they are trained as `tuning.protocol` says.
+    """
 
     data: str
     train: int
+    study: str = ""
 
     def __str__(self) -> str:
-        return f"{self.data}, n = {self.train}"
+        return f"{self.data}, n = {self.train}{f', {self.study}' if self.study else ''}"
 
 
 DIGITS = (Setting("digits", 100), Setting("digits", 300))
 MIXTURES = tuple(Setting(f"mixture-10-{bayes}", 300) for bayes in (65, 80, 95))
 CIFAR = Setting("cifar100", 5000)
+CIFAR_5K = Setting("cifar100", 5000, "cifar100-5k")
 AUDIO = tuple(Setting(f"gtzan/fold-{fold}", 720) for fold in range(5))
 CLASSES_SETTINGS = tuple(Setting(f"mixture-50-80/first-{classes}", 10 * classes) for classes in (5, 20, 50))
 TAIL_SETTINGS = tuple(Setting(f"mixture-10-80/{part}", 300) for part in ("stratified", "tail-5", "tail-20"))
 
-TUNED = {"quick": (*DIGITS, *MIXTURES), "desktop": (CIFAR, *AUDIO)}  # where methods are tuned, by preset
+# Where methods are tuned, by preset.
+TUNED = {"quick": (*DIGITS, *MIXTURES), "desktop": (CIFAR, *AUDIO), "cifar100-5k": (CIFAR_5K,)}
 
 
 def paired_seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:

@@ -1,7 +1,8 @@
 """The studies: the seeds and arms of each, and whether pages run it or read its published records."""
 
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -9,14 +10,19 @@ from pathlib import Path
 from lsr_core.augmentation import Augmentation
 from lsr_core.data import dataset
 from lsr_core.errors import require
+from lsr_core.execute import execute
 from lsr_core.models import ImageNetwork
 from lsr_core.objectives import objective
 from lsr_core.run import Run, TrainedTeacher
 from lsr_core.schedule import Schedule
+from lsr_core.store import Store
 
+from . import search
 from .arms import arm_of, tuned
 from .paper import grid
-from .settings import AUDIO, CIFAR, TUNING_SEEDS
+from .plans import plan
+from .settings import AUDIO, CIFAR, TUNING_SEEDS, Setting
+from .tuning import NotTuned, methods_of, rows_of, write_tuned_rows
 
 Chapters = dict[str, dict[str, Run]]  # arms by name, under the first chapter that shows them
 
@@ -55,18 +61,64 @@ def _desktop_arms() -> Chapters:
 
 
 def _desktop_order() -> list[Run]:
-    """Audio, then tier by tier of the arms on images, each seed by seed, teachers included.
+    """Audio, then the arms on images."""
+    arms = _by_name(_desktop_arms())
+    return _tier_by_tier(arms, [[name for name in arms if name.startswith("gtzan")], *_CONTENT["tiers"]], DESKTOP.seeds)
+
+
+def _by_name(chapters: Chapters) -> dict[str, Run]:
+    return {name: arm for arms in chapters.values() for name, arm in arms.items()}
+
+
+def _tier_by_tier(arms: dict[str, Run], tiers: Sequence[Sequence[str]], seeds: Sequence[int]) -> list[Run]:
+    """The runs of tiers of arms, each seed by seed, teachers included.
 
     Whenever it stops, what is there are complete pairs.
     """
-    arms = {name: arm for chapter in _desktop_arms().values() for name, arm in chapter.items()}
     runs: dict[Run, None] = {}
-    for tier in ([name for name in arms if name.startswith("gtzan")], *_CONTENT["tiers"]):
-        for run in (arms[name].at(seed) for seed in DESKTOP.seeds for name in tier):
+    for tier in tiers:
+        for run in (arms[name].at(seed) for seed in seeds for name in tier if name in arms):
             if isinstance(run.teacher, TrainedTeacher):
                 runs.setdefault(run.teacher.run)
             runs.setdefault(run)
     return list(runs)
+
+
+def planned_arms(name: str) -> Chapters:
+    """The arms of a study's plan that are tuned."""
+    own = plan(name)
+    setting, chapters = Setting(*own.content["setting"], name), {}
+    for chapter, calls in own.arms.items():
+        chapters[chapter] = {}
+        for arm, call in calls.items():
+            with suppress(NotTuned):
+                chapters[chapter][arm] = arm_of(call, setting)
+    return chapters
+
+
+def _planned(name: str) -> Study:
+    """A study by its plan."""
+    own = plan(name)
+    return Study(
+        name,
+        own.seeds,
+        lambda: planned_arms(name),
+        lambda: _tier_by_tier(_by_name(planned_arms(name)), own.tiers, own.seeds),
+    )
+
+
+def make(name: str, store: Store, workers: int = 1) -> Iterator[str]:
+    """Tune and run what is missing of a planned study, tier by tier in its plan's order; yields what was done."""
+    own = plan(name)
+    setting = Setting(*own.content["setting"], name)
+    calls = {arm: call for calls in own.arms.values() for arm, call in calls.items()}
+    for tier in own.tiers:
+        needed = {calls[arm].get("tuned") for arm in tier}
+        for method in (method for method in methods_of(setting) if method in needed and not rows_of(setting, method)):
+            write_tuned_rows(search.tune(method, setting, store, workers), name)
+            yield f"tuned {method}"
+        execute(_tier_by_tier(_by_name(planned_arms(name)), [tier], own.seeds), store, workers)
+        yield f"made {', '.join(tier)}"
 
 
 def _baselines(study: str) -> Chapters:
@@ -89,10 +141,11 @@ def _baselines(study: str) -> Chapters:
 
 QUICK = Study("quick", range(60), live=True)
 DESKTOP = Study("desktop", range(10), _desktop_arms, _desktop_order)
+CIFAR100_5K = _planned("cifar100-5k")
 PAPER = Study("paper", grid.SEEDS, lambda: {data: grid.paper_arms(data) for data in grid.DATA}, grid.paper_grid)
 REFERENCE = Study("reference", range(1), lambda: _baselines("reference"))
 PILOT_RUNS = Study("pilot_runs", TUNING_SEEDS[:1], lambda: _baselines("pilot_runs"))
-STUDIES = {study.name: study for study in (QUICK, DESKTOP, PAPER, REFERENCE, PILOT_RUNS)}
+STUDIES = {study.name: study for study in (QUICK, DESKTOP, CIFAR100_5K, PAPER, REFERENCE, PILOT_RUNS)}
 
 
 def published_study(name: str) -> Study:

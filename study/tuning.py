@@ -1,4 +1,4 @@
-"""Tuning: the baseline first, then 12 trials for every method, judged by validation accuracy at the last epoch."""
+"""Tuned arms: how networks are trained in each setting, the trials of every method there, and what was chosen."""
 
 import json
 import tomllib
@@ -10,23 +10,29 @@ from pathlib import Path
 from typing import Any
 
 from lsr_core.augmentation import Augmentation
-from lsr_core.errors import require
-from lsr_core.models import Convnet, ImageNetwork, Perceptron
-from lsr_core.objectives import Objective, constants_of, describe, objective
+from lsr_core.errors import InputError, require
+from lsr_core.models import ImageNetwork, Perceptron
+from lsr_core.objectives import Objective, constants_of, objective
 from lsr_core.run import ExactPosterior, Run, TrainedTeacher
 from lsr_core.schedule import Schedule
-from lsr_core.store import Store
 
-from .results import collect
+from . import plans
+from .plans import Network
 from .settings import AUDIO, CIFAR, MIXTURES, TUNED, TUNING_SEEDS, Setting
 
 _FOLDER = Path(__file__).parents[1] / "results" / "tuning"
 _CONTENT = tomllib.loads(Path(__file__).with_name("trials.toml").read_text())
 _TRIALS: dict[str, dict[str, Any]] = _CONTENT["trials"]
-METHODS = ("cross-entropy", *_TRIALS)  # that are tuned, the baseline first
+BASELINE = "cross-entropy"
+METHODS = (BASELINE, *_TRIALS)  # that are tuned where no plan says which, the baseline first
+SMOOTHING = 0.1  # the ε of smoothed teachers
 
-Network = Perceptron | Convnet | ImageNetwork
+Cell = dict[str, Any]  # a trial's knobs: learning rate and weight decay, or their shares of the baseline's; constants
 Row = dict[str, Any]  # a trial's constants and validation figures
+
+
+class NotTuned(InputError):
+    """A method without published trials in a setting."""
 
 
 @dataclass(frozen=True)
@@ -78,111 +84,135 @@ _TRACKS = replace(_PERCEPTRONS, trial_seeds=TUNING_SEEDS[:6])
 
 def protocol(setting: Setting) -> Protocol:
     """How the networks of a setting are trained."""
+    if setting.study:
+        return _planned(setting.study)
     return _IMAGES if setting == CIFAR else _TRACKS if setting in AUDIO else _PERCEPTRONS
 
 
-def settings_of(method: str, preset: str = "quick") -> tuple[Setting, ...]:
-    """Where a method is tuned at a preset: the truth teaches only where it is known.
+@cache
+def _planned(study: str) -> Protocol:
+    """The protocol of a plan, whose trials are as long as its runs."""
+    content = plans.plan(study).content
+    own, tuning = content["protocol"], content["tuning"]
+    schedule = Schedule(**own["schedule"])
+    return Protocol(
+        **{size: plans.network(own[size]) for size in ("student", "strong", "weak")},
+        schedule=schedule,
+        rates=tuple(tuning["trials"][BASELINE]["learning_rate"]),
+        decays=tuple(tuning["trials"][BASELINE]["weight_decay"]),
+        trial_epochs=schedule.epochs,
+        trial_seeds=tuning["seeds"],
+        every=own["every"],
+        augmentation=Augmentation(**own["augmentation"]) if "augmentation" in own else None,
+    )
 
-    Raises `InputError` for a method or a preset that is not tuned.
-    """
-    _require_method(method)
-    require(preset in TUNED, f"unknown preset {preset!r}; tuned are {' and '.join(TUNED)}")
-    known = MIXTURES if method.endswith(":posterior") else TUNED[preset]
-    methods = {setting: _CONTENT["on"].get(setting.data.partition("/")[0], METHODS) for setting in TUNED[preset]}
-    return tuple(setting for setting in TUNED[preset] if setting in known and method in methods[setting])
+
+def methods_of(setting: Setting) -> tuple[str, ...]:
+    """The methods that are tuned in a setting, the baseline first; the truth teaches only where it is known."""
+    if setting.study:
+        return tuple(plans.plan(setting.study).content["tuning"]["trials"])
+    methods = _CONTENT["on"].get(setting.data.partition("/")[0], METHODS)
+    return tuple(method for method in methods if setting in MIXTURES or not method.endswith(":posterior"))
+
+
+def settings_of(method: str, preset: str = "quick") -> tuple[Setting, ...]:
+    """Where a method is tuned at a preset; raises `InputError` for a method or a preset that is not tuned."""
+    require(preset in TUNED, f"unknown preset {preset!r}; tuned are {', '.join(TUNED)}")
+    known = list(dict.fromkeys(name for setting in TUNED[preset] for name in methods_of(setting)))
+    require(method in known, f"unknown method {method!r}; there are trials for {', '.join(known)}")
+    return tuple(setting for setting in TUNED[preset] if method in methods_of(setting))
 
 
 def teacher_of(setting: Setting, kind: str) -> TrainedTeacher | ExactPosterior:
     """A teacher on this setting; raises `InputError` for an unknown kind.
 
-    `strong` is a wider and `weak` a narrower network; `equal` is the student's own; `poor` is the strong one after 2 of
-    200 epochs, before its learning rate has fallen; `posterior` is the truth, where it is known.
+    `strong` is a wider and `weak` a narrower network; `equal` is the student's own; `smoothed` is the strong one
+    trained by label smoothing; `poor` is the strong one after 2 of 200 epochs, before its learning rate has fallen;
+    `posterior` is the truth, where it is known.
     """
     if kind == "posterior":
         return ExactPosterior()
     own = protocol(setting)
-    networks = {"strong": own.strong, "poor": own.strong, "weak": own.weak, "equal": own.student}
+    networks = dict.fromkeys(("strong", "poor", "smoothed"), own.strong) | {"weak": own.weak, "equal": own.student}
     require(kind in networks, f"unknown teacher {kind!r}; there are {', '.join(networks)}, posterior")
-    baseline = tuned(setting, "cross-entropy")
-    schedule = replace(baseline.schedule, epochs=200, stop=2) if kind == "poor" else baseline.schedule
-    return TrainedTeacher(replace(baseline, schedule=schedule, network=networks[kind], role="teacher"))
+    run = replace(tuned(setting, BASELINE), network=networks[kind], role="teacher")
+    if kind == "poor":
+        run = replace(run, schedule=replace(run.schedule, epochs=200, stop=2))
+    if kind == "smoothed":
+        run = replace(run, objective=objective("lsr", epsilon=SMOOTHING))
+    return TrainedTeacher(run)
 
 
 def _student(setting: Setting, method: str, constants: dict[str, Any], rate: float, decay: float) -> Run:
     """An arm by the setting's protocol, with the teacher that the method has."""
     own, term = protocol(setting), _objective(method, constants)
     schedule = replace(own.schedule, learning_rate=rate, weight_decay=decay)
-    kind = _TRIALS.get(method, {}).get("teacher", "strong")
+    kind = _tried(setting, method).get("teacher", "strong")
     teacher = teacher_of(setting, kind) if term.takes_teacher else None
-    return Run(*setting, term, schedule, network=own.student, teacher=teacher, augmentation=own.augmentation)
+    return Run(
+        setting.data, setting.train, term, schedule, network=own.student, teacher=teacher, augmentation=own.augmentation
+    )
 
 
 def _objective(method: str, constants: dict[str, Any]) -> Objective:
     return objective(method.partition(":")[0], **constants)
 
 
+def _tried(setting: Setting, method: str) -> dict[str, Any]:
+    """A method's entry in the table of trials: the values of each knob, and whose student it trains."""
+    trials = plans.plan(setting.study).content["tuning"]["trials"] if setting.study else _TRIALS
+    return trials.get(method, {})
+
+
+def cells(method: str, setting: Setting) -> list[Cell]:
+    """The knobs of a method's 12 trials in a setting; raises `InputError` for a method that has none."""
+    known = methods_of(setting)
+    require(method in known, f"unknown method {method!r}; there are trials for {', '.join(known)}")
+    own = protocol(setting)
+    if method == BASELINE:
+        knobs = {"learning_rate": own.rates, "weight_decay": own.decays}
+    else:
+        knobs = {name: values for name, values in _tried(setting, method).items() if name != "teacher"}
+        if "every" in constants_of(type(_objective(method, {}))):
+            knobs["every"] = [own.every]
+    return [dict(zip(knobs, values, strict=True)) for values in product(*knobs.values())]
+
+
+def trial(method: str, setting: Setting, cell: Cell) -> Run:
+    """The arm of a trial."""
+    own, constants = protocol(setting), dict(cell)
+    base = own.schedule if method == BASELINE else tuned(setting, BASELINE).schedule
+    rate = constants.pop("rate", 1.0) * constants.pop("learning_rate", base.learning_rate)
+    decay = constants.pop("decay_share", 1.0) * constants.pop("weight_decay", base.weight_decay)
+    arm = _student(setting, method, constants, rate, decay)
+    return replace(arm, schedule=replace(arm.schedule, epochs=own.trial_epochs))
+
+
 def trials(method: str, setting: Setting) -> list[Run]:
     """A method's 12 trials in a setting, as arms; raises `InputError` for a method that has none."""
-    _require_method(method)
-    own = protocol(setting)
-    if method == "cross-entropy":
-        arms = [_student(setting, method, {}, *cell) for cell in product(own.rates, own.decays)]
-    else:
-        baseline = tuned(setting, "cross-entropy").schedule
-        arms = [
-            _student(setting, method, constants, share * baseline.learning_rate, baseline.weight_decay)
-            for share, constants in _combinations(method, own.every)
-        ]
-    return [replace(arm, schedule=replace(arm.schedule, epochs=own.trial_epochs)) for arm in arms]
-
-
-def _combinations(method: str, every: int) -> list[tuple[float, dict[str, Any]]]:
-    """The shares of the baseline's learning rate and the constants to try."""
-    _, *names = tried = {"rate": [1.0]} | {name: v for name, v in _TRIALS[method].items() if name != "teacher"}
-    fixed = {"every": every} if "every" in constants_of(type(_objective(method, {}))) else {}
-    cells = product(*tried.values())
-    return [(share, dict(zip(names, constants, strict=True)) | fixed) for share, *constants in cells]
-
-
-def tune(method: str, setting: Setting, store: Store | None = None, workers: int = 1) -> list[Row]:
-    """Run a method's trials on the tuning seeds: a row a trial with its validation figures, in the trials' order.
-
-    Raises `InputError` for a method that has no trials.
-    """
-    seeds, arms = protocol(setting).trial_seeds, trials(method, setting)
-    results = collect(arms, seeds, store=store, workers=workers)
-    judged_by = ("validation_accuracy", "validation_nll", "train_accuracy")
-    return [
-        {
-            "data": setting.data,
-            "train": setting.train,
-            **describe(arm.objective),
-            "method": method,
-            "learning_rate": arm.schedule.learning_rate,
-            "weight_decay": arm.schedule.weight_decay,
-            "seeds": len(seeds),
-            **{metric: round(float(results.values(arm, metric).mean()), 6) for metric in judged_by},
-            "diverged": results.diverged(arm),
-        }
-        for arm in arms
-    ]
+    return [trial(method, setting, cell) for cell in cells(method, setting)]
 
 
 def best_trial(rows: Sequence[Row]) -> Row:
-    """The trial with the highest validation accuracy; ties go to the lower likelihood loss."""
-    return max(rows, key=lambda row: (row["validation_accuracy"], -row["validation_nll"]))
+    """The trial with the highest validation accuracy of those on most seeds; ties go to the lower likelihood loss."""
+    return max(rows, key=lambda row: (row["seeds"], row["validation_accuracy"], -row["validation_nll"]))
 
 
 @cache
 def tuned(setting: Setting, method: str) -> Run:
-    """A method's arm with the constants that validation chose; raises `InputError` where none were tuned."""
-    rows = [row for preset in TUNED for row in _rows(preset).get((*setting, method), [])]
-    require(bool(rows), f"method {method!r} is not tuned on {setting}; run `lsr tune {method}`")
+    """A method's arm with the constants that validation chose; raises `NotTuned` where none were tuned."""
+    rows = rows_of(setting, method)
+    if not rows:
+        raise NotTuned(f"method {method!r} is not tuned on {setting}; run `lsr tune {method}`")
     row = best_trial(rows)
     names = constants_of(type(_objective(method, {})))
     constants = {name: row[name] for name in names if row[name] is not None}
     return _student(setting, method, constants, row["learning_rate"], row["weight_decay"])
+
+
+def rows_of(setting: Setting, method: str) -> list[Row]:
+    """The published trials of a method in a setting."""
+    return [row for preset in TUNED for row in _rows(preset).get((*setting, method), [])]
 
 
 def tuned_rows(preset: str = "quick") -> list[Row]:
@@ -191,31 +221,27 @@ def tuned_rows(preset: str = "quick") -> list[Row]:
 
 
 @cache
-def _rows(preset: str) -> dict[tuple[str, int, str], list[Row]]:
-    """The published rows by data set, training-set size and method."""
-    found: dict[tuple[str, int, str], list[Row]] = {}
+def _rows(preset: str) -> dict[tuple[str, int, str, str], list[Row]]:
+    """The published rows by setting and method."""
+    found: dict[tuple[str, int, str, str], list[Row]] = {}
     path = _FOLDER / f"{preset}.jsonl"
     for row in map(json.loads, path.read_text().splitlines() if path.exists() else []):
         found.setdefault(_place(row), []).append(row)
     return found
 
 
-def _place(row: Row) -> tuple[str, int, str]:
-    return row["data"], row["train"], row["method"]
+def _place(row: Row) -> tuple[str, int, str, str]:
+    return row["data"], row["train"], row.get("study", ""), row["method"]
 
 
 def write_tuned_rows(rows: Sequence[Row], preset: str = "quick") -> Path:
     """Replace the published rows of the methods and settings that `rows` speak of."""
     renewed = set(map(_place, rows))
     kept = [row for row in tuned_rows(preset) if _place(row) not in renewed]
-    order = [(*setting, method) for setting, method in product(TUNED[preset], METHODS)]
+    order = [(*setting, method) for setting in TUNED[preset] for method in methods_of(setting)]
     lines = [json.dumps(row) for row in sorted([*kept, *rows], key=lambda row: order.index(_place(row)))]
     path = _FOLDER / f"{preset}.jsonl"
     path.write_text("\n".join(lines) + "\n")
     for read in (_rows, tuned):
         read.cache_clear()
     return path
-
-
-def _require_method(method: str) -> None:
-    require(method in METHODS, f"unknown method {method!r}; there are trials for {', '.join(METHODS)}")

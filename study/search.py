@@ -1,0 +1,112 @@
+"""The search for constants: a method's trials, judged by validation accuracy at the last epoch."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lsr_core.objectives import describe
+from lsr_core.run import Run
+from lsr_core.store import Store
+
+from .plans import plan
+from .results import Results, collect
+from .settings import Setting
+from .tuning import Cell, Row, best_trial, cells, protocol, trial
+
+_FACTORS = (0.5, 2.0)  # of the weight decay, tried last
+
+
+def tune(method: str, setting: Setting, store: Store | None = None, workers: int = 1) -> list[Row]:
+    """Run a method's trials: a row a trial with its validation figures, in the order of the trials.
+
+    Every trial on all tuning seeds; where a plan says so, in its rounds. Raises `InputError` for a method that has no
+    trials.
+    """
+    trials = Trials(method, setting, store, workers)
+    if not setting.study:
+        return trials.rows(cells(method, setting), protocol(setting).trial_seeds)
+    return _in_rounds(trials, plan(setting.study).content["tuning"])
+
+
+class Trials(NamedTuple):
+    """A method's trials in a setting, and where and how they are made."""
+
+    method: str
+    setting: Setting
+    store: Store | None = None
+    workers: int = 1
+
+    def rows(self, tried: Sequence[Cell], seeds: Sequence[int]) -> list[Row]:
+        """The trials of these knobs on these seeds, a row each."""
+        arms = [trial(self.method, self.setting, cell) for cell in tried]
+        results = collect(arms, seeds, store=self.store, workers=self.workers)
+        return [self._row(arm, results) for arm in arms]
+
+    def _row(self, arm: Run, results: Results) -> Row:
+        judged_by = ("validation_accuracy", "validation_nll", "train_accuracy")
+        values = {metric: results.values(arm, metric) for metric in judged_by}
+        study = {"study": self.setting.study} if self.setting.study else {}
+        return {
+            "data": self.setting.data,
+            "train": self.setting.train,
+            **study,
+            **describe(arm.objective),
+            "method": self.method,
+            "learning_rate": arm.schedule.learning_rate,
+            "weight_decay": arm.schedule.weight_decay,
+            "seeds": len(results.records(arm)),
+            **{metric: round(float(found.mean()), 6) for metric, found in values.items()},
+            **({"accuracies": values["validation_accuracy"].round(6).tolist()} if study else {}),
+            "diverged": results.diverged(arm),
+        }
+
+
+def _in_rounds(trials: Trials, tuning: dict[str, Any]) -> list[Row]:
+    """All trials on the first seed, the best again on all; then steps beyond an edge, and other weight decays."""
+    tried, seeds = cells(trials.method, trials.setting), tuning["seeds"]
+    rows = trials.rows(tried, seeds[:1])
+    best = sorted(range(len(rows)), key=lambda i: _rank(rows[i]), reverse=True)[: tuning["kept"]]
+    for i, row in zip(best, trials.rows([tried[i] for i in best], seeds), strict=True):
+        rows[i] = row
+
+    def chosen() -> Cell:
+        return tried[rows.index(best_trial(rows))]
+
+    def add(more: Sequence[Cell]) -> None:
+        rows.extend(trials.rows(more, seeds))
+        tried.extend(more)
+
+    for _ in range(tuning["steps"]):
+        add(_beyond(chosen(), tried, tuning["ladders"])[:1])
+    add(_other_decays(chosen()))
+    return rows
+
+
+def _rank(row: Row) -> tuple[float, float]:
+    return row["validation_accuracy"], -row["validation_nll"]
+
+
+def _beyond(chosen: Cell, tried: Sequence[Cell], ladders: dict[str, list[float]]) -> list[Cell]:
+    """The chosen knobs with one that lies on the edge of its tried values taken to the next value of its ladder."""
+    found = []
+    for name, value in chosen.items():
+        values = sorted({cell[name] for cell in tried})
+        if len(values) > 1 and name in ladders:
+            lower = [step for step in ladders[name] if step < values[0]][-1:] if value == values[0] else []
+            higher = [step for step in ladders[name] if step > values[-1]][:1] if value == values[-1] else []
+            found += [chosen | {name: step} for step in lower + higher]
+    return found
+
+
+def _other_decays(chosen: Cell) -> list[Cell]:
+    name = "weight_decay" if "weight_decay" in chosen else "decay_share"
+    return [chosen | {name: factor * chosen.get(name, 1.0)} for factor in _FACTORS]
+
+
+def error_of_choice(rows: Sequence[Row]) -> float:
+    """The standard error, in points, of the difference between the best trial and the next, over the tuning seeds."""
+    finalists = [row for row in rows if row["seeds"] == max(row["seeds"] for row in rows)]
+    best, second = sorted(finalists, key=_rank, reverse=True)[:2]
+    differences = 100 * (np.array(best["accuracies"]) - np.array(second["accuracies"]))
+    return float(differences.std(ddof=1) / np.sqrt(len(differences)))
