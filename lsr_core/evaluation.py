@@ -115,12 +115,26 @@ def _scaled(validation: Tensor, test: Tensor, data: Split) -> dict[str, Tensor]:
 
 
 def _distance_from_truth(test: Tensor, data: Split) -> dict[str, Tensor]:
-    best = metrics.best_temperature(test[:, :CURVE_EXAMPLES], data.test_posterior[:CURVE_EXAMPLES])
+    """Divergences from the posterior or from people's votes, on all classes and on the wrong ones, also at the best τ.
+
+    Of the wrong classes, the best τ is their own: what is left is their order and their ratios, not their scale.
+    """
+    truth, labels = data.test_posterior, data.test_labels
+    label = one_hot(labels, test.shape[-1]).bool()
+    wrong = truth.masked_fill(label, 0)
+    dark_temperature = _nearest(wrong / wrong.sum(-1, keepdim=True), test.masked_fill(label, -torch.inf))
     return {
-        "kl_posterior": metrics.kl_to_posterior(data.test_posterior, test),
-        "kl_posterior_scaled": metrics.kl_to_posterior(data.test_posterior, test, best),
-        "kl_dark": metrics.kl_of_wrong_classes(data.test_posterior, test, data.test_labels),
+        "kl_posterior": metrics.kl_to_posterior(truth, test),
+        "kl_posterior_scaled": metrics.kl_to_posterior(truth, test, _nearest(truth, test)),
+        "kl_dark": metrics.kl_of_wrong_classes(truth, test, labels),
+        "kl_dark_scaled": metrics.kl_of_wrong_classes(truth, test / dark_temperature[:, None, None], labels),
     }
+
+
+def _nearest(truth: Tensor, logits: Tensor) -> Tensor:
+    """The temperature nearest to the truth `[N, K]` on the first examples, of those that have one: not 0, not nan."""
+    known = truth[:CURVE_EXAMPLES].sum(-1) > 0
+    return metrics.best_temperature(logits[:, :CURVE_EXAMPLES][:, known], truth[:CURVE_EXAMPLES][known])
 
 
 def _spreads(metric_of: dict[str, Metric], logits: Tensor, labels: Tensor) -> dict[str, Tensor]:

@@ -157,5 +157,6 @@ def _chance(data: str) -> dict[str, float]:
     accuracies = dict.fromkeys(("accuracy", "validation_accuracy", "train_accuracy"), 1 / classes)
     likelihoods = dict.fromkeys(("nll", "nll_scaled", "validation_nll", "train_nll"), float(np.log(classes)))
     divergences = dict.fromkeys(("kl_posterior", "kl_posterior_scaled"), float(np.log(classes)))
-    chance = {**accuracies, **likelihoods, **divergences, "kl_dark": float(np.log(classes - 1)), "ece": 1 - 1 / classes}
+    dark = dict.fromkeys(("kl_dark", "kl_dark_scaled"), float(np.log(classes - 1)))
+    chance = {**accuracies, **likelihoods, **divergences, **dark, "ece": 1 - 1 / classes}
     return {**dict.fromkeys(MEASURES, np.nan), **chance}

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lsr_core import metrics, objective
-from lsr_core.data import dataset
+from lsr_core.data import Split, dataset
 from lsr_core.evaluation import (
     CONFIDENCE,
     InformationProbe,
@@ -227,6 +227,73 @@ def test_cluster_metrics_by_hand():
     assert measured["other_distance"].tolist() == [pytest.approx((10 + 14 + 9 + 13) / 4)]
     doubled = cluster_metrics(2 * features[None], labels, torch.tensor([0, 0, 1, 1]))
     assert doubled["similar_distance"] == measured["similar_distance"]
+
+
+VOTES = torch.tensor([[8, 2, 0, 0], [0, 5, 4, 1], [0, 0, 10, 0], [0, 0, 0, 9], [3, 0, 0, 7]])
+VOTED = torch.tensor([0, 1, 2, 3, 3])  # the labels; nobody voted otherwise on the third and the fourth image
+
+
+def voted(votes, logits):
+    """Every metric of these logits on test images with these votes; training and validation images are the same."""
+    shares = votes.double() / votes.sum(-1, keepdim=True)
+    split = Split(None, VOTED.expand(len(logits), -1), None, VOTED, None, VOTED, shares)
+    return final_metrics(Outputs(logits, logits, logits), split, None)
+
+
+def test_nearness_to_votes_in_closed_form():
+    """Of a network that knows nothing, log K or log (K − 1) less the entropy of the votes on images that have some."""
+    found = voted(VOTES, torch.zeros(2, 5, 4))
+    entropy = torch.special.entr(VOTES.double() / VOTES.sum(-1, keepdim=True)).sum(-1).mean().item()
+    dark = math.log(5) - 0.8 * math.log(4)  # the second image's entropy on wrong classes; the first's and last's are 0
+    for name, value in (("kl_posterior", math.log(4) - entropy), ("kl_dark", math.log(3) - dark / 3)):
+        assert found[name].tolist() == pytest.approx([value] * 2)
+        assert found[f"{name}_scaled"].tolist() == pytest.approx([value] * 2)
+
+
+def test_a_network_that_votes_as_people_is_at_no_distance_whatever_its_temperature():
+    votes = VOTES + 1  # a share of 0 has no logit
+    logits = torch.stack([votes.log(), votes.log() * 3 + 2])
+    found = voted(votes, logits)
+    for name in ("kl_posterior", "kl_dark"):
+        assert found[name][0].item() == pytest.approx(0, abs=1e-6)
+        assert found[name][1].item() > 0.1
+        assert found[f"{name}_scaled"].tolist() == pytest.approx([0, 0], abs=1e-6)
+    logits[1, range(5), VOTED] += 9  # surer of the label, and as right about the others
+    assert voted(votes, logits)["kl_dark_scaled"].tolist() == pytest.approx([0, 0], abs=1e-6)
+
+
+def test_images_without_a_vote_count_for_nothing():
+    logits = torch.randn(3, 5, 4, generator=torch.Generator().manual_seed(0))
+    votes = VOTES + 1
+    shares = votes.double() / votes.sum(-1, keepdim=True)
+    split = Split(None, VOTED.expand(3, -1), None, VOTED, None, VOTED, shares)
+    last = split._replace(test_labels=VOTED[:4], test_posterior=shares[:4])
+    none = split._replace(test_posterior=torch.cat([shares[:4], torch.zeros(1, 4)]))
+    few = final_metrics(Outputs(logits, logits, logits[:, :4]), last, None)
+    whole = final_metrics(Outputs(logits, logits, logits), none, None)
+    names = [name for name in whole if name.startswith("kl_")]
+    assert names == ["kl_posterior", "kl_posterior_scaled", "kl_dark", "kl_dark_scaled"]
+    for name in names:
+        assert whole[name].tolist() == pytest.approx(few[name].tolist())
+    agreed = voted(10 * torch.eye(4, dtype=torch.int64)[VOTED], logits)
+    assert agreed["kl_posterior"].isfinite().all()
+    assert agreed["kl_dark"].isnan().all()
+    assert agreed["kl_dark_scaled"].isnan().all()
+
+
+def test_images_are_measured_against_their_votes_and_nothing_else_changes(image_file, tmp_path):
+    arrays = dict(np.load(image_file))
+    votes = np.random.default_rng(0).integers(0, 3, (120, 10)) + 20 * np.eye(10, dtype=np.int64)[arrays["test_labels"]]
+    np.savez(tmp_path / "voted.npz", **arrays, test_label_counts=votes)
+    network, schedule = ImageNetwork("plain_cnn", 4), Schedule(0.05, epochs=1)
+    paths = (tmp_path / "voted.npz", image_file)
+    records = execute([Run(str(path), 100, objective("lsr"), schedule, 0, network) for path in paths])
+    voted, plain = (record.metrics for record in records)
+    assert voted.keys() - plain.keys() == {"kl_posterior", "kl_posterior_scaled", "kl_dark", "kl_dark_scaled"}
+    assert {name: voted[name] for name in plain} == plain
+    assert all(value > 0 for name, value in voted.items() if name.startswith("kl_"))
+    assert voted["kl_posterior_scaled"] < voted["kl_posterior"]
+    assert voted["kl_dark_scaled"] < voted["kl_dark"]
 
 
 def test_records_keep_what_the_chapters_draw():

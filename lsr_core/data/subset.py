@@ -60,7 +60,8 @@ class Subset(Source):
         require(bool(test.any()), f"{message}; keep more of them")
         if posterior is not None:
             posterior = posterior[test, : self.classes]
-            posterior = posterior / posterior.sum(-1, keepdim=True)
+            whole = posterior.sum(-1, keepdim=True)  # 0 where people voted for other classes alone
+            posterior = posterior / whole.where(whole > 0, 1)
         parts = (part[rows] for rows in (chosen, validation) for part in (inputs, labels))
         return Split(*parts, test_inputs[test], test_labels[test], posterior)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lsr_core import InputError, objective
-from lsr_core.data import DATASETS, Images, dataset
+from lsr_core.data import DATASETS, Images, Subset, dataset
 from lsr_core.data._uniform import read_images
 from lsr_core.models import ImageNetwork
 from lsr_core.run import Run
@@ -58,6 +58,17 @@ def test_the_votes_shares_are_the_test_posterior(own, image_arrays):
     torch.testing.assert_close(split.test_posterior.sum(-1), torch.ones(12, dtype=torch.float64))
     shares = image_arrays["test_label_counts"] / image_arrays["test_label_counts"].sum(-1, keepdims=True)
     assert {tuple(row) for row in split.test_posterior.tolist()} == {tuple(row) for row in shares.tolist()}
+
+
+def test_an_image_that_nobody_thinks_is_of_the_first_classes_has_no_posterior_among_them(own, image_arrays):
+    image_arrays["test_label_counts"][0] = [0, 0, 7]
+    np.savez(own, **image_arrays)
+    source = Images.of_file(own)
+    whole, part = source.split(1, 0), Subset("part", source, 2).split(1, 0)
+    kept = whole.test_posterior[whole.test_labels < 2]
+    assert part.test_posterior.sum(-1).sort().values.tolist() == pytest.approx([0] + [1] * 7)
+    for row, shares in zip(part.test_posterior, kept, strict=True):
+        torch.testing.assert_close(row * shares[:2].sum(), shares[:2])
 
 
 @pytest.mark.parametrize(
