@@ -77,6 +77,14 @@ def transferred(setting: Setting, method: str, network: str) -> Run:
     return replace(tuned(setting, method), network=NETWORKS[network])
 
 
+def carried(setting: Setting, method: str) -> Run:
+    """A method with the constants that were tuned on 100 digits for the perceptron 64-64, as they are.
+
+    The schedule is that of the baseline as it is tuned here.
+    """
+    return replace(tuned(setting, "cross-entropy"), objective=tuned(DIGITS[0], method).objective)
+
+
 def rung_as_kd(setting: Setting, rung: str) -> Run:
     """A rung of the ladder with the constants and the schedule of tuned KD."""
     kd = tuned(setting, "kd")

@@ -2,7 +2,7 @@
 
 import hashlib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -11,9 +11,12 @@ from typing import Any
 from lsr_core.errors import require
 from lsr_core.models import Convnet, ImageNetwork, Perceptron
 
+from .settings import Setting
+
 FOLDER = Path(__file__).parents[1] / "results"
 
 Network = Perceptron | Convnet | ImageNetwork
+Calls = dict[str, dict[str, Any]]  # of functions of `arms.py`, by the arm that each gives
 
 
 def network(described: Mapping[str, Any]) -> Network:
@@ -38,12 +41,17 @@ class Plan:
         return range(first, last + 1)
 
     @property
+    def settings(self) -> tuple[Setting, ...]:
+        """Where the arms are compared."""
+        return tuple(map(self._setting, self.content.get("settings") or [self.content["setting"]]))
+
+    @property
     def tiers(self) -> list[list[str]]:
         """The names of arms in the order in which they are tuned and run."""
         return self.content["tiers"]
 
     @property
-    def arms(self) -> dict[str, dict[str, Any]]:
+    def arms(self) -> dict[str, Calls]:
         """The arms by name, under the first chapter that shows them, each a call of a function of `arms.py`."""
         return self.content["arms"]
 
@@ -52,21 +60,73 @@ class Plan:
         """The names of all arms."""
         return [name for arms in self.arms.values() for name in arms]
 
+    @property
+    def steps(self) -> list[tuple[Setting, list[str]]]:
+        """The tiers, each in one setting after the other."""
+        steps = [
+            (place, [arm for arm in tier if self.has(place, arm)]) for tier in self.tiers for place in self.settings
+        ]
+        return [(setting, arms) for setting, arms in steps if arms]
+
+    def calls(self, setting: Setting) -> Calls:
+        """The arms of one setting by name."""
+        return {name: call for arms in self.arms.values() for name, call in arms.items() if self.has(setting, name)}
+
+    def has(self, setting: Setting, name: str) -> bool:
+        """Whether an arm is compared, or a method tuned, in a setting: `only` names those of one that lacks some."""
+        return name in self.content.get("only", {}).get(setting.place, [name])
+
+    def settings_of(self, claim: Mapping[str, Any]) -> list[Setting]:
+        """Where a claim is tried: in the settings that it names, or in every one that has all its arms."""
+        named = map(self._setting, claim["settings"]) if "settings" in claim else self.settings
+        return [setting for setting in named if all(self.has(setting, arm) for arm in arms_of(claim))]
+
+    def name_in(self, setting: Setting, arm: str) -> str:
+        """What an arm is called in the study: with its setting where there are several."""
+        return f"{setting.place}: {arm}" if len(self.settings) > 1 else arm
+
     def check(self) -> None:
-        """Raise `InputError` for a tier or a claim that names an arm which the plan does not have."""
+        """Raise `InputError` for a tier, a claim or a setting that names what the plan does not have."""
+        places, trials = [setting.place for setting in self.settings], self.content["tuning"]["trials"]
+        for place, names in self.content.get("only", {}).items():
+            self._require(place in places, f"`only` names the setting {place!r}")
+            for name in names:
+                self._require(name in self.names or name in trials, f"{place} names the arm {name!r}")
         for name in (name for tier in self.tiers for name in tier):
-            require(name in self.names, f"plan of {self.study}: a tier names the arm {name!r}, which it does not have")
+            self._require(name in self.names, f"a tier names the arm {name!r}")
         for family in self.content["families"].values():
             for claim, entry in family.items():
-                arms = [arm for _, arm in entry["terms"]] if "terms" in entry else [entry["method"], entry["control"]]
-                for arm in arms:
-                    message = f"plan of {self.study}: claim {claim} names the arm {arm!r}, which it does not have"
-                    require(arm in self.names, message)
+                for arm in arms_of(entry):
+                    self._require(arm in self.names, f"claim {claim} names the arm {arm!r}")
+                for setting in map(self._setting, entry.get("settings", [])):
+                    self._require(setting in self.settings, f"claim {claim} names the setting '{setting.place}'")
+                message = f"plan of {self.study}: claim {claim} is tried nowhere, as no setting has all its arms"
+                require(bool(self.settings_of(entry)), message)
+
+    def _require(self, there: bool, named: str) -> None:
+        require(there, f"plan of {self.study}: {named}, which it does not have")
+
+    def _setting(self, listed: Sequence[Any]) -> Setting:
+        return Setting(*listed, self.study)
+
+
+def arms_of(claim: Mapping[str, Any]) -> list[str]:
+    """The names of the arms that a claim compares."""
+    return [arm for _, arm in claim["terms"]] if "terms" in claim else [claim["method"], claim["control"]]
+
+
+def planned() -> list[str]:
+    """The studies that have a plan."""
+    return sorted(path.parent.name for path in FOLDER.glob("*/plan.toml"))
+
+
+def plan(study: str) -> Plan:
+    """The plan of a study; raises `InputError` where it has none, or one that names what it does not have."""
+    return _read(study, FOLDER)
 
 
 @cache
-def plan(study: str, folder: Path = FOLDER) -> Plan:
-    """The plan of a study; raises `InputError` where it has none, or one that names arms which it does not have."""
+def _read(study: str, folder: Path) -> Plan:
     path = folder / study / "plan.toml"
     require(path.exists(), f"{study!r} has no plan; it must stand in {path.relative_to(folder.parent)}")
     text = path.read_bytes()

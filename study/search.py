@@ -63,9 +63,9 @@ class Trials(NamedTuple):
 
 
 def _in_rounds(trials: Trials, tuning: dict[str, Any]) -> list[Row]:
-    """All trials on the first seed, the best again on all; then steps beyond an edge, and other weight decays."""
+    """All trials on the first seeds, the best again on all; then steps beyond an edge, and other weight decays."""
     tried, seeds = cells(trials.method, trials.setting), tuning["seeds"]
-    rows = trials.rows(tried, seeds[:1])
+    rows = trials.rows(tried, seeds[: tuning.get("first", 1)])
     best = sorted(range(len(rows)), key=lambda i: _rank(rows[i]), reverse=True)[: tuning["kept"]]
     for i, row in zip(best, trials.rows([tried[i] for i in best], seeds), strict=True):
         rows[i] = row

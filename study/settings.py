@@ -19,19 +19,20 @@ class Setting(NamedTuple):
     study: str = ""
 
     def __str__(self) -> str:
-        return f"{self.data}, n = {self.train}{f', {self.study}' if self.study else ''}"
+        return f"{self.place}{f', {self.study}' if self.study else ''}"
+
+    @property
+    def place(self) -> str:
+        """The setting in words, without the study."""
+        return f"{self.data}, n = {self.train}"
 
 
 DIGITS = (Setting("digits", 100), Setting("digits", 300))
 MIXTURES = tuple(Setting(f"mixture-10-{bayes}", 300) for bayes in (65, 80, 95))
 CIFAR = Setting("cifar100", 5000)
-CIFAR_5K = Setting("cifar100", 5000, "cifar100-5k")
 AUDIO = tuple(Setting(f"gtzan/fold-{fold}", 720) for fold in range(5))
 CLASSES_SETTINGS = tuple(Setting(f"mixture-50-80/first-{classes}", 10 * classes) for classes in (5, 20, 50))
 TAIL_SETTINGS = tuple(Setting(f"mixture-10-80/{part}", 300) for part in ("stratified", "tail-5", "tail-20"))
-
-# Where methods are tuned, by preset.
-TUNED = {"quick": (*DIGITS, *MIXTURES), "desktop": (CIFAR, *AUDIO), "cifar100-5k": (CIFAR_5K,)}
 
 
 def paired_seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:

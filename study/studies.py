@@ -1,11 +1,12 @@
 """The studies: the seeds and arms of each, and whether pages run it or read its published records."""
 
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from lsr_core.augmentation import Augmentation
 from lsr_core.data import dataset
@@ -20,9 +21,9 @@ from lsr_core.store import Store
 from . import search
 from .arms import arm_of, tuned
 from .paper import grid
-from .plans import plan
+from .plans import plan, planned
 from .settings import AUDIO, CIFAR, TUNING_SEEDS, Setting
-from .tuning import NotTuned, methods_of, rows_of, write_tuned_rows
+from .tuning import NotTuned, write_tuned_rows
 
 Chapters = dict[str, dict[str, Run]]  # arms by name, under the first chapter that shows them
 
@@ -84,41 +85,65 @@ def _tier_by_tier(arms: dict[str, Run], tiers: Sequence[Sequence[str]], seeds: S
     return list(runs)
 
 
-def planned_arms(name: str) -> Chapters:
-    """The arms of a study's plan that are tuned."""
-    own = plan(name)
-    setting, chapters = Setting(*own.content["setting"], name), {}
-    for chapter, calls in own.arms.items():
-        chapters[chapter] = {}
-        for arm, call in calls.items():
+def arms_by_setting(name: str) -> dict[Setting, dict[str, Run]]:
+    """The arms of a study's plan that are tuned, by name, in each of its settings."""
+    own, found = plan(name), {}
+    for setting in own.settings:
+        found[setting] = {}
+        for arm, call in own.calls(setting).items():
             with suppress(NotTuned):
-                chapters[chapter][arm] = arm_of(call, setting)
-    return chapters
+                found[setting][arm] = arm_of(call, setting)
+    return found
+
+
+def planned_arms(name: str) -> Chapters:
+    """The arms of a study's plan that are tuned; of several settings, an arm's name begins with its own."""
+    own, by_setting = plan(name), arms_by_setting(name)
+    return {
+        chapter: {
+            own.name_in(setting, arm): found[arm]
+            for setting, found in by_setting.items()
+            for arm in arms
+            if arm in found
+        }
+        for chapter, arms in own.arms.items()
+    }
 
 
 def _planned(name: str) -> Study:
     """A study by its plan."""
     own = plan(name)
-    return Study(
-        name,
-        own.seeds,
-        lambda: planned_arms(name),
-        lambda: _tier_by_tier(_by_name(planned_arms(name)), own.tiers, own.seeds),
-    )
+    return Study(name, own.seeds, lambda: planned_arms(name), lambda: _planned_order(name))
+
+
+def _planned_order(name: str) -> list[Run]:
+    own = plan(name)
+    tiers = [[own.name_in(setting, arm) for arm in arms] for setting, arms in own.steps]
+    return _tier_by_tier(_by_name(planned_arms(name)), tiers, own.seeds)
 
 
 def make(name: str, store: Store, workers: int = 1) -> Iterator[str]:
     """Tune and run what is missing of a planned study, tier by tier in its plan's order; yields what was done."""
     own = plan(name)
-    setting = Setting(*own.content["setting"], name)
-    calls = {arm: call for calls in own.arms.values() for arm, call in calls.items()}
-    for tier in own.tiers:
-        needed = {calls[arm].get("tuned") for arm in tier}
-        for method in (method for method in methods_of(setting) if method in needed and not rows_of(setting, method)):
-            write_tuned_rows(search.tune(method, setting, store, workers), name)
-            yield f"tuned {method}"
-        execute(_tier_by_tier(_by_name(planned_arms(name)), [tier], own.seeds), store, workers)
-        yield f"made {', '.join(tier)}"
+    for setting, arms in own.steps:
+        calls = own.calls(setting)
+        for arm in arms:
+            while method := _untuned(calls[arm], setting):
+                write_tuned_rows(search.tune(method, setting, store, workers), name)
+                yield f"tuned {own.name_in(setting, method)}"
+        execute(_tier_by_tier(arms_by_setting(name)[setting], [arms], own.seeds), store, workers)
+        yield f"made {', '.join(own.name_in(setting, arm) for arm in arms)}"
+
+
+def _untuned(call: Mapping[str, Any], setting: Setting) -> str | None:
+    """The method that must be tuned in a setting before it has this arm."""
+    try:
+        arm_of(call, setting)
+    except NotTuned as missing:
+        if missing.setting == setting:
+            return missing.method
+        raise
+    return None
 
 
 def _baselines(study: str) -> Chapters:
@@ -141,11 +166,10 @@ def _baselines(study: str) -> Chapters:
 
 QUICK = Study("quick", range(60), live=True)
 DESKTOP = Study("desktop", range(10), _desktop_arms, _desktop_order)
-CIFAR100_5K = _planned("cifar100-5k")
 PAPER = Study("paper", grid.SEEDS, lambda: {data: grid.paper_arms(data) for data in grid.DATA}, grid.paper_grid)
 REFERENCE = Study("reference", range(1), lambda: _baselines("reference"))
 PILOT_RUNS = Study("pilot_runs", TUNING_SEEDS[:1], lambda: _baselines("pilot_runs"))
-STUDIES = {study.name: study for study in (QUICK, DESKTOP, CIFAR100_5K, PAPER, REFERENCE, PILOT_RUNS)}
+STUDIES = {study.name: study for study in (QUICK, DESKTOP, *map(_planned, planned()), PAPER, REFERENCE, PILOT_RUNS)}
 
 
 def published_study(name: str) -> Study:

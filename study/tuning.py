@@ -18,7 +18,7 @@ from lsr_core.schedule import Schedule
 
 from . import plans
 from .plans import Network
-from .settings import AUDIO, CIFAR, MIXTURES, TUNED, TUNING_SEEDS, Setting
+from .settings import AUDIO, CIFAR, DIGITS, MIXTURES, TUNING_SEEDS, Setting
 
 _FOLDER = Path(__file__).parents[1] / "results" / "tuning"
 _CONTENT = tomllib.loads(Path(__file__).with_name("trials.toml").read_text())
@@ -27,12 +27,20 @@ BASELINE = "cross-entropy"
 METHODS = (BASELINE, *_TRIALS)  # that are tuned where no plan says which, the baseline first
 SMOOTHING = 0.1  # the ε of smoothed teachers
 
+# Where methods are tuned, by preset.
+TUNED: dict[str, tuple[Setting, ...]] = {"quick": (*DIGITS, *MIXTURES), "desktop": (CIFAR, *AUDIO)}
+TUNED |= {study: plans.plan(study).settings for study in plans.planned()}
+
 Cell = dict[str, Any]  # a trial's knobs: learning rate and weight decay, or their shares of the baseline's; constants
 Row = dict[str, Any]  # a trial's constants and validation figures
 
 
 class NotTuned(InputError):
     """A method without published trials in a setting."""
+
+    def __init__(self, method: str, setting: Setting) -> None:
+        super().__init__(f"method {method!r} is not tuned on {setting}; run `lsr tune {method}`")
+        self.method, self.setting = method, setting
 
 
 @dataclass(frozen=True)
@@ -110,7 +118,8 @@ def _planned(study: str) -> Protocol:
 def methods_of(setting: Setting) -> tuple[str, ...]:
     """The methods that are tuned in a setting, the baseline first; the truth teaches only where it is known."""
     if setting.study:
-        return tuple(plans.plan(setting.study).content["tuning"]["trials"])
+        own = plans.plan(setting.study)
+        return tuple(method for method in own.content["tuning"]["trials"] if own.has(setting, method))
     methods = _CONTENT["on"].get(setting.data.partition("/")[0], METHODS)
     return tuple(method for method in methods if setting in MIXTURES or not method.endswith(":posterior"))
 
@@ -203,7 +212,7 @@ def tuned(setting: Setting, method: str) -> Run:
     """A method's arm with the constants that validation chose; raises `NotTuned` where none were tuned."""
     rows = rows_of(setting, method)
     if not rows:
-        raise NotTuned(f"method {method!r} is not tuned on {setting}; run `lsr tune {method}`")
+        raise NotTuned(method, setting)
     row = best_trial(rows)
     names = constants_of(type(_objective(method, {})))
     constants = {name: row[name] for name in names if row[name] is not None}

@@ -4,8 +4,8 @@ from lsr_core import InputError, objective
 from lsr_core.objectives import describe
 from lsr_core.run import ExactPosterior
 from study.search import tune
-from study.settings import DIGITS, MIXTURES, TUNED, Setting
-from study.tuning import best_trial, methods_of, protocol, rows_of, teacher_of, trials, tuned, tuned_rows
+from study.settings import DIGITS, MIXTURES, Setting
+from study.tuning import TUNED, best_trial, methods_of, protocol, rows_of, teacher_of, trials, tuned, tuned_rows
 
 CASES = [(method, setting) for settings in TUNED.values() for setting in settings for method in methods_of(setting)]
 WITHOUT_PLAN = [(method, setting) for method, setting in CASES if not setting.study]

@@ -1,0 +1,217 @@
+import re
+import shutil
+from contextlib import contextmanager
+
+import pytest
+from click.testing import CliRunner
+
+from lsr_core import InputError
+from lsr_core.store import Store
+from study import plans, published_records, studies, tuning
+from study.arms import with_objective
+from study.cli import main
+from study.settings import DIGITS, Setting
+from study.studies import STUDIES
+from study.tuning import TUNED, best_trial, cells, methods_of, rows_of, tuned
+
+PLAN = """
+seeds = [10, 12]
+settings = [["digits", 50], ["mixture-10-80", 50]]
+tiers = [["cross-entropy", "lsr"], ["kd", "rung", "lsr carried", "generation 1"]]
+
+[only]
+"mixture-10-80, n = 50" = ["cross-entropy", "lsr"]
+
+[margins]
+accuracy = 0.3
+
+[protocol]
+student = { hidden = [16] }
+strong = { hidden = [32] }
+weak = { hidden = [4] }
+schedule = { learning_rate = 0.1, epochs = 2 }
+every = 2
+
+[tuning]
+seeds = [1000, 1001, 1002]
+first = 2
+kept = 2
+steps = 1
+
+[tuning.ladders]
+learning_rate = [0.05, 0.1, 0.2, 0.4]
+epsilon = [0.01, 0.1, 0.2, 0.3]
+
+[tuning.trials]
+cross-entropy = { learning_rate = [0.1, 0.2], weight_decay = [0.001] }
+lsr = { rate = [1.0, 0.5], epsilon = [0.1, 0.2] }
+kd = { rate = [1.0], temperature = [1.0, 4.0], alpha = [0.5] }
+self-distillation-released = { teacher = "equal", rate = [1.0], temperature = [4.0], alpha = [0.2, 0.4] }
+
+[arms.label_smoothing]
+cross-entropy = { tuned = "cross-entropy" }
+lsr = { tuned = "lsr" }
+"lsr carried" = { carried = "lsr" }
+
+[arms.distillation]
+kd = { tuned = "kd" }
+rung = { rung_as_kd = "ladder-uniform" }
+"generation 1" = { generation = 1 }
+
+[families.first]
+B1 = { method = "lsr", control = "cross-entropy" }
+H2 = { method = "kd", control = "cross-entropy" }
+B2 = { method = "lsr", control = "cross-entropy", settings = [["mixture-10-80", 50]] }
+
+[families.second]
+O1 = { terms = [[1, "kd"], [-1, "rung"]] }
+"""
+
+
+@pytest.fixture
+def written(tmp_path, monkeypatch):
+    """A function that writes the plan of a study `tiny` into a results folder of its own, and reads it."""
+    monkeypatch.setattr(plans, "FOLDER", tmp_path / "results")
+
+    def write(text):
+        path = plans.FOLDER / "tiny" / "plan.toml"
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
+        return plans.plan("tiny")
+
+    return write
+
+
+@contextmanager
+def study_in(folder):
+    """That plan's study in a results folder of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plans, "FOLDER", folder)
+        patch.setattr(published_records, "FOLDER", folder)
+        patch.setattr(tuning, "_FOLDER", folder / "tuning")
+        patch.setitem(TUNED, "tiny", plans.plan("tiny").settings)
+        patch.setitem(STUDIES, "tiny", studies._planned("tiny"))
+        caches = tuning._rows, tuning.tuned, tuning._planned
+        for cached in caches:
+            cached.cache_clear()
+        yield
+    for cached in caches:
+        cached.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """The results folder of that study, tuned and run; the store; and what was said."""
+    folder = tmp_path_factory.mktemp("project") / "results"
+    (folder / "tiny").mkdir(parents=True)
+    (folder / "tiny" / "plan.toml").write_text(PLAN)
+    shutil.copytree(tuning._FOLDER, folder / "tuning")
+    store = Store(folder.parent / "records")
+    with study_in(folder):
+        said = list(studies.make("tiny", store))
+    return folder, store, said
+
+
+@pytest.fixture
+def tiny(made):
+    """The plan, the store, and what was said."""
+    folder, *others = made
+    with study_in(folder):
+        yield plans.plan("tiny"), *others
+
+
+def test_a_plan_is_tuned_run_and_published_in_its_order(tiny):
+    own, store, said = tiny
+    assert said == [
+        "tuned digits, n = 50: cross-entropy",
+        "tuned digits, n = 50: lsr",
+        "made digits, n = 50: cross-entropy, digits, n = 50: lsr",
+        "tuned mixture-10-80, n = 50: cross-entropy",
+        "tuned mixture-10-80, n = 50: lsr",
+        "made mixture-10-80, n = 50: cross-entropy, mixture-10-80, n = 50: lsr",
+        "tuned digits, n = 50: kd",
+        "tuned digits, n = 50: self-distillation-released",
+        "made digits, n = 50: kd, digits, n = 50: rung, digits, n = 50: lsr carried, digits, n = 50: generation 1",
+    ]
+    runs = STUDIES["tiny"].runs()
+    assert all(run.key in store for run in runs)
+    assert {run.seed for run in runs} == set(own.seeds)
+    assert published_records.publish("tiny", store) == {"label_smoothing": 15, "distillation": 9}
+    assert published_records.verify("tiny") == 24
+    assert next(studies.make("tiny", store)).startswith("made")  # nothing is tuned twice
+
+
+def test_trials_go_in_rounds(tiny):
+    """All on the first seeds, the best again on all, then steps beyond an edge and other decays, on all."""
+    own, *_ = tiny
+    for setting in own.settings:
+        rows = rows_of(setting, "lsr")
+        assert [row["seeds"] for row in rows[:4]].count(2) == 2  # `first` of them, for those that were not kept
+        assert {row["seeds"] for row in rows[4:]} == {3}
+        assert len(rows) in (6, 7)
+        chosen = best_trial(rows)
+        assert chosen["seeds"] == len(chosen["accuracies"]) == 3
+        assert (chosen["data"], chosen["train"], chosen["study"]) == setting
+        assert tuned(setting, "lsr").objective.epsilon == chosen["epsilon"]
+
+
+def test_arms_by_setting(tiny):
+    own, *_ = tiny
+    digits, mixture = own.settings
+    found = studies.arms_by_setting("tiny")
+    assert list(found) == [Setting("digits", 50, "tiny"), Setting("mixture-10-80", 50, "tiny")]
+    assert list(found[digits]) == own.names
+    assert list(found[mixture]) == ["cross-entropy", "lsr"]
+    assert found[mixture]["lsr"] == STUDIES["tiny"].arms()["label_smoothing"]["mixture-10-80, n = 50: lsr"]
+    assert found[digits]["lsr carried"] == with_objective(found[digits]["cross-entropy"], "lsr", epsilon=0.2)
+    assert tuned(DIGITS[0], "lsr").objective.epsilon == 0.2
+    claims = own.content["families"]["first"]
+    assert [own.settings_of(claims[name]) for name in ("B1", "H2", "B2")] == [[digits, mixture], [digits], [mixture]]
+
+
+def test_a_plan_of_one_setting_names_it_nowhere():
+    own = plans.plan("cifar100-5k")
+    assert own.settings == (Setting("cifar100", 5000, "cifar100-5k"),)
+    assert own.name_in(own.settings[0], "lsr") == "lsr"
+    assert [arms for _, arms in own.steps] == own.tiers
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('["kd", "rung"', '["kdd", "rung"', "a tier names the arm 'kdd', which it does not have"),
+        ('method = "kd"', 'method = "kdd"', "claim H2 names the arm 'kdd', which it does not have"),
+        ('[-1, "rung"]', '[-1, "rang"]', "claim O1 names the arm 'rang', which it does not have"),
+        ('[["mixture-10-80", 50]] }', '[["digits", 77]] }', "claim B2 names the setting 'digits, n = 77', which"),
+        ('{ method = "kd"', '{ settings = [["mixture-10-80", 50]], method = "kd"', "claim H2 is tried nowhere"),
+        ('n = 50" = ["cross-entropy"', 'n = 50" = ["ce"', "mixture-10-80, n = 50 names the arm 'ce', which"),
+        ('"mixture-10-80, n = 50" =', '"mixture, n = 50" =', "`only` names the setting 'mixture, n = 50', which"),
+    ],
+)
+def test_a_plan_that_names_what_it_lacks_is_refused(written, old, new, message):
+    assert PLAN.count(old) == 1
+    with pytest.raises(InputError, match=f"plan of tiny: {re.escape(message)}"):
+        written(PLAN.replace(old, new))
+
+
+def test_a_study_without_plan_is_refused():
+    refused = CliRunner().invoke(main, ["results", "make", "desktop"])
+    message = "lsr: 'desktop' has no plan; it must stand in results/desktop/plan.toml\n"
+    assert (refused.exit_code, refused.stderr) == (2, message)
+
+
+@pytest.mark.parametrize("study", plans.planned())
+def test_every_plan_has_what_its_arms_need(study):
+    """Trials of every method that an arm is tuned by, 12 each, and a margin of every metric that is judged."""
+    own = plans.plan(study)
+    for setting in own.settings:
+        for method in methods_of(setting):
+            assert 12 in (len(cells(method, setting)), 2 * len(cells(method, setting))), method
+        for call in own.calls(setting).values():
+            assert call.get("tuned") in (None, *methods_of(setting))
+    metrics = {
+        claim.get("metric", "accuracy") for family in own.content["families"].values() for claim in family.values()
+    }
+    assert metrics <= set(own.content["margins"])
+    assert sorted(own.names) == sorted({arm for tier in own.tiers for arm in tier})
+    assert own.seeds.stop <= 1000 <= min(own.content["tuning"]["seeds"])
