@@ -10,7 +10,7 @@ from lsr_core.objectives import objective
 from lsr_core.run import Run, TrainedTeacher
 from lsr_core.schedule import Schedule
 
-from .settings import DIGITS, MIXTURES, Setting
+from .settings import CIFAR_5K, DIGITS, MIXTURES, Setting
 from .tuning import teacher_of, tuned
 
 Lines = dict[str, dict[float, Run]]  # by a line's name, from the constant that varies to its arm
@@ -83,6 +83,16 @@ def carried(setting: Setting, method: str) -> Run:
     The schedule is that of the baseline as it is tuned here.
     """
     return replace(tuned(setting, "cross-entropy"), objective=tuned(DIGITS[0], method).objective)
+
+
+def from_cifar100(setting: Setting, **call: Any) -> Run:
+    """An arm that the study `cifar100-5k` tunes, given by its call, on other images; so is its teacher."""
+
+    def elsewhere(arm: Run) -> Run:
+        teacher = arm.teacher and replace(arm.teacher, run=elsewhere(arm.teacher.run))
+        return replace(arm, data=setting.data, train=setting.train, teacher=teacher)
+
+    return elsewhere(arm_of(call, CIFAR_5K))
 
 
 def rung_as_kd(setting: Setting, rung: str) -> Run:

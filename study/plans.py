@@ -61,6 +61,11 @@ class Plan:
         return [name for arms in self.arms.values() for name in arms]
 
     @property
+    def trials(self) -> dict[str, dict[str, Any]]:
+        """What is tuned by method, the baseline first: nothing where constants are another study's."""
+        return self.content.get("tuning", {}).get("trials", {})
+
+    @property
     def steps(self) -> list[tuple[Setting, list[str]]]:
         """The tiers, each in one setting after the other."""
         steps = [
@@ -87,11 +92,11 @@ class Plan:
 
     def check(self) -> None:
         """Raise `InputError` for a tier, a claim or a setting that names what the plan does not have."""
-        places, trials = [setting.place for setting in self.settings], self.content["tuning"]["trials"]
+        places = [setting.place for setting in self.settings]
         for place, names in self.content.get("only", {}).items():
             self._require(place in places, f"`only` names the setting {place!r}")
             for name in names:
-                self._require(name in self.names or name in trials, f"{place} names the arm {name!r}")
+                self._require(name in self.names or name in self.trials, f"{place} names the arm {name!r}")
         for name in (name for tier in self.tiers for name in tier):
             self._require(name in self.names, f"a tier names the arm {name!r}")
         for family in self.content["families"].values():

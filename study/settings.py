@@ -30,6 +30,7 @@ class Setting(NamedTuple):
 DIGITS = (Setting("digits", 100), Setting("digits", 300))
 MIXTURES = tuple(Setting(f"mixture-10-{bayes}", 300) for bayes in (65, 80, 95))
 CIFAR = Setting("cifar100", 5000)
+CIFAR_5K = CIFAR._replace(study="cifar100-5k")
 AUDIO = tuple(Setting(f"gtzan/fold-{fold}", 720) for fold in range(5))
 CLASSES_SETTINGS = tuple(Setting(f"mixture-50-80/first-{classes}", 10 * classes) for classes in (5, 20, 50))
 TAIL_SETTINGS = tuple(Setting(f"mixture-10-80/{part}", 300) for part in ("stratified", "tail-5", "tail-20"))

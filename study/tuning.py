@@ -119,7 +119,7 @@ def methods_of(setting: Setting) -> tuple[str, ...]:
     """The methods that are tuned in a setting, the baseline first; the truth teaches only where it is known."""
     if setting.study:
         own = plans.plan(setting.study)
-        return tuple(method for method in own.content["tuning"]["trials"] if own.has(setting, method))
+        return tuple(method for method in own.trials if own.has(setting, method))
     methods = _CONTENT["on"].get(setting.data.partition("/")[0], METHODS)
     return tuple(method for method in methods if setting in MIXTURES or not method.endswith(":posterior"))
 
@@ -169,7 +169,7 @@ def _objective(method: str, constants: dict[str, Any]) -> Objective:
 
 def _tried(setting: Setting, method: str) -> dict[str, Any]:
     """A method's entry in the table of trials: the values of each knob, and whose student it trains."""
-    trials = plans.plan(setting.study).content["tuning"]["trials"] if setting.study else _TRIALS
+    trials = plans.plan(setting.study).trials if setting.study else _TRIALS
     return trials.get(method, {})
 
 
