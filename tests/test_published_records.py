@@ -208,7 +208,7 @@ def test_no_data_is_needed_to_read_verify_and_judge(monkeypatch):
 
 
 def test_an_unknown_study_is_refused():
-    with pytest.raises(InputError, match="'paperback' is not published; there are desktop, .*cifar100-5k, "):
+    with pytest.raises(InputError, match=r"'paperback' is not published; there are desktop, .*cifar100-5k, "):
         published_study("paperback")
 
 

@@ -54,7 +54,7 @@ def test_other_seeds_than_the_presets_are_exploratory():
 
 
 def test_an_unknown_preset_is_refused():
-    with pytest.raises(InputError, match="unknown preset 'slow'; there are quick, desktop, .*cifar100-5k, "):
+    with pytest.raises(InputError, match=r"unknown preset 'slow'; there are quick, desktop, .*cifar100-5k, "):
         live_study("slow")
     with pytest.raises(InputError, match="preset 'desktop' is read from published records"):
         live_study("desktop")
