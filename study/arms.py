@@ -57,6 +57,12 @@ def generation(setting: Setting, number: int) -> Run:
     return replace(tuned(setting, "self-distillation-released"), role=role, teacher=teacher)
 
 
+def student_of_generation(setting: Setting, number: int) -> Run:
+    """The next generation's student with the streams of every student, so that it is paired with cross-entropy's."""
+    teacher = TrainedTeacher(generation(setting, number))
+    return replace(tuned(setting, "self-distillation-released"), teacher=teacher)
+
+
 def trained_longer(setting: Setting, method: str) -> Run:
     """A tuned method, trained for four times as many epochs."""
     chosen = tuned(setting, method)
