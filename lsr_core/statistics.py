@@ -7,7 +7,8 @@ The rule is fixed in advance. For differences oriented so that positive is what 
 3. *contradicted here*: the same with the other sign;
 4. *undecided*: otherwise.
 
-Claims of *comparable* and *comparable or better* results have their own two lines in `verdict`. Differences that are
+Claims of *comparable* and *comparable or better* results have their own two lines in `verdict`. Failed runs count at
+chance level; where they are more than a tenth of an arm, the claim is *undecided (failed runs)*. Differences that are
 all equal, but for rounding, decide nothing. Numbers that are not finite are refused.
 """
 
@@ -26,7 +27,7 @@ from .errors import require, require_fraction, require_positive
 
 ALPHA = 0.05
 POWER = 0.8
-MOST_DIVERGED = 0.1
+MOST_FAILED = 0.1  # of an arm's runs
 _FLIP_FROM, _FLIP_EXACT_TO, _FLIP_DRAWS = 6, 14, 100_000
 _MOST_SEEDS = 2**20
 _NEARLY_ONE = 1 - 1e-12
@@ -34,14 +35,17 @@ _ROUNDING = 1e-9  # of the size of what is compared; differences of stored value
 
 Kind = Literal["better", "comparable", "comparable or better"]
 REPRODUCED, CONTRADICTED, NEGLIGIBLE, UNDECIDED = "reproduced", "contradicted here", "negligible", "undecided"
-PROVED, REFUTED = "proved", "refuted"
+PROVED, CHECKED, REFUTED = "proved", "checked", "refuted"
+SUPPORTED = "supported"  # a claim of the study's own, where a paper's is reproduced
+FAILED_RUNS = "failed runs"
 
 
 @dataclass(frozen=True)
 class Paired:
     """Summary of paired differences: mean, Student-t intervals, two-sided paired t test.
 
-    `detectable` is the mean difference that this many pairs would have shown with 80 % power at p ≤ .05.
+    `error` is the mean's standard error, infinite where the differences decide nothing; of an association the standard
+    error of its Fisher transform.
     """
 
     n: int
@@ -49,7 +53,14 @@ class Paired:
     interval95: tuple[float, float]
     interval90: tuple[float, float]
     p: float
-    detectable: float
+    error: float
+    is_association: bool = False
+
+    def detectable(self, alpha: float = ALPHA) -> float:
+        """The mean difference that this many pairs would have shown with 80 % power at p ≤ `alpha`."""
+        if self.is_association:
+            return float(np.tanh(self.error * (stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(POWER))))
+        return self.error * _detectable(self.n, alpha)
 
 
 @dataclass(frozen=True)
@@ -74,7 +85,7 @@ def paired(differences: ArrayLike) -> Paired:
         interval95=_interval(mean, error, len(d), 0.95),
         interval90=_interval(mean, error, len(d), 0.90),
         p=float(2 * stats.t.sf(abs(mean) / error, len(d) - 1)),
-        detectable=float(error) * _detectable(len(d)),
+        error=float(error),
     )
 
 
@@ -88,7 +99,7 @@ def association(first: ArrayLike, second: ArrayLike, given: Sequence[ArrayLike] 
     values = np.stack([_checked(column) for column in (first, second, *given)])
     n, k = values.shape[1], len(given)
     if n < k + 5:
-        return Paired(n, 0.0, (-1.0, 1.0), (-1.0, 1.0), p=1.0, detectable=1.0)
+        return Paired(n, 0.0, (-1.0, 1.0), (-1.0, 1.0), p=1.0, error=np.inf, is_association=True)
     a, b, *others = stats.rankdata(values, axis=1)
     design = np.column_stack([np.ones(n), *others])
     residuals = [rank - design @ np.linalg.lstsq(design, rank, rcond=None)[0] for rank in (a, b)]
@@ -97,9 +108,8 @@ def association(first: ArrayLike, second: ArrayLike, given: Sequence[ArrayLike] 
     error, middle = np.sqrt(1.06 / (n - 3 - k)), np.arctanh(np.clip(rho, -_NEARLY_ONE, _NEARLY_ONE))
     reaches = [stats.norm.ppf((1 + level) / 2) * error for level in (0.95, 0.90)]
     ends = [tuple(np.tanh(middle + np.array([-1, 1]) * reach).tolist()) for reach in reaches]
-    detectable = float(np.tanh(error * (stats.norm.ppf(1 - ALPHA / 2) + stats.norm.ppf(POWER))))
     p = max(float(2 * stats.norm.sf(abs(middle) / error)), 2 / math.factorial(n))
-    return Paired(n, rho, *ends, p=p, detectable=detectable)
+    return Paired(n, rho, *ends, p=p, error=float(error), is_association=True)
 
 
 def seeds_needed(differences: ArrayLike, effect: float) -> int:
@@ -109,7 +119,9 @@ def seeds_needed(differences: ArrayLike, effect: float) -> int:
     """
     require(effect > 0, f"effect is {effect!r}; it must be above 0")
     deviation = float(_checked(differences, least=2).std(ddof=1))
-    return bisect_left(range(_MOST_SEEDS), True, lo=2, key=lambda n: deviation / np.sqrt(n) * _detectable(n) <= effect)
+    return bisect_left(
+        range(_MOST_SEEDS), True, lo=2, key=lambda n: deviation / np.sqrt(n) * _detectable(n, ALPHA) <= effect
+    )
 
 
 def mean_interval(values: ArrayLike, level: float = 0.95) -> tuple[float, float, float]:
@@ -146,21 +158,29 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted.tolist()
 
 
+def holm_levels(p_values: Sequence[float]) -> list[float]:
+    """The level at which Holm's procedure tests each p value of a family, in their order: .05 over those left."""
+    order = np.argsort(p_values, kind="stable")
+    levels = np.empty(len(p_values))
+    levels[order] = ALPHA / np.arange(len(p_values), 0, -1)
+    return levels.tolist()
+
+
 def verdict(
-    differences: Paired, holm_p: float, margin: float, kind: Kind = "better", diverged: Sequence[float] = (0.0,)
+    differences: Paired, holm_p: float, margin: float, kind: Kind = "better", failed: Sequence[float] = (0.0,)
 ) -> Verdict:
-    """The verdict on a claim from its oriented differences, adjusted p, margin δ and each arm's diverged share.
+    """The verdict on a claim from its oriented differences, adjusted p, margin δ and each arm's share of failed runs.
 
     Raises `InputError` for an unknown kind, a margin that is not above 0, a p or a share that is none.
     """
     kinds = get_args(Kind)
     require(kind in kinds, f"kind is {kind!r}; there are {', '.join(map(repr, kinds))}")
     require_positive("margin", margin)
-    for name, share in (("Holm p", holm_p), *(("diverged share", share) for share in diverged)):
+    for name, share in (("Holm p", holm_p), *(("failed share", share) for share in failed)):
         require_fraction(name, share)
-    if max(diverged) > MOST_DIVERGED:
-        return Verdict(UNDECIDED, "diverged")
-    if not _ROUNDING * margin < differences.detectable < np.inf:
+    if max(failed) > MOST_FAILED:
+        return Verdict(UNDECIDED, FAILED_RUNS)
+    if not _ROUNDING * margin < differences.detectable() < np.inf:
         return Verdict(UNDECIDED, "all differences equal")
     low, high = differences.interval90
     inside = -margin < low and high < margin
@@ -183,7 +203,7 @@ def _checked(values: ArrayLike, least: int = 0) -> np.ndarray:
     """Values `[n]` in float64; raises `InputError` for too few of them, or one that is not finite."""
     v = np.asarray(values, dtype=np.float64)
     require(v.ndim == 1 and len(v) >= least, f"{v.size} difference(s); a spread needs at least {least}")
-    require(bool(np.isfinite(v).all()), "a value is not finite; count diverged runs at chance level first")
+    require(bool(np.isfinite(v).all()), "a value is not finite; count failed runs at chance level first")
     return v
 
 
@@ -203,13 +223,13 @@ def _signs(n: int, exact: bool) -> np.ndarray:
 
 
 @cache
-def _detectable(n: int) -> float:
-    """The mean, in standard errors, that a two-sided t test of n differences finds with the wanted power.
+def _detectable(n: int, alpha: float) -> float:
+    """The mean, in standard errors, that a two-sided t test of n differences at a level finds with the wanted power.
 
     The power is an average over the quantiles of the standard deviation (scipy's noncentral t fails far out).
     """
     quantiles = stats.chi2.ppf((np.arange(2000) + 0.5) / 2000, n - 1)
-    threshold = stats.t.ppf(1 - ALPHA / 2, n - 1) * np.sqrt(quantiles / (n - 1))
+    threshold = stats.t.ppf(1 - alpha / 2, n - 1) * np.sqrt(quantiles / (n - 1))
 
     def lack(shift: float) -> float:
         return (stats.norm.sf(threshold - shift) + stats.norm.cdf(-threshold - shift)).mean() - POWER

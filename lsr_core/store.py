@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import math
 import platform
 import re
 import subprocess
@@ -24,10 +25,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from .data import dataset
 from .errors import InputError, require
 from .files import cache_folder, remove_with_parts, write_whole
 from .run import NUMERICS, Run, is_key, key_of, require_key, run_of
 
+COLLAPSED = 3.0  # standard errors above the most frequent class
 SECONDS = 20.0  # between two states of a stack; the clock decides when one is written, never what is trained
 _FORMER_NAMES = {"made": "provenance", "planes": "projection"}  # in records of earlier versions
 _CONDITIONS = ("threads", "simd", "isa", "processor", "torch")  # under which a state goes on to the same bits
@@ -52,6 +55,20 @@ class Record:
     @property
     def key(self) -> str:
         return key_of(self.run)
+
+    @property
+    def failure(self) -> str | None:
+        """Why the run counts as failed: `diverged` where it is not finite, `collapsed`, or None.
+
+        Collapsed is a network that at its last epoch does no better on its training examples than their most frequent
+        class, within three binomial standard errors.
+        """
+        if self.diverged_at is not None or self.metrics["train_accuracy"] is None:
+            return "diverged"
+        data = self.run["data"]
+        share = self.metrics.get("train_majority") or 1 / dataset(data["name"]).classes  # of records without it
+        error = math.sqrt(share * (1 - share) / data["train"])
+        return "collapsed" if self.metrics["train_accuracy"] <= share + COLLAPSED * error else None
 
 
 class Store:

@@ -1,8 +1,9 @@
-"""The claims of `claims.toml`: each a comparison of arms on one metric, with the values that its records give it."""
+"""The claims of `claims.toml` and of the plans: comparisons of arms on one metric, and their values in the records."""
 
 import tomllib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -10,16 +11,22 @@ from typing import Any
 import numpy as np
 
 from lsr_core import statistics
+from lsr_core.errors import InputError
 from lsr_core.run import Run
 from lsr_core.statistics import Kind, Paired
 
 from .arms import arm_of
 from .paper_values import quote
+from .plans import plan
 from .results import MEASURES, Results
-from .settings import CIFAR, DIGITS, Setting
+from .settings import CIFAR, Setting
+from .studies import DESKTOP, PLANNED, arms_by_setting
 
 Term = tuple[float, Run]
 Estimator = Callable[[Results, Sequence[Run]], np.ndarray | Paired]
+
+OWN = "this study"
+_RECONSTRUCTED = "Wang 2020, 2021"  # the methods are known from abstracts
 
 
 @dataclass(frozen=True)
@@ -27,7 +34,9 @@ class Claim:
     """A weighted sum of arms' values on a metric, seed by seed, is positive (or near zero); `chapter` is its notebook.
 
     Most claims have two `terms`, a method and its control; an interaction has four. An `estimator` makes the values,
-    one a seed, from the arms' records where a sum does not; an association is summed up by its own.
+    one a seed, from the arms' records where a sum does not; an association is summed up by its own. `margin` is δ. A
+    claim is `exploratory` where it was written after its runs, `own` where no paper makes it; where its `premise`,
+    another claim, does not hold, it is not tested.
     """
 
     id: str
@@ -35,9 +44,24 @@ class Claim:
     text: str
     chapter: str
     terms: tuple[Term, ...]
+    margin: float
     metric: str = "accuracy"
     kind: Kind = "better"
     estimator: Estimator | None = None
+    exploratory: bool = False
+    own: bool = False
+    premise: str | None = None
+
+    @property
+    def base(self) -> str:
+        """The identifier without its setting."""
+        return self.id.partition("-")[0]
+
+    @property
+    def flags(self) -> list[str]:
+        """What every board says beside the claim."""
+        flags = {"reconstructed": self.paper == _RECONSTRUCTED, "own": self.own, "exploratory": self.exploratory}
+        return [flag for flag, holds in flags.items() if holds]
 
     @property
     def printed(self) -> str:
@@ -62,6 +86,16 @@ class Claim:
         sign = 1 if measure.higher_is_better else -1
         return sign * measure.scale * self._sum(results, self.terms)
 
+    def says_as(self, other: "Claim") -> bool:
+        """Whether another claim makes the same comparison."""
+        said = [(claim.terms, claim.metric, claim.kind, claim.estimator) for claim in (self, other)]
+        return said[0] == said[1]
+
+    def is_measured(self, results: Results) -> bool:
+        """Whether at least two seeds have the metric."""
+        values = self.values(results)
+        return isinstance(values, Paired) or bool(np.isfinite(values).sum() >= 2)
+
     def side_arms(self, sign: int) -> list[Run]:
         """The arms of the method (`sign` 1) or of its control (−1)."""
         return [arm for weight, arm in self.terms if weight * sign > 0]
@@ -75,12 +109,16 @@ class Claim:
         return np.sum([weight * results.values(arm, self.metric, seeds) for weight, arm in terms], 0)
 
 
-def slope(results: Results, compared: Sequence[Run]) -> np.ndarray:
-    """How many points students gain for ten points of their teachers' accuracy; teachers first, then students."""
+def farthest_stage(results: Results, compared: Sequence[Run]) -> Paired:
+    """The student, one a teacher's stage, whose accuracy may lie farthest from the mean of all, in points.
+
+    Of the 90 % intervals it has the farthest end: where that is within δ, all are. Its p is Bonferroni's over stages.
+    """
     seeds = results.seeds(*compared)
-    teachers, students = np.split(np.array([100 * results.values(arm, "accuracy", seeds) for arm in compared]), 2)
-    centred = teachers - teachers.mean(0)
-    return 10 * (centred * students).sum(0) / (centred**2).sum(0)
+    students = np.array([100 * results.values(arm, "accuracy", seeds) for arm in compared])
+    stages = [statistics.paired(row) for row in students - students.mean(0)]
+    farthest = max(stages, key=lambda stage: max(map(abs, stage.interval90)))
+    return replace(farthest, p=min(1.0, len(stages) * farthest.p))
 
 
 def gain_with_diversity(results: Results, compared: Sequence[Run]) -> Paired:
@@ -103,13 +141,22 @@ def nearer_to_log_2(results: Results, compared: Sequence[Run]) -> np.ndarray:
     return control - method
 
 
+def moved_apart_more(results: Results, compared: Sequence[Run]) -> np.ndarray:
+    """How much farther the method moves the centres of similar classes apart than those of other classes."""
+    similar, other = (results.differences(*compared, metric) for metric in ("similar_distance", "other_distance"))
+    return similar - other
+
+
 def best_over_last(results: Results, compared: Sequence[Run]) -> np.ndarray:
     """How much the best of the stated epochs flatters the last one, beyond the margin of 0.1 points."""
     curves = [np.array(record.curves["test_accuracy"]) for record in results.records(*compared)]
     return np.array([100 * (curve.max() - curve[-1]) - 0.1 for curve in curves])
 
 
-_ESTIMATORS = {each.__name__: each for each in (slope, gain_with_diversity, nearer_to_log_2, best_over_last)}
+_ESTIMATORS = {
+    each.__name__: each
+    for each in (farthest_stage, gain_with_diversity, nearer_to_log_2, moved_apart_more, best_over_last)
+}
 
 
 def _claims(group: dict[str, Any]) -> list[Claim]:
@@ -119,15 +166,33 @@ def _claims(group: dict[str, Any]) -> list[Claim]:
     return [_claim(group, entry, settings) for settings in tried or once for entry in group["claims"]]
 
 
-def _claim(group: dict[str, Any], entry: dict[str, Any], settings: list[Setting]) -> Claim:
-    name, text, estimator = entry["id"], entry["text"], entry.get("estimator")
+def _claim(group: dict[str, Any], entry: dict[str, Any], settings: list[Setting], **more: Any) -> Claim:
+    name, text = entry["id"], entry["text"]
     if "settings" in group:
         (setting,) = settings
-        name += f"-{setting.train if setting in DIGITS else setting.data.rpartition('-')[2]}"
+        name += _suffix(setting)
         text = text.format(setting=setting) if "{setting}" in text else f"{text} ({setting})"
+    own = group["paper"] == OWN or entry.get("own", False)
+    options = {option: entry[option] for option in ("exploratory", "premise") if option in entry}
+    judged = _judged_by(entry, {})
+    return Claim(
+        name, group["paper"], text, group["chapter"], _terms(entry, settings), **judged, **(options | more), own=own
+    )
+
+
+def _judged_by(entry: dict[str, Any], margins: dict[str, float]) -> dict[str, Any]:
+    """Metric, kind, estimator and margin of an entry."""
     judged = {option: entry[option] for option in ("metric", "kind") if option in entry}
-    terms = _terms(entry, settings)
-    return Claim(name, group["paper"], text, group["chapter"], terms, **judged, estimator=_ESTIMATORS.get(estimator))
+    metric = entry.get("metric", "accuracy")
+    margin = margins.get(metric, MEASURES[metric].margin)
+    return judged | {"estimator": _ESTIMATORS.get(entry.get("estimator")), "margin": margin}
+
+
+def _suffix(setting: Setting) -> str:
+    """What tells a claim's settings apart in its identifier."""
+    own = str(setting.train) if setting.data == "digits" else setting.data.rpartition("-")[2]
+    parts = [setting.study] if setting.study.startswith(own) else [own, setting.study]
+    return "".join(f"-{part}" for part in parts if part)
 
 
 def _terms(entry: dict[str, Any], settings: list[Setting]) -> tuple[Term, ...]:
@@ -142,20 +207,60 @@ def _terms(entry: dict[str, Any], settings: list[Setting]) -> tuple[Term, ...]:
     )
 
 
-def _on_cifar(name: str) -> Claim:
-    """A claim of the quick preset on CIFAR-100."""
-    group, entry = next((g, entry) for g in _CONTENT["quick"] for entry in g["claims"] if entry["id"] == name)
-    return _claim(group | {"settings": [CIFAR]}, entry, [CIFAR])
-
-
 _CONTENT = tomllib.loads(Path(__file__).with_name("claims.toml").read_text())
+_ENTRIES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}  # each claim as it was first written, with its group
+for _group in _CONTENT["quick"]:
+    for _entry in _group["claims"]:
+        _ENTRIES.setdefault(_entry["id"], (_group, _entry))
 UNTESTED: list[dict[str, str]] = _CONTENT["untested"]  # claims that no preset can judge, and why
+
+
+def _elsewhere(arms: Iterable[Run], setting: Setting, planned: Iterable[str]) -> list[Claim]:
+    """The live preset's claims whose arms a study has in this setting; exploratory where they were not planned."""
+    known, found = set(arms), []
+    for name, (group, entry) in _ENTRIES.items():
+        with suppress(InputError):  # arms that cannot be there
+            claim = _claim(group | {"settings": [setting]}, entry, [setting], exploratory=name not in planned)
+            if set(claim.arms) <= known and not any(claim.says_as(other) for other in found):
+                found.append(claim)
+    return found
+
+
+def _planned(study: str) -> list[Claim]:
+    """The claims of a study's plan whose arms are tuned, in each setting that has them."""
+    content = plan(study).content
+    claims = []
+    for (setting, arms), (paper, family) in product(arms_by_setting(study).items(), content["families"].items()):
+        for name, entry in family.items():
+            terms = entry.get("terms") or [[1, entry["method"]], [-1, entry["control"]]]
+            is_tried = list(setting[:2]) in entry.get("settings", [list(setting[:2])])
+            if is_tried and all(arm in arms for _, arm in terms):
+                group, known = _ENTRIES.get(name, ({}, {}))
+                claims.append(
+                    Claim(
+                        name + _suffix(setting),
+                        paper,
+                        f"{entry.get('text', known.get('text', ''))} ({setting})",
+                        entry.get("chapter", group.get("chapter", "")),
+                        tuple((weight, arms[arm]) for weight, arm in terms),
+                        **_judged_by(entry, content["margins"]),
+                        own=paper == OWN or known.get("own", False),
+                    )
+                )
+    return claims
+
+
+def _desktop() -> list[Claim]:
+    """The claims of the desktop preset, which was made before studies had plans."""
+    arms = [arm for arms in DESKTOP.arms().values() for arm in arms.values()]
+    others = [claim for group in _CONTENT["desktop"] for claim in _claims(group)]
+    return [*_elsewhere(arms, CIFAR, _CONTENT["planned_at_desktop"]), *others]
+
+
 CLAIMS: dict[str, tuple[Claim, ...]] = {
     "quick": tuple(claim for group in _CONTENT["quick"] for claim in _claims(group)),
-    "desktop": (
-        *map(_on_cifar, _CONTENT["also_at_desktop"]),
-        *(claim for group in _CONTENT["desktop"] for claim in _claims(group)),
-    ),
+    "desktop": tuple(_desktop()),
+    **{study: tuple(_planned(study)) for study in PLANNED},
 }
 
 

@@ -289,7 +289,7 @@ def tune(method: str, preset: str, write: bool, workers: int) -> None:
 
 
 _NOT_CONSTANTS = {
-    "data", "train", "method", "seeds", "diverged", "validation_accuracy", "validation_nll", "train_accuracy",
+    "data", "train", "method", "seeds", "diverged", "failed", "validation_accuracy", "validation_nll", "train_accuracy",
     "study", "accuracies",
 }  # fmt: skip
 
@@ -316,7 +316,7 @@ def _summary(record: Record) -> dict[str, Any]:
         "schedule": run["schedule"],
         "seed": run["seed"],
         "accuracy": record.metrics["accuracy"],
-        "diverged_at": record.diverged_at,
+        "failure": record.failure,
         "seconds": record.seconds,
     }
 
@@ -324,7 +324,7 @@ def _summary(record: Record) -> dict[str, Any]:
 def _line(row: dict[str, Any]) -> str:
     """The same for people."""
     accuracy = "no value" if row["accuracy"] is None else f"{100 * row['accuracy']:.2f} %"
-    accuracy = accuracy if row["diverged_at"] is None else "diverged"
+    accuracy = row["failure"] or accuracy
     run = f"{row['data']:13} n={row['train']:<4} seed={row['seed']:<4}"
     return f"{row['key']}  {run} {accuracy:>9}  {row['method']} {_numbers(row['objective'])}"
 

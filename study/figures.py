@@ -23,12 +23,12 @@ from lsr_core.errors import require
 from lsr_core.losses import kl_divergence, optimum_gap
 from lsr_core.objectives import describe
 from lsr_core.run import Run
-from lsr_core.statistics import CONTRADICTED, NEGLIGIBLE, PROVED, REFUTED, REPRODUCED, UNDECIDED
+from lsr_core.statistics import CHECKED, CONTRADICTED, NEGLIGIBLE, PROVED, REFUTED, REPRODUCED, SUPPORTED, UNDECIDED
 from lsr_core.teachers import VirtualTeacher
 
 from . import published_records
 from .arms import RUNGS
-from .judging import Judgement, board, judge_published, paper_vs_ours
+from .judging import NOT_TESTED, Judgement, board, judge_published, paper_vs_ours
 from .results import MEASURES, Effect, Results, effect_of
 from .studies import DESKTOP
 from .tables import records_table, table
@@ -37,11 +37,14 @@ Colour = tuple[float, float, float]
 PALETTE: Sequence[Colour] = sns.color_palette("colorblind")
 VERDICT_COLOURS = {
     REPRODUCED: PALETTE[2],
+    SUPPORTED: PALETTE[2],
     PROVED: PALETTE[2],
+    CHECKED: PALETTE[2],
     CONTRADICTED: PALETTE[3],
     REFUTED: PALETTE[3],
     NEGLIGIBLE: PALETTE[7],
     UNDECIDED: PALETTE[1],
+    NOT_TESTED: PALETTE[5],
 }
 _STYLE = {
     **sns.axes_style("whitegrid"),
@@ -323,7 +326,7 @@ def forest(judgements: Sequence[Judgement]) -> Figure:
     panel.set_xscale("symlog", linthresh=1)
     _draw_margin(panel, 1, across=True)
     for row, judgement in enumerate(tested):
-        d, margin = judgement.differences, MEASURES[judgement.claim.metric].margin
+        d, margin = judgement.differences, judgement.claim.margin
         effect = np.array([d.mean, *d.interval95]) / margin
         colour = VERDICT_COLOURS[judgement.verdict.word]
         _draw_intervals(panel, [row], [effect], across=True, color=colour, marker="o", ms=5, capsize=3)

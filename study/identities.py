@@ -29,9 +29,12 @@ class Identity:
     error: Callable[[], float]
     tolerance: float = 1e-9
     differ: bool = False
+    derived: bool = True  # for any number of classes in the chapter's text, or shown by these numbers alone
+
+    flags = ()
 
     def holds(self, error: float) -> bool:
-        """Whether this error proves the statement."""
+        """Whether this error bears the statement out."""
         return error > self.tolerance if self.differ else error <= self.tolerance
 
     def effect(self, error: float) -> str:
@@ -227,11 +230,27 @@ IDENTITIES: tuple[Identity, ...] = (
     Identity("S10", SHEN, "soft-only distillation and LSR share their objective", _KD, _soft_only_is_smoothing),
     Identity("I2", OWN, "teacher correction at τ = 1 is LSR", _KD, _correction_at_one_is_smoothing),
     Identity("I3", OWN, "very soft LsrKD is half the logit variance", _KD, _soft_limit_is_variance, 1e-4),
-    Identity("Y11", YUAN, "the soft part of Tf-KD_reg as printed is no LSR", _MANY, _printed_form, 0.01, differ=True),
+    Identity(
+        "Y11",
+        YUAN,
+        "the soft part of Tf-KD_reg as printed is no LSR",
+        _MANY,
+        _printed_form,
+        0.01,
+        differ=True,
+        derived=False,
+    ),
     Identity("I4", OWN, "Tf-KD_reg as released is LSR with its own ε and loss scale", _MANY, _released_is_smoothing),
     Identity("I5", OWN, "Tf-KD_reg with powers is LsrKD-TC by target gap, without τ²", _MANY, _power_is_target_gap),
     Identity("I6", OWN, "a loss scale is a learning rate and a decay", _MANY, _scale_is_rate_and_decay),
     Identity("I7", OWN, "a mean of divergences is one divergence from the mean", _MANY, _mean_of_divergences_is_one),
     Identity("I8", OWN, "Beta smoothing with constant draws is LSR", _MANY, _constant_draws_are_smoothing),
-    Identity("Z8", ZHANG, "maximum a posteriori gives LSR and distillation (recalled)", _MANY, _map_is_distillation),
+    Identity(
+        "Z8",
+        ZHANG,
+        "MAP gives LSR and distillation (recalled)",
+        _MANY,
+        _map_is_distillation,
+        derived=False,
+    ),
 )

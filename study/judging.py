@@ -1,19 +1,19 @@
 """Verdicts on claims and identities, and how they are laid out.
 
 A claim is judged by the rule in `statistics`; its family is paper × preset. An identity is checked in float64, in value
-and gradient, and is proved or refuted.
+and gradient: it is proved where the text derives it too, checked where these numbers alone show it, or refuted.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
 from lsr_core import statistics
-from lsr_core.statistics import PROVED, REFUTED, Paired, Verdict
+from lsr_core.statistics import CHECKED, PROVED, REFUTED, REPRODUCED, SUPPORTED, UNDECIDED, Paired, Verdict
 from lsr_core.store import Store
 
 from . import published_records
@@ -22,10 +22,16 @@ from .identities import IDENTITIES, Identity
 from .results import MEASURES, Results, collect, signed
 from .studies import QUICK, is_exploratory
 
+NOT_TESTED = "not testable here"
+_MARGINS = {"δ × ⅔": 2 / 3, "δ × 5/3": 5 / 3}  # of accuracy, .2 and .5 points instead of .3
+
 
 @dataclass(frozen=True)
 class Judgement:
-    """A claim with its verdict; identities have no differences, `error` instead."""
+    """A claim with its verdict; identities have no differences, `error` instead.
+
+    `level` is that at which Holm's procedure tests the claim; `alternatives` has the word of each other way to judge.
+    """
 
     claim: Claim | Identity
     preset: str
@@ -33,6 +39,8 @@ class Judgement:
     differences: Paired | None = None
     holm_p: float | None = None
     flip_p: float | None = None
+    level: float = statistics.ALPHA
+    alternatives: dict[str, str] = field(default_factory=dict)
     error: float | None = None
     exploratory: bool = False
 
@@ -44,17 +52,33 @@ class Judgement:
         return signed(self.differences.mean, self.differences.interval95, MEASURES[self.claim.metric].digits)
 
     @property
+    def power(self) -> float:
+        """The effect that so many seeds would have shown with 80 % power, in this family, by the rule."""
+        return max(self.differences.detectable(self.level), self.claim.margin)
+
+    @property
+    def turning(self) -> list[str]:
+        """The other ways to judge that give another word."""
+        return [way for way, word in self.alternatives.items() if word != self.verdict.word]
+
+    @property
     def sentence(self) -> str:
         """The judgement in one sentence."""
         if self.differences is None:
             return f"{self.claim.text}: {self.verdict}, {self.effect}."
         d, measure = self.differences, MEASURES[self.claim.metric]
-        blind = self.verdict.word == statistics.UNDECIDED and np.isfinite(d.detectable)
-        power = f"; this many seeds would have shown {d.detectable:.{measure.digits}f} with 80 % power" if blind else ""
+        blind = self.verdict.word == UNDECIDED and np.isfinite(d.error)
+        power = f"; this many seeds would have shown {self.power:.{measure.digits}f} with 80 % power" if blind else ""
+        flags = "".join(f", {flag}" for flag in self.flags)
         return (
             f"{self.claim.text}: {self.verdict}, {self.effect} {measure.unit}, Holm p {format_p(self.holm_p)}, "
-            f"{d.n} paired seeds, preset {self.preset}{', exploratory' if self.exploratory else ''}{power}."
+            f"{d.n} paired seeds, preset {self.preset}{flags}{power}."
         )
+
+    @property
+    def flags(self) -> list[str]:
+        """What the board says beside the claim: exploratory too where the page was run with other seeds."""
+        return list(dict.fromkeys([*self.claim.flags, *(["exploratory"] if self.exploratory else [])]))
 
 
 def judge(
@@ -72,11 +96,11 @@ def judge(
 def judge_published(preset: str, chapter: str | None = None) -> list[Judgement]:
     """Verdicts on all claims of a published preset, or on a chapter's, from its records.
 
-    A claim whose arms lack a seed of the preset is left out, of Holm's family too.
+    A claim whose arms lack a seed of the preset or its metric is left out, of Holm's family too.
     """
     members = _families(CLAIMS[preset], None, chapter)
     results = published_records.results(preset, [arm for claim in members for arm in claim.arms])
-    members = [claim for claim in members if set(claim.arms) <= set(results.arms)]
+    members = [claim for claim in members if set(claim.arms) <= set(results.arms) and claim.is_measured(results)]
     return _judgements(members, results, preset, chapter)
 
 
@@ -86,51 +110,122 @@ def _families(claims: Sequence[Claim], paper: str | None, chapter: str | None) -
     return [claim for claim in claims if claim.paper in families]
 
 
+@dataclass(frozen=True)
+class _Evidence:
+    """What the records say about a claim: the pairs that have its metric summed up, and each arm's failed share."""
+
+    claim: Claim
+    differences: Paired
+    flip_p: float | None
+    failed: tuple[float, ...]
+
+    @classmethod
+    def of(cls, claim: Claim, results: Results) -> "_Evidence":
+        """From the records; a failed run has only metrics with a chance level."""
+        values, failed = claim.values(results), tuple(results.failed(arm) for arm in claim.arms)
+        if isinstance(values, Paired):
+            return cls(claim, values, None, failed)
+        measured = values[np.isfinite(values)]
+        return cls(claim, statistics.paired(measured), statistics.sign_flip_p(measured), failed)
+
+
 def _judgements(
     claims: Sequence[Claim], results: Results, preset: str, chapter: str | None, *, exploratory: bool = False
 ) -> list[Judgement]:
     """Verdicts on the claims of whole families, those of one chapter handed on."""
-    summed = {claim.id: _summed(claim.values(results)) for claim in claims}
-    adjusted = {}
-    for family in {claim.paper for claim in claims}:
-        members = [claim.id for claim in claims if claim.paper == family]
-        adjusted |= zip(members, statistics.holm([summed[name][0].p for name in members]), strict=True)
+    evidence = [_Evidence.of(claim, results) for claim in claims]
+    sound = [_Evidence.of(e.claim, results.without_failed(e.claim.arms)) if any(e.failed) else e for e in evidence]
+    plain, levels = _verdicts(evidence), _levels(evidence)
+    ways = {
+        "without failed runs": _verdicts(sound),
+        "sign-flip": _verdicts(evidence, p=lambda e: e.differences.p if e.flip_p is None else e.flip_p),
+        "one family": _verdicts(evidence, family=lambda _: preset),
+        **{name: _verdicts(evidence, margin=factor) for name, factor in _MARGINS.items()},
+    }
     judgements = []
-    for claim in claims:
-        if chapter in (None, claim.chapter):
-            (differences, flip_p), holm_p = summed[claim.id], adjusted[claim.id]
-            margin, diverged = MEASURES[claim.metric].margin, [results.diverged(arm) for arm in claim.arms]
-            verdict = statistics.verdict(differences, holm_p, margin, claim.kind, diverged)
-            judgements.append(Judgement(claim, preset, verdict, differences, holm_p, flip_p, exploratory=exploratory))
+    for e in (e for e in evidence if chapter in (None, e.claim.chapter)):
+        name = e.claim.id
+        alternatives = {way: _worded(e.claim, verdicts[name][0]).word for way, verdicts in ways.items()}
+        verdict = _final(e.claim, plain, ways["without failed runs"])
+        judgements.append(
+            Judgement(
+                e.claim, preset, verdict, e.differences, plain[name][1], e.flip_p, levels[name], alternatives,
+                exploratory=exploratory,
+            )
+        )  # fmt: skip
     return judgements
 
 
-def _summed(values: np.ndarray | Paired) -> tuple[Paired, float | None]:
-    """The pairs that have the metric, summed up (n says how many), and their sign-flip p.
+Verdicts = dict[str, tuple[Verdict, float]]  # and Holm's p, by claim
 
-    A diverged run has only metrics with a chance level.
-    """
-    if isinstance(values, Paired):
-        return values, None
-    measured = values[np.isfinite(values)]
-    return statistics.paired(measured), statistics.sign_flip_p(measured)
+
+def _verdicts(
+    evidence: Sequence[_Evidence],
+    family: Callable[[Claim], str] = lambda claim: claim.paper,
+    p: Callable[[_Evidence], float] = lambda e: e.differences.p,
+    margin: float = 1.0,
+) -> Verdicts:
+    """The rule's verdicts, with Holm's p over each family."""
+    found: Verdicts = {}
+    for members in _by_family(evidence, family):
+        for e, holm_p in zip(members, statistics.holm([p(e) for e in members]), strict=True):
+            claim = e.claim
+            verdict = statistics.verdict(e.differences, holm_p, margin * claim.margin, claim.kind, e.failed)
+            found[claim.id] = (verdict, holm_p)
+    return found
+
+
+def _levels(evidence: Sequence[_Evidence]) -> dict[str, float]:
+    """The level at which each claim is tested in its family."""
+    found: dict[str, float] = {}
+    for members in _by_family(evidence, lambda claim: claim.paper):
+        levels = statistics.holm_levels([e.differences.p for e in members])
+        found |= zip((e.claim.id for e in members), levels, strict=True)
+    return found
+
+
+def _by_family(evidence: Sequence[_Evidence], family: Callable[[Claim], str]) -> list[list[_Evidence]]:
+    found = defaultdict(list)
+    for e in evidence:
+        found[family(e.claim)].append(e)
+    return list(found.values())
+
+
+def _final(claim: Claim, plain: Verdicts, without_failed: Verdicts) -> Verdict:
+    """The verdict, which no failed run decides, and none where the claim's premise does not hold."""
+    verdict, _ = plain[claim.id]
+    if claim.premise and _premise(claim, plain).word != REPRODUCED:
+        return Verdict(NOT_TESTED, f"{claim.premise} does not hold")
+    if verdict.word != without_failed[claim.id][0].word:
+        return Verdict(UNDECIDED, statistics.FAILED_RUNS)
+    return _worded(claim, verdict)
+
+
+def _premise(claim: Claim, plain: Verdicts) -> Verdict:
+    return plain[claim.id.replace(claim.base, claim.premise, 1)][0]
+
+
+def _worded(claim: Claim, verdict: Verdict) -> Verdict:
+    """A claim that no paper makes cannot be reproduced: it is supported."""
+    return Verdict(SUPPORTED, verdict.remark) if claim.own and verdict.word == REPRODUCED else verdict
 
 
 def judge_identities(chapter: str | None = None) -> list[Judgement]:
     """Verdicts on all identities, or on those of one chapter."""
     errors = {identity: identity.error() for identity in IDENTITIES if chapter in (None, identity.chapter)}
-    words = {identity: PROVED if identity.holds(error) else REFUTED for identity, error in errors.items()}
+    words = {i: (PROVED if i.derived else CHECKED) if i.holds(error) else REFUTED for i, error in errors.items()}
     return [Judgement(i, "every preset", Verdict(words[i]), error=error) for i, error in errors.items()]
 
 
 def board(judgements: Sequence[Judgement]) -> pd.DataFrame:
-    """The verdict board: a row a claim, each linked to its chapter."""
+    """The verdict board: a row a claim, each linked to its chapter; and which other ways to judge turn its word."""
     rows = [
         {
             "id": j.claim.id,
             "claim": _linked(j.claim),
-            "paper": j.claim.paper,
+            "paper": ", ".join([j.claim.paper, *j.claim.flags]),
             "verdict": str(j.verdict),
+            "turned by": ", ".join(j.turning) or ("nothing" if j.alternatives else "–"),
             "preset": j.preset + (" (exploratory)" if j.exploratory else ""),
             "metric": MEASURES[j.claim.metric].change if j.differences else "value and gradient",
             "effect, 95 % interval": j.effect,
@@ -144,27 +239,23 @@ def board(judgements: Sequence[Judgement]) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("id")
 
 
+def standing(judgements: Sequence[Judgement]) -> tuple[int, int]:
+    """How many verdicts have the same word in every other way to judge, and how many there are."""
+    judged = [j for j in judgements if j.alternatives]
+    return sum(not j.turning for j in judged), len(judged)
+
+
 def across_presets(live: Sequence[Judgement], others: Sequence[Judgement]) -> pd.DataFrame:
-    """A row a claim that a published preset judges: verdicts and effects of both, the headline being the larger's."""
-    smaller = defaultdict(list)
-    for j in live:
-        smaller[_base(j)].append(f"{j.claim.setting}: {j.verdict}, {j.effect}")
+    """A row a claim that published presets judge: the verdicts and effects of the live one, and of each of them."""
+    by_base = defaultdict(lambda: defaultdict(list))
+    for j in (*live, *others):
+        by_base[j.claim.base][j.preset].append(f"{j.claim.setting}: {j.verdict}, {j.effect}")
+    presets = list(dict.fromkeys(j.preset for j in (*live, *others)))
     rows = [
-        {
-            "id": _base(j),
-            "claim": _linked(j.claim),
-            live[0].preset: "; ".join(smaller[_base(j)]) or "–",
-            j.preset: f"{j.verdict}, {j.effect}",
-            "headline": str(j.verdict),
-        }
-        for j in others
+        {"id": base, "claim": _linked(claim), **{p: "; ".join(by_base[base].get(p, ["–"])) for p in presets}}
+        for base, claim in {j.claim.base: j.claim for j in others}.items()
     ]
     return pd.DataFrame(rows).set_index("id")
-
-
-def _base(judgement: Judgement) -> str:
-    """A claim's identifier without its setting."""
-    return judgement.claim.id.partition("-")[0]
 
 
 def _linked(claim: Claim | Identity) -> Markup:
@@ -182,7 +273,7 @@ def paper_vs_ours(judgements: Sequence[Judgement]) -> pd.DataFrame:
     cells["control [95 %]"], cells["method [95 %]"] = ([_mean(j, sign) for j in judgements] for sign in (-1, 1))
     cells["difference [95 %]"] = [f"{j.effect} {MEASURES[j.claim.metric].unit}".strip() for j in judgements]
     means = ["control [95 %]", "method [95 %]", "difference [95 %]"]
-    return cells[["claim", "in the paper", *means, "n", "Holm p", "verdict"]]
+    return cells[["claim", "in the paper", *means, "n", "Holm p", "verdict", "turned by"]]
 
 
 def _mean(judgement: Judgement, sign: int) -> Markup:
@@ -195,7 +286,7 @@ def _mean(judgement: Judgement, sign: int) -> Markup:
     return published_records.link(preset, claim.side_arms(sign)[0], text)
 
 
-def summary(judgement: Judgement) -> dict[str, str | int | float | None]:
+def summary(judgement: Judgement) -> dict[str, str | int | float | list[str] | None]:
     """A judgement as plain values: effects in the metric's unit, positive where the claim says so; no bound is None."""
     d = judgement.differences
     low, high = d.interval95 if d and np.isfinite(d.interval95).all() else (None, None)
@@ -203,7 +294,9 @@ def summary(judgement: Judgement) -> dict[str, str | int | float | None]:
         "id": judgement.claim.id,
         "claim": judgement.claim.text,
         "paper": judgement.claim.paper,
+        "flags": judgement.flags,
         "verdict": str(judgement.verdict),
+        "turned by": judgement.turning,
         "metric": judgement.claim.metric if d else None,
         "effect": judgement.effect,
         "mean": d.mean if d else None,

@@ -127,7 +127,7 @@ def lines_table(preset: str) -> pd.DataFrame:
     for line in lines(preset).values():
         record, where = line.record, f"{line.chapter}.jsonl, {line.number}"
         accuracies = [record.metrics[metric] for metric in ("accuracy", "train_accuracy")]
-        shown = ["diverged" if record.diverged_at is not None else f"{100 * accuracy:.2f}" for accuracy in accuracies]
+        shown = [record.failure or f"{100 * accuracy:.2f}" for accuracy in accuracies]
         start = [Markup('<span id="{}">{}</span>').format(place(preset, line), where), names[record.key]]
         rows.append([*start, *shown, record.run["seed"], record.key, str(record.provenance["commit"])[:7]])
     columns = ["file, line", "arm", "accuracy, %", "training, %", "seed", "key", "commit"]

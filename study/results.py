@@ -100,12 +100,12 @@ class Results:
     def values(self, arm: Run, metric: str, seeds: Sequence[int] | None = None) -> np.ndarray:
         """One value a seed, of all the arm's seeds or of these.
 
-        A diverged run counts at chance level: accuracy 1/K, likelihood of the uniform guess. A metric that has no
+        A failed run counts at chance level: accuracy 1/K, likelihood of the uniform guess. A metric that has no
         chance level, or that a run does not have, is nan.
         """
         found, chance = self._records[arm], _chance(arm.data)
         records = [found[seed] for seed in (found if seeds is None else seeds)]
-        measured = [None if r.diverged_at is not None else r.metrics.get(metric, np.nan) for r in records]
+        measured = [None if r.failure else r.metrics.get(metric, np.nan) for r in records]
         return np.array([chance[metric] if value is None else value for value in measured])
 
     def differences(self, arm: Run, control: Run, metric: str) -> np.ndarray:
@@ -123,9 +123,14 @@ class Results:
         counts = sorted({len(self._records[arm]) for arm in flat(*lines)})
         return " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
 
-    def diverged(self, arm: Run) -> float:
-        """The share of the arm's runs that diverged."""
-        return float(np.mean([record.diverged_at is not None for record in self.records(arm)]))
+    def failed(self, arm: Run) -> float:
+        """The share of the arm's runs that failed."""
+        return float(np.mean([record.failure is not None for record in self.records(arm)]))
+
+    def without_failed(self, arms: Sequence[Run]) -> "Results":
+        """These arms on the seeds on which none of them failed."""
+        sound = [s for s in self.seeds(*arms) if not any(self._records[arm][s].failure for arm in arms)]
+        return Results({arm: [self._records[arm][seed] for seed in sound] for arm in arms})
 
 
 def collect(

@@ -58,7 +58,7 @@ class Trials(NamedTuple):
             "seeds": len(results.records(arm)),
             **{metric: round(float(found.mean()), 6) for metric, found in values.items()},
             **({"accuracies": values["validation_accuracy"].round(6).tolist()} if study else {}),
-            "diverged": results.diverged(arm),
+            "failed": results.failed(arm),
         }
 
 

@@ -14,7 +14,7 @@ from .settings import Setting
 def table(results: Results, arms: dict[str, Run], control: str, metrics: Sequence[str]) -> pd.DataFrame:
     """A row an arm: n; for each metric its mean and the paired difference to the control with its 95 % interval.
 
-    Training accuracy and diverged runs stand in every row.
+    Training accuracy and failed runs stand in every row.
     """
     rows = []
     for label, arm in arms.items():
@@ -26,7 +26,7 @@ def table(results: Results, arms: dict[str, Run], control: str, metrics: Sequenc
             change = "–" if label == control else results.effect(arm, arms[control], metric).text
             row[f"Δ {measure.change} [95 %]"] = change
         row["training accuracy, %"] = f"{100 * results.values(arm, 'train_accuracy').mean():.1f}"
-        row["diverged"] = round(results.diverged(arm) * len(results.records(arm)))
+        row["failed"] = round(results.failed(arm) * len(results.records(arm)))
         rows.append(row)
     return pd.DataFrame(rows).set_index("arm")
 
@@ -83,7 +83,7 @@ def records_table(results: Results) -> pd.DataFrame:
             "weight_decay": record.run["schedule"]["weight_decay"],
             "seed": record.run["seed"],
             **record.metrics,
-            "diverged_at": record.diverged_at,
+            "failure": record.failure,
         }
         for arm in results.arms
         for record in results.records(arm)

@@ -7,9 +7,9 @@ import pytest
 from scipy import stats
 
 from lsr_core import statistics
-from lsr_core.store import Store
+from lsr_core.store import Record, Store
 from study import build, judging
-from study.claims import CLAIMS, UNTESTED, Claim
+from study.claims import CLAIMS, UNTESTED, Claim, farthest_stage
 from study.identities import IDENTITIES, Identity
 from study.judging import Judgement
 from study.results import MEASURES, Results, collect
@@ -28,7 +28,8 @@ def test_every_claim_has_its_own_identifier_a_chapter_and_arms_that_exist():
     for claim in (*QUICK, *CLAIMS["desktop"]):
         assert claim.metric in MEASURES
         assert all(arm.runs([0]) for arm in claim.arms), claim.id
-    assert (len(QUICK), len(CLAIMS["desktop"])) == (98, 35)
+    assert len(QUICK) >= 98
+    assert len(CLAIMS["desktop"]) >= 45
 
 
 LISTED = {
@@ -60,15 +61,30 @@ def test_an_interaction_is_a_difference_of_differences():
     assert claim.values(results) == pytest.approx((a - b) - (c - d))
 
 
-def test_the_slope_is_ordinary_least_squares():
+def test_the_farthest_stage_is_the_one_whose_interval_ends_farthest_out():
     claim = next(c for c in QUICK if c.id == "Y3-100")
-    results = collect(claim.arms, [0, 1])
-    arms = claim.arms
-    teachers, students = (
-        np.array([100 * results.values(arm, "accuracy") for arm in half]) for half in (arms[:8], arms[8:])
-    )
-    expected = [10 * np.polyfit(teachers[:, i], students[:, i], 1)[0] for i in range(2)]
-    assert claim.values(results) == pytest.approx(expected)
+    results = collect(claim.arms, [0, 1, 2])
+    students = np.array([100 * results.values(arm, "accuracy") for arm in claim.arms])
+    tests = [stats.ttest_1samp(row, 0) for row in students - students.mean(0)]
+    ends = [max(map(abs, test.confidence_interval(0.9))) for test in tests]
+    farthest = tests[int(np.argmax(ends))]
+    summed = claim.values(results)
+    assert max(map(abs, summed.interval90)) == pytest.approx(max(ends))
+    assert summed.p == pytest.approx(min(1, 8 * farthest.pvalue))
+
+
+def test_a_u_is_not_flat():
+    """Students that gain from poor and from good teachers, and not from middling ones."""
+    noise = np.random.default_rng(0).normal(0, 0.5, (8, 60))
+    u = np.array([1.7, 1.6, 1.5, 0.5, -0.3, 1.0, 1.2, 1.2])[:, None] + noise
+    results = Mock()
+    results.seeds = lambda *_: range(60)
+    results.values = lambda arm, *_: u[arm] / 100
+    summed = farthest_stage(results, range(8))
+    assert str(statistics.verdict(summed, summed.p, 0.3, "comparable")) == "contradicted here"
+    u[:] = noise
+    summed = farthest_stage(results, range(8))
+    assert str(statistics.verdict(summed, summed.p, 0.3, "comparable")) == "reproduced"
 
 
 def test_a_false_identity_is_refuted(monkeypatch):
@@ -136,7 +152,7 @@ def test_fewer_seeds_are_marked_exploratory(monkeypatch):
 
 
 def test_arms_that_are_one_are_not_judged(monkeypatch):
-    alike = Claim("X", "nobody", "LSR is LSR", "none", ((1, LSR), (-1, LSR)))
+    alike = Claim("X", "nobody", "LSR is LSR", "none", ((1, LSR), (-1, LSR)), margin=0.3)
     monkeypatch.setitem(CLAIMS, "quick", (alike,))
     (judgement,) = judging.judge([0, 1, 2])
     assert (str(judgement.verdict), judgement.holm_p) == ("undecided (all differences equal)", 1.0)
@@ -144,10 +160,84 @@ def test_arms_that_are_one_are_not_judged(monkeypatch):
 
 def test_an_undecided_claim_says_what_it_would_have_seen():
     summed = statistics.paired([-3.0, 1.0, 4.0])
-    claim = Claim("X", "nobody", "a beats b", "none", ((1, LSR), (-1, LSRKD)))
+    claim = Claim("X", "nobody", "a beats b", "none", ((1, LSR), (-1, LSRKD)), margin=0.3)
     judgement = Judgement(claim, "quick", statistics.verdict(summed, summed.p, 0.3), summed, summed.p)
     assert judgement.verdict.word == "undecided"
-    assert f"would have shown {summed.detectable:.2f} with 80 % power" in judgement.sentence
+    assert f"would have shown {summed.detectable():.2f} with 80 % power" in judgement.sentence
+
+
+def invented(values_of, failed=()):
+    """Results of invented accuracies in points by arm, where some seeds of the first arm failed."""
+    records = {}
+    for arm, values in values_of.items():
+        records[arm] = [
+            Record(
+                {"seed": i, "data": {"name": "digits", "train": 100}},
+                {"accuracy": v / 100, "train_accuracy": 1.0},
+                {},
+                None,
+                0,
+                {},
+            )
+            for i, v in enumerate(values)
+        ]
+    first = next(iter(values_of))
+    for i in failed:
+        records[first][i].metrics["train_accuracy"] = 0.1
+    return Results(records)
+
+
+def test_a_verdict_that_one_failed_run_decides_is_undecided(monkeypatch):
+    """Fifty-nine pairs one point apart, and one whose method collapsed to chance."""
+    claim = Claim("X", "nobody", "a beats b", "none", ((1, LSR), (-1, LSRKD)), margin=0.3)
+    monkeypatch.setitem(CLAIMS, "quick", (claim,))
+    control = 85 + np.random.default_rng(0).normal(0, 1, 60)
+    method = control + 1 + np.random.default_rng(1).normal(0, 0.5, 60)
+    for failed, word, turning in (([], "reproduced", []), ([7], "undecided (failed runs)", ["without failed runs"])):
+        monkeypatch.setattr(judging, "collect", lambda *_, f=failed, **__: invented({LSR: method, LSRKD: control}, f))
+        (judgement,) = judging.judge(range(60))
+        assert str(judgement.verdict) == word
+        assert judgement.differences.n == 60
+        assert set(turning) <= set(judgement.turning)
+
+
+def test_a_failed_run_that_decides_nothing_changes_no_word(monkeypatch):
+    claim = Claim("X", "nobody", "a beats b", "none", ((1, LSR), (-1, LSRKD)), margin=0.3)
+    monkeypatch.setitem(CLAIMS, "quick", (claim,))
+    noise = np.random.default_rng(0).normal(0, 1, (2, 60))
+    values = {LSR: 40 + noise[0], LSRKD: 85 + noise[1]}
+    monkeypatch.setattr(judging, "collect", lambda *_, **__: invented(values, [3]))
+    (judgement,) = judging.judge(range(60))
+    assert str(judgement.verdict) == "contradicted here"
+
+
+def test_the_power_is_that_of_holms_level_and_never_below_the_margin():
+    tight = statistics.paired(0.001 * np.arange(10))
+    claim = Claim("X", "nobody", "a beats b", "none", ((1, LSR), (-1, LSRKD)), margin=0.3)
+    judgement = Judgement(claim, "quick", statistics.Verdict("undecided"), tight, 1.0, level=0.01)
+    assert judgement.power == 0.3
+    wide = statistics.paired([-3.0, 1.0, 4.0, 2.0, 0.0])
+    judgement = Judgement(claim, "quick", statistics.Verdict("undecided"), wide, 1.0, level=0.01)
+    assert judgement.power == wide.detectable(0.01) > wide.detectable() > 0.3
+    assert statistics.holm_levels([0.01, 0.04, 0.03]) == pytest.approx([0.05 / 3, 0.05, 0.025])
+
+
+def test_the_studys_own_claims_are_supported_and_a_false_premise_tests_nothing(monkeypatch):
+    terms = ((1, LSR), (-1, LSRKD))
+    a = Claim("A-100", "p", "a", "none", terms, 0.3, own=True)
+    b = Claim("B-100", "p", "b", "none", ((-1, LSR), (1, LSRKD)), 0.3)
+    c = Claim("C-100", "p", "c", "none", terms, 0.3, premise="B")
+    monkeypatch.setitem(CLAIMS, "quick", (a, b, c))
+    noise = np.random.default_rng(0).normal(0, 1, 60)
+    monkeypatch.setattr(judging, "collect", lambda *_, **__: invented({LSR: 90 + noise, LSRKD: 85 - noise}))
+    words = {j.claim.id: str(j.verdict) for j in judging.judge(range(60))}
+    assert words["A-100"] == "supported"
+    assert words["C-100"] == "not testable here (B does not hold)"
+
+
+def test_the_claims_that_a_referee_asked_about_are_judged_at_the_desktop_preset():
+    judged = {j.claim.base for j in judging.judge_published("desktop")}
+    assert judged >= {"Y8r", "Y7", "W7m", "W7n", "W8", "Z5b", "H2", "Z1i", "Z2i", "Z3i", "Z7i", "W12c", "S5h"}
 
 
 def test_p_values_are_printed_as_papers_do():

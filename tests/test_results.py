@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -11,7 +13,7 @@ from study.settings import paired_seeds
 from study.studies import is_exploratory, live_study
 from study.tables import interactions, table
 
-FAST = Schedule(0.1, epochs=1)
+FAST = Schedule(0.2, epochs=12)
 CE, LSR = (Run("digits", 50, objective(method), FAST) for method in ("cross-entropy", "lsr"))
 DOOMED = Run("digits", 50, objective("cross-entropy"), Schedule(1e30, epochs=2))
 
@@ -74,12 +76,32 @@ def test_results_join():
     assert len(both.differences(LSR, CE, "accuracy")) == 2
 
 
-def test_a_diverged_run_counts_at_chance_level():
+def test_a_failed_run_counts_at_chance_level():
     results = collect([DOOMED], [0, 1])
-    assert results.diverged(DOOMED) == 1.0
+    assert results.failed(DOOMED) == 1.0
     np.testing.assert_allclose(results.values(DOOMED, "accuracy"), 0.1)
     np.testing.assert_allclose(results.values(DOOMED, "nll"), np.log(10))
     np.testing.assert_allclose(results.values(DOOMED, "ece"), 0.9)
+
+
+@pytest.mark.parametrize(("accuracy", "failure"), [(0.39, None), (0.37, "collapsed"), (None, "diverged")])
+def test_a_network_no_better_than_the_most_frequent_class_has_collapsed(accuracy, failure):
+    """A quarter of 100 images are of one class: three binomial standard errors above it are 38 %."""
+    (record,) = execute(CE.runs([0]))
+    metrics = record.metrics | {"train_majority": 0.25, "train_accuracy": accuracy}
+    hundred = record.run | {"data": record.run["data"] | {"train": 100}}
+    assert replace(record, run=hundred, metrics=metrics).failure == failure
+
+
+def test_seeds_on_which_any_arm_failed_are_left_out():
+    first, second = (execute(arm.runs(range(4))) for arm in (CE, LSR))
+    second[2] = replace(second[2], metrics=second[2].metrics | {"train_accuracy": 0.1})
+    found = Results({CE: first, LSR: second})
+    assert found.failed(LSR) == 0.25
+    assert found.values(LSR, "accuracy")[2] == 0.1
+    sound = found.without_failed([CE, LSR])
+    assert sound.seeds(CE, LSR) == [0, 1, 3]
+    assert sound.failed(LSR) == 0
 
 
 def test_a_metric_without_a_chance_level_is_missing_not_made_up():
@@ -124,7 +146,7 @@ def test_the_table_holds_what_scipy_computes():
     expected = f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]".replace("-", "−")
     assert shown.loc["lsr", "Δ accuracy, points [95 %]"] == expected
     assert shown.loc["cross-entropy", "Δ accuracy, points [95 %]"] == "–"
-    assert shown["diverged"].tolist() == [0, 0, 4]
+    assert shown["failed"].tolist() == [0, 0, 4]
 
 
 def test_an_interaction_is_paired_by_seed():

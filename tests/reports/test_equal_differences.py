@@ -16,6 +16,7 @@ from study.results import Results
 from study.settings import DIGITS
 from study.tuning import tuned
 
+TERMS = ((1, tuned(DIGITS[0], "lsr")), (-1, tuned(DIGITS[0], "lsrkd")))
 KINDS = ("better", "comparable", "comparable or better")
 
 
@@ -28,7 +29,7 @@ def test_differences_without_spread_tell_nothing(n, value):
         summed = paired(differences)
         assert (summed.p, summed.interval95, summed.interval90) == (1, (-math.inf, math.inf), (-math.inf, math.inf))
         assert summed.mean == pytest.approx(value)
-        assert summed.detectable == math.inf
+        assert summed.detectable() == math.inf
         for kind in KINDS:
             assert str(verdict(summed, summed.p, 0.3, kind)) == "undecided (all differences equal)"
 
@@ -37,7 +38,7 @@ def test_differences_without_spread_tell_nothing(n, value):
 @pytest.mark.parametrize("kind", KINDS)
 def test_rounding_is_no_spread(kind):
     summed = paired([71.3 - 71.2 - 0.1, 0.0, 44.7 - 44.6 - 0.1])
-    assert 0 < summed.detectable < 1e-12
+    assert 0 < summed.detectable() < 1e-12
     assert str(verdict(summed, summed.p, 0.3, kind)) == "undecided (all differences equal)"
     assert verdict(paired([0.01, -0.01, 0.0, 0.005]), 1.0, 0.3, kind).word != "undecided"
 
@@ -51,13 +52,13 @@ def test_a_small_spread_counts(unit):
 
 # A page run with two seeds prints such verdicts, and cannot draw or store what has no bounds.
 def test_a_claim_with_equal_differences_has_a_sentence_and_a_row_in_figures(monkeypatch):
-    claim = Claim("X", "nobody", "a beats b", "none", ((1, tuned(DIGITS[0], "lsr")), (-1, tuned(DIGITS[0], "lsrkd"))))
+    claim = Claim("X", "nobody", "a beats b", "none", TERMS, margin=0.3)
     monkeypatch.setitem(CLAIMS, "quick", (claim,))
     monkeypatch.setattr(Results, "seeds", lambda *_: [0, 1])
     monkeypatch.setattr(
         Results, "values", lambda _, arm, *__: 0.5 + 0.007 * (arm.objective.name == "lsr") + np.zeros(2)
     )
-    monkeypatch.setattr(Results, "diverged", lambda *_: 0.0)
+    monkeypatch.setattr(Results, "failed", lambda *_: 0.0)
     monkeypatch.setattr(judging, "collect", lambda *_, **__: Results({}))
     (judgement,) = judging.judge([0, 1])
     assert judgement.sentence.startswith("a beats b: undecided (all differences equal), +0.70 [−inf, +inf] points, ")
@@ -92,7 +93,7 @@ def test_statistics_refuse_what_is_not_finite(broken):
         lambda: holm([0.1, broken]),
         lambda: verdict(paired(good), broken, 0.3),
         lambda: verdict(paired(good), 0.1, broken),
-        lambda: verdict(paired(good), 0.1, 0.3, diverged=[0.0, broken]),
+        lambda: verdict(paired(good), 0.1, 0.3, failed=[0.0, broken]),
     ):
         with pytest.raises(InputError):
             measure()
