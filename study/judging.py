@@ -104,6 +104,11 @@ def judge_published(preset: str, chapter: str | None = None) -> list[Judgement]:
     return _judgements(members, results, preset, chapter)
 
 
+def judge_all_published() -> list[Judgement]:
+    """Verdicts on the claims of every published study."""
+    return [judgement for preset in CLAIMS if preset != QUICK.name for judgement in judge_published(preset)]
+
+
 def _families(claims: Sequence[Claim], paper: str | None, chapter: str | None) -> list[Claim]:
     """The claims of a paper's family, or of every family that a chapter has a claim of."""
     families = {claim.paper for claim in claims if paper in (None, claim.paper) and chapter in (None, claim.chapter)}

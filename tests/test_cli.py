@@ -271,7 +271,7 @@ def test_claims_are_printed_with_verdict_effect_and_p(monkeypatch):
     assert said.exit_code == 0, said.output
     rows = [json.loads(line) for line in said.stdout.splitlines()]
     smoothing = [f"{name}-{n}" for n in (100, 300) for name in ("B1", "M2a", "M2b")]
-    assert [row["id"] for row in rows] == [*smoothing, "M3-100"]
+    assert [row["id"] for row in rows] == [*smoothing, "M2a-65", "M2a-50", "M3-100"]
     assert all(row["n"] == 3 and row["low"] <= row["mean"] <= row["high"] for row in rows)
     plain = call("claims", "--paper", "Müller 2019")
     assert all(row["verdict"] in plain.stdout for row in rows)

@@ -157,11 +157,12 @@ def _draws(record):
 
 
 SHOWS_VERDICTS = re.compile(
-    r"\b(?:show_board|show_at_both_presets|across_presets|paper_vs_ours|forest|verdict\.word)\b"
+    r"\b(?:show_board|show_published_claims|across_presets|paper_vs_ours|forest|verdict\.word)\b"
 )
 _WORD = re.compile(
-    r"\b(?:reproduced|contradicted here|negligible|undecided)\b"
-    r"(?: \((?:diverged|only the sign is certain|all differences equal)\))?"
+    r"\b(?:reproduced|supported|contradicted here|negligible|undecided|not testable here)\b"
+    r"(?: \((?:failed runs|only the sign is certain|all differences equal|\w+ does not hold)\))?"
+    r"|(?:\b(?:nothing|without failed runs|sign-flip|one family)|δ × (?:⅔|5/3))(?=[<,])(?:, )?"
 )
 _VALUE = re.compile(r"(?:&lt; ?|< ?)?[+−-]?(?:(?:\b\d[\d.,]*|\.\d+)(?:e[+-]?\d+)?|\b(?:nan|NaN|inf)\b,?)")
 
@@ -170,7 +171,7 @@ def masked(code, html):
     """The text of what a cell shows, without drawing and numbers; in a cell of verdicts also without their words."""
     text = re.sub(r'<img[^>]* alt="([^"]*)"[^>]*>', r" \1 ", html)
     if SHOWS_VERDICTS.search(code):
-        text = _WORD.sub("VERDICT", re.sub(r"<ul>.*</ul>", "", text))
+        text = _WORD.sub(" VERDICT ", re.sub(r"<ul>.*</ul>", "", text))
     text = _VALUE.sub("#", re.sub(r"<[^>]*>", " ", text))
     return re.sub(r"(VERDICT|#)(?: \1)+", r"\1", " ".join(text.split()))
 
