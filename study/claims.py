@@ -17,10 +17,10 @@ from lsr_core.statistics import Kind, Paired
 
 from .arms import arm_of
 from .paper_values import quote
-from .plans import plan
+from .plans import Plan, arms_of, plan, planned
 from .results import MEASURES, Results
 from .settings import CIFAR, Setting
-from .studies import DESKTOP, PLANNED, arms_by_setting
+from .studies import DESKTOP, arms_by_setting
 
 Term = tuple[float, Run]
 Estimator = Callable[[Results, Sequence[Run]], np.ndarray | Paired]
@@ -212,6 +212,9 @@ _ENTRIES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}  # each claim as
 for _group in _CONTENT["quick"]:
     for _entry in _group["claims"]:
         _ENTRIES.setdefault(_entry["id"], (_group, _entry))
+_TEXTS = {name: entry | {"chapter": group["chapter"]} for name, (group, entry) in _ENTRIES.items()} | _CONTENT[
+    "planned"
+]
 UNTESTED: list[dict[str, str]] = _CONTENT["untested"]  # claims that no preset can judge, and why
 
 
@@ -227,27 +230,30 @@ def _elsewhere(arms: Iterable[Run], setting: Setting, planned: Iterable[str]) ->
 
 
 def _planned(study: str) -> list[Claim]:
-    """The claims of a study's plan whose arms are tuned, in each setting that has them."""
-    content = plan(study).content
-    claims = []
-    for (setting, arms), (paper, family) in product(arms_by_setting(study).items(), content["families"].items()):
-        for name, entry in family.items():
-            terms = entry.get("terms") or [[1, entry["method"]], [-1, entry["control"]]]
-            is_tried = list(setting[:2]) in entry.get("settings", [list(setting[:2])])
-            if is_tried and all(arm in arms for _, arm in terms):
-                group, known = _ENTRIES.get(name, ({}, {}))
-                claims.append(
-                    Claim(
-                        name + _suffix(setting),
-                        paper,
-                        f"{entry.get('text', known.get('text', ''))} ({setting})",
-                        entry.get("chapter", group.get("chapter", "")),
-                        tuple((weight, arms[arm]) for weight, arm in terms),
-                        **_judged_by(entry, content["margins"]),
-                        own=paper == OWN or known.get("own", False),
-                    )
-                )
-    return claims
+    """The claims of a study's plan whose arms are tuned, in each setting where it is tried."""
+    own, found = plan(study), arms_by_setting(study)
+    return [
+        _of_plan(own, paper, name, entry, found[setting], setting)
+        for paper, family in own.content["families"].items()
+        for name, entry in family.items()
+        for setting in own.settings_of(entry)
+        if all(arm in found[setting] for arm in arms_of(entry))
+    ]
+
+
+def _of_plan(own: Plan, paper: str, name: str, entry: dict[str, Any], arms: dict[str, Run], setting: Setting) -> Claim:
+    """A claim of a plan; its text and chapter are those of `claims.toml`, where the plan has none."""
+    known = _TEXTS.get(name, {}) | entry
+    terms = entry.get("terms") or [[1, entry["method"]], [-1, entry["control"]]]
+    return Claim(
+        name + _suffix(setting),
+        paper,
+        f"{known['text'].replace(' ({setting})', '')} ({setting})",
+        known["chapter"],
+        tuple((weight, arms[arm]) for weight, arm in terms),
+        **_judged_by(entry, own.content["margins"]),
+        own=paper == OWN or known.get("own", False),
+    )
 
 
 def _desktop() -> list[Claim]:
@@ -260,7 +266,7 @@ def _desktop() -> list[Claim]:
 CLAIMS: dict[str, tuple[Claim, ...]] = {
     "quick": tuple(claim for group in _CONTENT["quick"] for claim in _claims(group)),
     "desktop": tuple(_desktop()),
-    **{study: tuple(_planned(study)) for study in PLANNED},
+    **{study: tuple(_planned(study)) for study in planned()},
 }
 
 
