@@ -1,7 +1,8 @@
 """Published records: what a preset's runs measured, a line a run, in files that come with the project.
 
 A run stands in `results/<preset>/<chapter>.jsonl` under the first chapter that shows its arm, in the order of arms and
-seeds. Values have six significant digits; `exact` is a hash of all their digits, which a recomputed run must share.
+seeds. Values have six significant digits; `exact` is a hash of all their digits, which a recomputed run must share. A
+study's plan is named by its hash in each of its lines.
 """
 
 import hashlib
@@ -23,7 +24,7 @@ from lsr_core.run import Run, run_of
 from lsr_core.store import Record, Store
 from lsr_core.trainer import threads
 
-from . import studies
+from . import plans, studies
 from .results import Results
 from .studies import published_study
 
@@ -43,6 +44,7 @@ class Line:
     chapter: str
     number: int
     formerly: str | None = None  # the key before descriptions of runs changed
+    plan: str | None = None  # the hash of the plan that it was published with
 
     @property
     def where(self) -> str:
@@ -50,8 +52,9 @@ class Line:
         return f"{self.chapter}.jsonl, line {self.number}"
 
     def __str__(self) -> str:
-        former = {"formerly": self.formerly} if self.formerly else {}
-        return json.dumps({"key": self.record.key, **former, "exact": self.exact, **asdict(_rounded(self.record))})
+        named = {"formerly": self.formerly, "plan": self.plan}
+        some = {name: value for name, value in named.items() if value is not None}
+        return json.dumps({"key": self.record.key, **some, "exact": self.exact, **asdict(_rounded(self.record))})
 
 
 def presets() -> list[str]:
@@ -67,11 +70,11 @@ def exact_hash(record: Record) -> str:
 
 def publish(preset: str, store: Store) -> dict[str, int]:
     """Write the lines of every run of a study that has a record or a line; returns how many each chapter has."""
-    published = lines(preset)
+    published, plan = lines(preset), _plan_hash(preset)
     counts = {}
     for chapter, arms in _keys(preset).items():
         keys = [key for arm in arms for key in arm if key in store or key in published]
-        own = {key: Line(r := store.get(key), exact_hash(r), chapter, 0) for key in keys if key in store}
+        own = {key: Line(r := store.get(key), exact_hash(r), chapter, 0, plan=plan) for key in keys if key in store}
         written = [own.get(key) or published[key] for key in keys]
         write_whole(FOLDER / preset / f"{chapter}.jsonl", "".join(f"{line}\n" for line in written).encode())
         counts[chapter] = len(written)
@@ -82,10 +85,19 @@ def publish(preset: str, store: Store) -> dict[str, int]:
 def lines(preset: str) -> dict[str, Line]:
     """Every published run of a preset by its key.
 
-    Raises `InputError` for an unknown preset, a line that is no run, or one that stands there twice.
+    Raises `InputError` for an unknown preset, a line that is no run, one that stands there twice, or one that was
+    published with another plan.
     """
     published_study(preset)  # raises it for a preset that is none
-    return dict(_read(preset, FOLDER))
+    published, plan = dict(_read(preset, FOLDER)), _plan_hash(preset)
+    for line in published.values():
+        message = f"{preset}, {line.where} was published with the plan {line.plan}, and that of the study is {plan}"
+        require(line.plan == plan, f"{message}; a plan stays as it is once there are records")
+    return published
+
+
+def _plan_hash(preset: str) -> str | None:
+    return plans.plan(preset).hash if preset in plans.planned() else None
 
 
 @cache
@@ -96,14 +108,15 @@ def _read(preset: str, folder: Path) -> dict[str, Line]:
             where = f"{path.name}, line {number}"
             try:
                 content = json.loads(text)
-                key, exact, formerly = content.pop("key"), content.pop("exact"), content.pop("formerly", None)
+                key, exact = content.pop("key"), content.pop("exact")
+                named = {name: content.pop(name, None) for name in ("formerly", "plan")}
                 record = Record(**content)
                 sound = record.key == key
             except (ValueError, TypeError, KeyError, AttributeError):
                 sound = False
             require(sound, f"{preset}, {where} is no published run: its key is not that of what it describes")
             require(key not in published, f"{preset}, {where} has run {key}, which stands there twice")
-            published[key] = Line(record, exact, path.stem, number, formerly)
+            published[key] = Line(record, exact, path.stem, number, **named)
     return published
 
 

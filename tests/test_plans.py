@@ -1,5 +1,6 @@
 import re
 import shutil
+import subprocess
 from contextlib import contextmanager
 
 import pytest
@@ -192,6 +193,52 @@ def test_a_plan_that_names_what_it_lacks_is_refused(written, old, new, message):
     assert PLAN.count(old) == 1
     with pytest.raises(InputError, match=f"plan of tiny: {re.escape(message)}"):
         written(PLAN.replace(old, new))
+
+
+def test_a_plan_that_is_changed_after_its_records_is_refused(tiny):
+    own, store, _ = tiny
+    published_records.publish("tiny", store)
+    path = plans.FOLDER / "tiny" / "plan.toml"
+    path.write_text(PLAN.replace("accuracy = 0.3", "accuracy = 0.5"))
+    plans._read.cache_clear()
+    changed = plans.plan("tiny").hash
+    try:
+        for read in (published_records.verify, lambda study: published_records.publish(study, store)):
+            with pytest.raises(
+                InputError, match=f"tiny, .*line 1 was published with the plan {own.hash}, .* {changed};"
+            ):
+                read("tiny")
+    finally:
+        path.write_text(PLAN)
+        plans._read.cache_clear()
+    assert published_records.verify("tiny") == 24
+
+
+def test_a_record_without_the_hash_of_the_plan_is_refused(tiny):
+    own, store, _ = tiny
+    published_records.publish("tiny", store)
+    path = plans.FOLDER / "tiny" / "distillation.jsonl"
+    path.write_text(path.read_text().replace(f'"plan": "{own.hash}", ', "", 1))
+    published_records._read.cache_clear()
+    with pytest.raises(InputError, match=r"tiny, distillation\.jsonl, line 1 was published with the plan None"):
+        published_records.lines("tiny")
+    path.unlink()
+    published_records._read.cache_clear()
+
+
+@pytest.mark.parametrize("study", plans.planned())
+def test_a_plan_was_committed_before_its_first_record(study):
+    """As it is now: each record's commit has the plan's last change behind it."""
+
+    def git(*arguments):
+        return subprocess.run(["git", *arguments], cwd=plans.FOLDER, capture_output=True, text=True, check=False)
+
+    last = git("log", "-1", "--format=%H", "--", f"{study}/plan.toml").stdout.strip()
+    if not last:
+        pytest.skip("there is no history")
+    for commit in {line.record.provenance["commit"] for line in published_records.lines(study).values()}:
+        assert commit is not None
+        assert git("merge-base", "--is-ancestor", last, commit).returncode == 0, (study, commit)
 
 
 def test_a_study_without_plan_is_refused():
