@@ -230,27 +230,29 @@ def _elsewhere(arms: Iterable[Run], setting: Setting, planned: Iterable[str]) ->
 
 
 def _planned(study: str) -> list[Claim]:
-    """The claims of a study's plan whose arms are tuned, in each setting where it is tried."""
-    own, found = plan(study), arms_by_setting(study)
-    return [
-        _of_plan(own, paper, name, entry, found[setting], setting)
-        for paper, family in own.content["families"].items()
-        for name, entry in family.items()
-        for setting in own.settings_of(entry)
-        if all(arm in found[setting] for arm in arms_of(entry))
-    ]
+    """The claims of a study's plan whose arms are tuned, in each setting where it is tried, or once on their mean."""
+    own, found, claims = plan(study), arms_by_setting(study), []
+    for paper, family in own.content["families"].items():
+        for name, entry in family.items():
+            tried = own.settings_of(entry)
+            for settings in [tried] if entry.get("mean") else [[setting] for setting in tried]:
+                arms = [found[setting] for setting in settings]
+                if all(arm in own_arms for own_arms in arms for arm in arms_of(entry)):
+                    claims.append(_of_plan(own, paper, name, entry, dict(zip(settings, arms, strict=True))))
+    return claims
 
 
-def _of_plan(own: Plan, paper: str, name: str, entry: dict[str, Any], arms: dict[str, Run], setting: Setting) -> Claim:
-    """A claim of a plan; its text and chapter are those of `claims.toml`, where the plan has none."""
-    known = _TEXTS.get(name, {}) | entry
+def _of_plan(own: Plan, paper: str, name: str, entry: dict[str, Any], arms: dict[Setting, dict[str, Run]]) -> Claim:
+    """A claim of a plan on the mean over settings; its text and chapter are those of `claims.toml` if it has none."""
+    known, first = _TEXTS.get(name, {}) | entry, next(iter(arms))
     terms = entry.get("terms") or [[1, entry["method"]], [-1, entry["control"]]]
+    where, suffix = (str(first), _suffix(first)) if len(arms) == 1 else (f"{own.study}, the mean", f"-{own.study}")
     return Claim(
-        name + _suffix(setting),
+        name + suffix,
         paper,
-        f"{known['text'].replace(' ({setting})', '')} ({setting})",
+        f"{known['text'].replace(' ({setting})', '')} ({where})",
         known["chapter"],
-        tuple((weight, arms[arm]) for weight, arm in terms),
+        tuple((weight / len(arms), by_name[arm]) for by_name in arms.values() for weight, arm in terms),
         **_judged_by(entry, own.content["margins"]),
         own=paper == OWN or known.get("own", False),
     )
