@@ -12,8 +12,9 @@ from lsr_core.store import Store
 from .plans import plan
 from .results import Results, collect
 from .settings import Setting
-from .tuning import Cell, Row, best_trial, cells, protocol, trial
+from .tuning import BASELINE, Cell, Row, best_trial, cells, protocol, rows_of, trial
 
+_NO_KNOBS = {"validation_accuracy", "validation_nll", "train_accuracy", "failed", "diverged"}  # of a row's values
 _FACTORS = (0.5, 2.0)  # of the weight decay, tried last
 
 
@@ -102,6 +103,34 @@ def _beyond(chosen: Cell, tried: Sequence[Cell], ladders: dict[str, list[float]]
 def _other_decays(chosen: Cell) -> list[Cell]:
     name = "weight_decay" if "weight_decay" in chosen else "decay_share"
     return [chosen | {name: factor * chosen.get(name, 1.0)} for factor in _FACTORS]
+
+
+class Place(NamedTuple):
+    """A tuned constant, all values that were tried of it, and where it lies among them: inside, edge or bound.
+
+    A bound is the end of the ladder too, beyond which the plan does not go.
+    """
+
+    name: str
+    value: float
+    tried: list[float]
+    where: str
+
+
+def places(method: str, setting: Setting) -> list[Place]:
+    """Where each tuned constant of a method lies in its grid, of a study with a plan."""
+    rows, found = rows_of(setting, method), []
+    best, ladders = best_trial(rows), plan(setting.study).content["tuning"]["ladders"]
+    bounds = {name: {values[0], values[-1]} for name, values in ladders.items()}
+    if method != BASELINE:
+        bounds["learning_rate"] = {max(row["learning_rate"] for row in rows)}  # the baseline's
+    for name in (name for name in best if name not in _NO_KNOBS):
+        tried = sorted({row[name] for row in rows if isinstance(row[name], float)})
+        if len(tried) > 1:
+            on_edge = best[name] in (tried[0], tried[-1])
+            where = "bound" if on_edge and best[name] in bounds.get(name, ()) else "edge" if on_edge else "inside"
+            found.append(Place(name, best[name], tried, where))
+    return found
 
 
 def error_of_choice(rows: Sequence[Row]) -> float:

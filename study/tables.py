@@ -7,8 +7,11 @@ import pandas as pd
 
 from lsr_core.run import Run
 
+from . import search
+from .plans import plan
 from .results import MEASURES, Results, effect_of
 from .settings import Setting
+from .tuning import best_trial, methods_of, rows_of
 
 
 def table(results: Results, arms: dict[str, Run], control: str, metrics: Sequence[str]) -> pd.DataFrame:
@@ -69,6 +72,32 @@ def single_table(results: Results, *, test: bool) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows).set_index("data")
+
+
+def choices_table(study: str) -> pd.DataFrame:
+    """A row a method and setting of a study with a plan: its constants, the values tried of each, and its choice.
+
+    The error of the choice is that of the difference to the next best trial, over the tuning seeds.
+    """
+    rows = []
+    for setting in plan(study).settings:
+        for method in (method for method in methods_of(setting) if rows_of(setting, method)):
+            found, trials = search.places(method, setting), rows_of(setting, method)
+            constants = [f"{p.name} {p.value:g} of {', '.join(f'{v:g}' for v in p.tried)} ({p.where})" for p in found]
+            rows.append(
+                {
+                    "method": method,
+                    "setting": setting.place,
+                    "constants": "; ".join(constants),
+                    "on an edge": sum(p.where == "edge" for p in found),
+                    "at a bound": sum(p.where == "bound" for p in found),
+                    "of": len(found),
+                    "validation accuracy, %": f"{100 * best_trial(trials)['validation_accuracy']:.2f}",
+                    "error of the choice": f"{search.error_of_choice(trials):.2f}",
+                    "trials": len(trials),
+                }
+            )
+    return pd.DataFrame(rows).set_index("method")
 
 
 def records_table(results: Results) -> pd.DataFrame:

@@ -1,8 +1,12 @@
+from unittest.mock import Mock
+
 import pytest
+from scipy import stats
 
 from lsr_core import InputError, objective
 from lsr_core.objectives import describe
 from lsr_core.run import ExactPosterior
+from study import search
 from study.search import tune
 from study.settings import DIGITS, MIXTURES, Setting
 from study.tuning import TUNED, best_trial, methods_of, protocol, rows_of, teacher_of, trials, tuned, tuned_rows
@@ -86,3 +90,34 @@ def test_tuning_again_gives_the_published_figures(method):
     setting = DIGITS[0]
     for again, row in zip(tune(method, setting), rows_of(setting, method), strict=True):
         assert again["validation_accuracy"] == pytest.approx(row["validation_accuracy"], abs=0.005)
+
+
+def test_a_constant_lies_inside_on_an_edge_or_at_a_bound(monkeypatch):
+    """The largest of three values of α, the baseline's rate, and a decay between two others."""
+    setting = Setting("digits", 100, "tiny")
+    cells = [
+        (0.1, 0.1, 1e-3),
+        (0.5, 0.1, 1e-3),
+        (0.9, 0.1, 1e-3),
+        (0.9, 0.05, 1e-3),
+        (0.9, 0.1, 5e-4),
+        (0.9, 0.1, 2e-3),
+    ]
+    rows = [
+        {"alpha": a, "learning_rate": rate, "weight_decay": decay, "seeds": 3, "validation_nll": 1.0, "failed": 0.0}
+        | {"validation_accuracy": 0.8 + 0.1 * (i == 2), "train_accuracy": 1.0, "method": "kd"}
+        for i, (a, rate, decay) in enumerate(cells)
+    ]
+    monkeypatch.setattr(search, "rows_of", lambda *_: rows)
+    content = {"tuning": {"ladders": {"alpha": [0.1, 0.5, 0.9, 0.95]}}}
+    monkeypatch.setattr(search, "plan", lambda _: Mock(content=content))
+    found = {place.name: (place.value, place.where) for place in search.places("kd", setting)}
+    assert found == {"alpha": (0.9, "edge"), "learning_rate": (0.1, "bound"), "weight_decay": (1e-3, "inside")}
+
+
+def test_the_error_of_a_choice_is_that_of_the_difference_to_the_next_best():
+    rows = [
+        {"seeds": 3, "validation_accuracy": sum(a) / 3, "validation_nll": 1.0, "accuracies": a}
+        for a in ([0.50, 0.52, 0.54], [0.51, 0.50, 0.49], [0.3, 0.3, 0.3])
+    ]
+    assert search.error_of_choice(rows) == pytest.approx(stats.sem([-1, 2, 5]))
