@@ -3,7 +3,7 @@
 import base64
 import io
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice, product
 from typing import IO, Any
 
@@ -30,9 +30,11 @@ from . import published_records
 from .arms import RUNGS
 from .claims import CLAIMS
 from .judging import NOT_TESTED, Judgement, board, judge_published, paper_vs_ours
+from .plans import plan, planned
 from .results import MEASURES, Effect, Results, effect_of
-from .studies import QUICK
+from .studies import QUICK, arms_by_setting
 from .tables import records_table, table
+from .tuning import BASELINE
 
 Colour = tuple[float, float, float]
 PALETTE: Sequence[Colour] = sns.color_palette("colorblind")
@@ -111,26 +113,50 @@ def show_board(judgements: Sequence[Judgement], caption: str) -> HtmlOutput:
 
 
 def show_published_claims(live: Sequence[Judgement], chapter: str) -> HtmlOutput:
-    """A chapter's claims in each published study beside what the papers print, and all effects in one figure."""
+    """A chapter's claims and arms in each published study beside what the papers print, all effects in one figure."""
     studies = {preset: judge_published(preset, chapter) for preset in CLAIMS if preset != QUICK.name}
-    tables = [
-        show_table(
-            paper_vs_ours(others),
-            f"What the papers print, and what was measured here in the study {preset}: means over n seeds and their "
-            f"paired difference, positive where the claim says so, with 95 % intervals.{_NOTES.get(preset, '')} Each "
-            "mean links to the first of its runs.",
-        )
-        for preset, others in studies.items()
-        if others
-    ]
+    shown = [part for preset, others in studies.items() if others for part in _of_study(preset, others, chapter)]
     forest_of_all = show(
         forest([*live, *(j for others in studies.values() for j in others)]),
         "This chapter's claims in every study: effects in margins δ with 95 % intervals. Compare where each claim lies "
         "on digits, on other networks and on photographs.",
         "A row for each claim with its effect and interval, coloured by verdict.",
     )
-    shown = [*tables, forest_of_all]
-    return HtmlOutput("".join(part._repr_html_() for part in shown), "\n".join(map(repr, shown)))
+    return _joined([*shown, forest_of_all])
+
+
+def _of_study(preset: str, judgements: Sequence[Judgement], chapter: str) -> Iterator[HtmlOutput]:
+    """What the papers print beside a study's means, and where it has a plan, its arms under a line that opens them."""
+    yield show_table(
+        paper_vs_ours(judgements),
+        f"What the papers print, and what was measured here in the study {preset}: means over n seeds and their "
+        f"paired difference, positive where the claim says so, with 95 % intervals.{_NOTES.get(preset, '')} Each mean "
+        "links to the first of its runs.",
+    )
+    if preset in planned():
+        yield _opened(f"The arms of {preset} in this chapter", _joined(_arm_tables(preset, chapter)))
+
+
+def _arm_tables(preset: str, chapter: str) -> list[HtmlOutput]:
+    """The published arms of a chapter beside cross-entropy, a table a setting."""
+    own, tables = plan(preset), []
+    for setting, found in arms_by_setting(preset).items():
+        names = [name for name in dict.fromkeys([BASELINE, *own.arms.get(chapter, {})]) if name in found]
+        _, arms = published_records.named(preset, [own.name_in(setting, name) for name in names])
+        if own.name_in(setting, BASELINE) in arms and len(arms) > 1:
+            caption = f"{setting.place}, study {preset}: means over its seeds, and paired differences to {BASELINE}."
+            tables.append(show_published(preset, list(arms), ["accuracy"], caption))
+    return tables
+
+
+def _joined(parts: Sequence[HtmlOutput]) -> HtmlOutput:
+    return HtmlOutput("".join(part._repr_html_() for part in parts), "\n".join(map(repr, parts)))
+
+
+def _opened(title: str, content: HtmlOutput) -> HtmlOutput:
+    """Content under a line that opens it."""
+    inside = Markup("<details><summary>{}</summary>{}</details>").format(title, Markup(content._repr_html_()))
+    return HtmlOutput(inside, f"{title}\n{content!r}")
 
 
 def show_published(preset: str, names: Sequence[str], metrics: Sequence[str], caption: str) -> HtmlOutput:

