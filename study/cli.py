@@ -153,6 +153,7 @@ def write_grid(preset: str, file: Path) -> None:
 @click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes to use.")
 def make_results(preset: str, workers: int) -> None:
     """Tune and run what the store lacks of a planned study, in the plan's order; stopped, it goes on from there."""
+    published_records.lines(preset)  # raises it where they stand under another plan
     for done in studies.make(preset, Store(), workers):
         click.echo(done)
 

@@ -18,6 +18,8 @@ FOLDER = Path(__file__).parents[1] / "results"
 Network = Perceptron | Convnet | ImageNetwork
 Calls = dict[str, dict[str, Any]]  # of functions of `arms.py`, by the arm that each gives
 
+_PARTS = ["seeds", "setting", "settings", "tiers", "only", "margins", "protocol", "tuning", "arms", "families"]
+
 
 def network(described: Mapping[str, Any]) -> Network:
     """The network of these sizes: an `architecture` is of images, `hidden` layers of a perceptron."""
@@ -91,7 +93,9 @@ class Plan:
         return f"{setting.place}: {arm}" if len(self.settings) > 1 else arm
 
     def check(self) -> None:
-        """Raise `InputError` for a tier, a claim or a setting that names what the plan does not have."""
+        """Raise `InputError` for what stands in no part of a plan, and for what names something that it lacks."""
+        for part in self.content:
+            require(part in _PARTS, f"plan of {self.study}: unknown part {part!r}; there are {', '.join(_PARTS)}")
         places = [setting.place for setting in self.settings]
         for place, names in self.content.get("only", {}).items():
             self._require(place in places, f"`only` names the setting {place!r}")
@@ -99,14 +103,22 @@ class Plan:
                 self._require(name in self.names or name in self.trials, f"{place} names the arm {name!r}")
         for name in (name for tier in self.tiers for name in tier):
             self._require(name in self.names, f"a tier names the arm {name!r}")
-        for family in self.content["families"].values():
-            for claim, entry in family.items():
-                for arm in arms_of(entry):
-                    self._require(arm in self.names, f"claim {claim} names the arm {arm!r}")
-                for setting in map(self._setting, entry.get("settings", [])):
-                    self._require(setting in self.settings, f"claim {claim} names the setting '{setting.place}'")
-                message = f"plan of {self.study}: claim {claim} is tried nowhere, as no setting has all its arms"
-                require(bool(self.settings_of(entry)), message)
+        for family, claims in self.content.get("families", {}).items():
+            self._check_family(family, claims)
+
+    def _check_family(self, family: str, claims: Mapping[str, Any]) -> None:
+        start = f"plan of {self.study}: "
+        loose = f"claim {family} stands in no family; its table is [families.<paper>.{family}]"
+        require(not _compares(claims), start + loose)
+        require(bool(claims), f"{start}the family {family!r} is empty; it needs a claim")
+        for claim, entry in claims.items():
+            fault = f"{start}claim {claim} "
+            require(_compares(entry), f"{fault}compares no arms; it needs `terms`, or a `method` and a `control`")
+            for arm in arms_of(entry):
+                self._require(arm in self.names, f"claim {claim} names the arm {arm!r}")
+            for setting in map(self._setting, entry.get("settings", [])):
+                self._require(setting in self.settings, f"claim {claim} names the setting '{setting.place}'")
+            require(bool(self.settings_of(entry)), f"{fault}is tried nowhere, as no setting has all its arms")
 
     def _require(self, there: bool, named: str) -> None:
         require(there, f"plan of {self.study}: {named}, which it does not have")
@@ -118,6 +130,11 @@ class Plan:
 def arms_of(claim: Mapping[str, Any]) -> list[str]:
     """The names of the arms that a claim compares."""
     return [arm for _, arm in claim["terms"]] if "terms" in claim else [claim["method"], claim["control"]]
+
+
+def _compares(entry: Any) -> bool:
+    """Whether an entry says what a claim compares."""
+    return isinstance(entry, Mapping) and ("terms" in entry or {"method", "control"} <= entry.keys())
 
 
 def planned() -> list[str]:
