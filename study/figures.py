@@ -312,6 +312,23 @@ def gains_by_teacher(
     return _with_legend(figure)
 
 
+def gains_by_network(results: Results, networks: Mapping[str, Mapping[str, Run]], method: str) -> Figure:
+    """A method's paired gain over cross-entropy against cross-entropy's own accuracy: a point a network.
+
+    Both are means with 95 % intervals.
+    """
+    figure, (panel,) = _panels(1, 1)
+    measure = MEASURES["accuracy"]
+    _draw_margin(panel, measure.margin)
+    for colour, marker, (name, arms) in zip(PALETTE, "os^DvP<>X*", networks.items(), strict=False):
+        control = arms["cross-entropy"]
+        at, low, high, *_ = effect_of(measure.scale * results.values(control, "accuracy"))
+        style = {"color": colour, "marker": marker, "ls": "", "label": name, "xerr": [[at - low], [high - at]]}
+        _draw_intervals(panel, [at], [results.effect(arms[method], control, "accuracy")], **style)
+    panel.set(xlabel="cross-entropy's test accuracy, %", ylabel=f"Δ {measure.change}")
+    return _with_legend(figure)
+
+
 def along_training(results: Results, arms: Mapping[str, Run], metric: str, label: str) -> Figure:
     """A curve of the records against the epoch, a line an arm: means with 95 % intervals over seeds."""
     figure, (panel,) = _panels(1, 1)

@@ -19,7 +19,7 @@ from lsr_core.store import Store
 from . import published_records
 from .claims import CLAIMS, Claim
 from .identities import IDENTITIES, Identity
-from .results import MEASURES, Results, collect, signed
+from .results import MEASURES, Results, collect, effect_of, signed
 from .studies import QUICK, is_exploratory
 
 NOT_TESTED = "not testable here"
@@ -286,9 +286,7 @@ def _mean(judgement: Judgement, sign: int) -> Markup:
     claim, preset = judgement.claim, judgement.preset
     measure = MEASURES[claim.metric]
     values = measure.scale * claim.side(published_records.results(preset, claim.arms), sign)
-    mean, low, high = (f"{value:.{measure.digits}f}" for value in statistics.mean_interval(values))
-    text = f"{mean} [{low}, {high}]".replace("-", "−")
-    return published_records.link(preset, claim.side_arms(sign)[0], text)
+    return published_records.link(preset, claim.side_arms(sign)[0], effect_of(values, measure.digits).unsigned)
 
 
 def summary(judgement: Judgement) -> dict[str, str | int | float | list[str] | None]:

@@ -59,6 +59,13 @@ class Effect(NamedTuple):
         """The mean with its interval, signs written out."""
         return signed(self.mean, (self.low, self.high), self.digits)
 
+    @property
+    def unsigned(self) -> str:
+        """The mean with its interval, of a quantity that is no difference."""
+        return f"{self.mean:.{self.digits}f} [{self.low:.{self.digits}f}, {self.high:.{self.digits}f}]".replace(
+            "-", "−"
+        )
+
 
 def effect_of(values: Sequence[float], digits: int = 2) -> Effect:
     """The mean of values with its 95 % interval."""

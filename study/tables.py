@@ -101,12 +101,13 @@ def choices_table(study: str) -> pd.DataFrame:
 
 
 def records_table(results: Results) -> pd.DataFrame:
-    """A row a run: its key, setting, objective, schedule, seed and every metric."""
+    """A row a run: its key, setting, network, objective, schedule, seed and every metric."""
     return pd.DataFrame(
         {
             "key": record.key,
             "data": record.run["data"]["name"],
             "train": record.run["data"]["train"],
+            "network": " ".join(map(str, record.run["network"].values())),
             **record.run["objective"],
             "learning_rate": record.run["schedule"]["learning_rate"],
             "weight_decay": record.run["schedule"]["weight_decay"],

@@ -39,6 +39,7 @@ def drawings(results, judgements):
     yield figures.heat(pd.DataFrame({0.1: {"τ = 1": 0.5, "τ = 4": -0.2}}).rename_axis(columns="α"), "points")
     yield figures.along_training(results, {"lsr": LSR, "cross-entropy": CE}, "test_accuracy", "accuracy")
     yield figures.along_training(results, {"lsr": LSR}, "output_drift", "nats")
+    yield figures.gains_by_network(results, {"64-64": {"lsr": LSR, "cross-entropy": CE}}, "lsr")
     yield figures.by_setting(results, {"lsr": {"digits": LSR}, "cross-entropy": {"digits": CE}}, ["accuracy", "ece"])
 
 
@@ -86,6 +87,7 @@ def test_the_csv_holds_a_row_a_run(results):
     rows = base64.b64decode(re.search(r"base64,([^\"]+)", content)[1]).decode().splitlines()
     assert len(rows) == 1 + 6
     assert {"key", "seed", "accuracy", "epsilon"} <= set(rows[0].split(","))
+    assert all('"perceptron [64, 64]"' in row or ",perceptron [64, 64]," in row for row in rows[1:])
 
 
 def test_cells_are_text_unless_they_are_links(judgements):
