@@ -7,6 +7,7 @@ and gradient: it is proved where the text derives it too, checked where these nu
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,7 @@ from .results import MEASURES, Results, collect, effect_of, signed
 from .studies import QUICK, is_exploratory
 
 NOT_TESTED = "not testable here"
+_OTHER_NETWORKS = ("one-layer", "batchnorm")  # studies that judge the live preset's claims on them
 _MARGINS = {"δ × ⅔": 2 / 3, "δ × 5/3": 5 / 3}  # of accuracy, .2 and .5 points instead of .3
 
 
@@ -151,6 +153,7 @@ def _judgements(
     for e in (e for e in evidence if chapter in (None, e.claim.chapter)):
         name = e.claim.id
         alternatives = {way: _worded(e.claim, verdicts[name][0]).word for way, verdicts in ways.items()}
+        alternatives |= _on_other_networks().get((preset, e.claim.base, *e.claim.setting), {})
         verdict = _final(e.claim, plain, ways["without failed runs"])
         judgements.append(
             Judgement(
@@ -159,6 +162,17 @@ def _judgements(
             )
         )  # fmt: skip
     return judgements
+
+
+@cache
+def _on_other_networks() -> dict[tuple[str, ...], dict[str, str]]:
+    """The word on each other network, by preset, claim and setting of the live preset's."""
+    found: dict[tuple[str, ...], dict[str, str]] = defaultdict(dict)
+    for study in _OTHER_NETWORKS:
+        for judgement in judge_published(study):
+            claim = judgement.claim
+            found[QUICK.name, claim.base, *claim.setting][study] = judgement.verdict.word
+    return dict(found)
 
 
 Verdicts = dict[str, tuple[Verdict, float]]  # and Holm's p, by claim

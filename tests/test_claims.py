@@ -1,5 +1,6 @@
 import math
 import re
+from dataclasses import replace
 from unittest.mock import Mock
 
 import numpy as np
@@ -234,6 +235,24 @@ def test_the_studys_own_claims_are_supported_and_a_false_premise_tests_nothing(m
     words = {j.claim.id: str(j.verdict) for j in judging.judge(range(60))}
     assert words["A-100"] == "supported"
     assert words["C-100"] == "not testable here (B does not hold)"
+
+
+def test_a_verdict_says_where_another_network_has_another_word(monkeypatch):
+    claim = next(claim for claim in QUICK if claim.id == "B1-100")
+    summed = statistics.paired([1.0, 2.0, 3.0])
+    elsewhere = replace(claim, id="B1-100-one-layer")
+    there = Judgement(elsewhere, "one-layer", statistics.Verdict("undecided"), summed, 1.0)
+    monkeypatch.setattr(judging, "judge_published", lambda study: [there] if study == "one-layer" else [])
+    judging._on_other_networks.cache_clear()
+    monkeypatch.setitem(CLAIMS, "quick", (claim,))
+    noise = np.random.default_rng(0).normal(0, 1, 60)
+    arms = {claim.arms[0]: 90 + noise, claim.arms[1]: 85 - noise}
+    monkeypatch.setattr(judging, "collect", lambda *_, **__: invented(arms))
+    (judgement,) = judging.judge(range(60))
+    judging._on_other_networks.cache_clear()
+    assert (judgement.verdict.word, judgement.turning) == ("supported", ["one-layer"])
+    assert judging.standing([judgement]) == (0, 1)
+    assert judging.board([judgement]).loc["B1-100", "turned by"] == "one-layer"
 
 
 def test_the_claims_that_a_referee_asked_about_are_judged_at_the_desktop_preset():

@@ -162,7 +162,7 @@ SHOWS_VERDICTS = re.compile(
 _WORD = re.compile(
     r"\b(?:reproduced|supported|contradicted here|negligible|undecided|not testable here)\b"
     r"(?: \((?:failed runs|only the sign is certain|all differences equal|\w+ does not hold)\))?"
-    r"|(?:\b(?:nothing|without failed runs|sign-flip|one family)|δ × (?:⅔|5/3))(?=[<,])(?:, )?"
+    r"|(?:\b(?:nothing|without failed runs|sign-flip|one family|one-layer|batchnorm)|δ × (?:⅔|5/3))(?=[<,])(?:, )?"
 )
 _VALUE = re.compile(r"(?:&lt; ?|< ?)?[+−-]?(?:(?:\b\d[\d.,]*|\.\d+)(?:e[+-]?\d+)?|\b(?:nan|NaN|inf)\b,?)")
 
