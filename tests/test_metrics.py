@@ -28,6 +28,15 @@ def test_accuracy_and_nll_are_torchs(outputs):
         torch.testing.assert_close(nll, torch.nn.functional.cross_entropy(run, labels))
 
 
+def test_the_loss_against_soft_targets_is_torchs(outputs):
+    logits, _ = outputs
+    teacher, tau = logits.flip(-1), 3.0
+    q = (teacher.double() / tau).softmax(-1)
+    expected = torch.nn.functional.cross_entropy((logits.double() / tau).flatten(0, -2), q.flatten(0, -2))
+    assert metrics.soft_nll(logits, teacher, tau).mean().item() == pytest.approx(expected.item(), rel=1e-12)
+    assert metrics.soft_nll(logits, logits, 1.0) == pytest.approx(metrics.predictive_uncertainty(logits), rel=1e-6)
+
+
 def test_a_network_that_says_nothing_predicts_the_first_class_and_a_broken_one_none():
     labels = torch.tensor([0, 2, 1, 2])
     assert metrics.accuracy(torch.full((1, 4, 3), float("nan")), labels) == 0

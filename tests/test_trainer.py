@@ -194,6 +194,33 @@ def test_the_mixture_is_measured_against_its_posterior():
     assert outcome.metrics["kl_dark"] > 0
 
 
+def test_a_student_is_measured_against_its_teachers_soft_targets():
+    """And nobody else: a stack may hold methods with a teacher and without one."""
+    teacher = TrainedTeacher(Run("digits", 60, METHODS[0], Schedule(0.1), role="teacher"))
+    methods = [objective("kd", alpha=0.5, temperature=2.0), objective("soft-only", temperature=4.0), METHODS[0]]
+    batch = [
+        Run("digits", 60, m, Schedule(0.1, epochs=2), teacher=teacher if m.takes_teacher else None).at(0)
+        for m in methods
+    ]
+    logits = teachers_logits(3, 60)
+    stack = Trainer(batch, logits)
+    found = [outcome.metrics["train_soft_nll"] for outcome in stack.train()]
+    outputs = stack.logits(stack.data.split.train_inputs).double()
+    for place, tau in enumerate((2.0, 4.0)):
+        q = (logits[place].double() / tau).softmax(-1)
+        expected = torch.nn.functional.cross_entropy(outputs[place] / tau, q)
+        assert found[place] == pytest.approx(expected.item(), rel=1e-9)
+    assert found[2] is None
+    (alone,) = train(batch[2:])
+    assert "train_soft_nll" not in alone.metrics
+
+
+def test_the_share_of_the_most_frequent_class_is_kept():
+    (outcome,) = train([Run("digits", 60, METHODS[0], Schedule(0.1, epochs=1), seed=0)])
+    labels = dataset("digits").split(60, 0).train_labels
+    assert outcome.metrics["train_majority"] == pytest.approx(labels.bincount().max().item() / 60)
+
+
 # Every method, with a memory or a teacher, on both networks.
 
 

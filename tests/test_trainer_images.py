@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 from lsr_core import METHODS, InputError, objective, precision, store
 from lsr_core.augmentation import Augmentation, normalised
 from lsr_core.data import dataset
+from lsr_core.evaluation import cluster_metrics
 from lsr_core.execute import execute, stack_size
 from lsr_core.models import ImageNetwork, Perceptron
 from lsr_core.objectives import ALIASES
@@ -109,6 +110,38 @@ def test_students_of_one_teacher_share_its_answers(make):
     assert together == [train([run], weights)[0] for run in taught]
     assert stack_size(taught[0]) == 6
     assert stack_size(make()) == 1
+
+
+@pytest.mark.parametrize("seen", [CROPS, None])
+def test_students_are_measured_against_soft_targets_of_images_as_they_are(make, seen):
+    teacher = make(role="teacher")
+    run = make("soft-only", teacher=TrainedTeacher(teacher), seen=seen, temperature=2.0)
+    _, (weights,) = kept_weights([teacher])
+    trainer = Trainer([run], weights)
+    (outcome,) = trainer.train()
+    images = dataset(run.data).split(100, 0).train_inputs
+    q, p = (
+        trainer.data.logits(network.eval(), images).double() / 2 for network in (trainer.data.teacher, trainer.network)
+    )
+    expected = cross_entropy(p[0], q.softmax(-1))
+    assert outcome.metrics["train_soft_nll"] == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_class_centres_are_of_the_features_that_the_last_layer_reads(make, monkeypatch):
+    """On images whose classes have superclasses."""
+    run = make(network=RESIDUAL)
+    source = dataset(run.data)
+    groups = torch.arange(source.classes) // 2
+    monkeypatch.setattr(type(source), "superclasses", groups, raising=False)
+    trainer = Trainer([run, make("lsr", network=RESIDUAL)])
+    outcomes = trainer.train()
+    split = source.split(100, 0)
+    for network, outcome in zip(trainer.network.networks, outcomes, strict=True):
+        with torch.no_grad():
+            features = network.eval().penultimate(normalised(split.test_inputs[:1000], source.mean, source.std))
+        expected = cluster_metrics(features[None], split.test_labels[:1000], groups)
+        for name in ("similar_distance", "other_distance"):
+            assert outcome.metrics[name] == pytest.approx(expected[name].item(), rel=1e-4)
 
 
 def test_where_nothing_is_augmented_the_teacher_answers_once(make):
