@@ -157,7 +157,7 @@ def _draws(record):
 
 
 SHOWS_VERDICTS = re.compile(
-    r"\b(?:show_board|show_published_claims|across_presets|paper_vs_ours|forest|verdict\.word)\b"
+    r"\b(?:show_board|show_published_claims|across_presets|paper_vs_ours|sentences|forest|verdict\.word)\b"
 )
 _WORD = re.compile(
     r"\b(?:reproduced|supported|contradicted here|negligible|undecided|not testable here)\b"
