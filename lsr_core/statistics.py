@@ -234,4 +234,4 @@ def _detectable(n: int, alpha: float) -> float:
     def lack(shift: float) -> float:
         return (stats.norm.sf(threshold - shift) + stats.norm.cdf(-threshold - shift)).mean() - POWER
 
-    return float(optimize.brentq(lack, 0, 100))
+    return float(optimize.brentq(lack, 0, threshold.max() + 10))

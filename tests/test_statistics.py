@@ -114,6 +114,12 @@ def test_detectable_difference_has_eighty_percent_power(n):
     assert found.mean() == pytest.approx(0.8, abs=0.01)
 
 
+def test_two_pairs_at_a_strict_level_have_a_detectable_difference():
+    strict = paired([0.1, 0.3]).detectable(0.05 / 40)
+    assert np.isfinite(strict)
+    assert strict > paired([0.1, 0.3]).detectable()
+
+
 @pytest.mark.parametrize("differences", [[], [1.0], [1.0, float("nan")]])
 def test_too_few_or_broken_differences_are_refused(differences):
     with pytest.raises(InputError):
