@@ -91,6 +91,11 @@ def carried(setting: Setting, method: str) -> Run:
     return replace(tuned(setting, "cross-entropy"), objective=tuned(DIGITS[0], method).objective)
 
 
+def at_constants(setting: Setting, method: str, **constants: float) -> Run:
+    """A method with these constants, which are not tuned, at the schedule of the tuned baseline."""
+    return with_objective(tuned(setting, "cross-entropy"), method, **constants)
+
+
 def from_cifar100(setting: Setting, **call: Any) -> Run:
     """An arm that the study `cifar100-5k` tunes, given by its call, on other images; so is its teacher."""
 

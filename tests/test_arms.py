@@ -5,6 +5,7 @@ import pytest
 from lsr_core import InputError, objective
 from lsr_core.run import TrainedTeacher
 from study.arms import (
+    arm_of,
     generation,
     grid,
     label_smoothing,
@@ -16,7 +17,7 @@ from study.arms import (
     with_objective,
 )
 from study.settings import DIGITS, Setting
-from study.tuning import tuned
+from study.tuning import trials, tuned
 
 CE = tuned(DIGITS[0], "cross-entropy")
 
@@ -81,6 +82,12 @@ def test_a_setting_that_was_not_tuned_has_the_schedule_of_the_nearest():
     assert label_smoothing(Setting("digits", 220), 0.1).schedule == tuned(DIGITS[1], "cross-entropy").schedule
     assert label_smoothing(DIGITS[0], 0) == CE
     assert label_smoothing(DIGITS[0], 0.1) == with_objective(CE, "lsr", epsilon=0.1)
+
+
+def test_constants_that_are_given_go_with_the_baselines_schedule():
+    arm = arm_of({"at_constants": {"method": "mrkd", "alpha": 0.7, "temperature": 2}}, DIGITS[0])
+    assert arm == replace(CE, objective=objective("mrkd", alpha=0.7, temperature=2))
+    assert arm == next(row for row in trials("mrkd", DIGITS[0]) if row.objective == arm.objective)
 
 
 def test_the_grids_vary_one_or_two_constants():

@@ -104,13 +104,13 @@ def test_sign_flips_are_scipys(n):
     assert sign_flip_p(d) == pytest.approx(test.pvalue, abs=0 if n <= 14 else 0.006)
 
 
-@pytest.mark.parametrize("n", [3, 10, 60])
-def test_detectable_difference_has_eighty_percent_power(n):
+@pytest.mark.parametrize(("n", "level"), [(3, 0.05), (10, 0.05), (60, 0.05), (2, 0.05 / 20)])
+def test_detectable_difference_has_eighty_percent_power(n, level):
     generator = np.random.default_rng(0)
     draws = generator.standard_normal((20_000, n))
     # Power is stated at the true deviation, so ask for the difference at a sample whose deviation is exactly one.
-    shift = paired(drawn(0.0, 1.0, n)).detectable()
-    found = stats.ttest_1samp(draws + shift, 0, axis=1).pvalue <= 0.05
+    shift = paired(drawn(0.0, 1.0, n)).detectable(level)
+    found = stats.ttest_1samp(draws + shift, 0, axis=1).pvalue <= level
     assert found.mean() == pytest.approx(0.8, abs=0.01)
 
 

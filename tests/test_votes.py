@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from lsr_core import InputError, objective
-from lsr_core.models import ImageNetwork
 from lsr_core.run import TrainedTeacher
 from lsr_core.store import Store
-from study import plans, published_records, studies, tuning
+from study import claims, judging, plans, published_records, studies, tuning
 from study.arms import from_cifar100, rung_as_kd
 from study.settings import CIFAR_5K, Setting
 
@@ -65,37 +64,48 @@ def test_an_arm_has_the_other_studys_constants_and_a_teacher_that_saw_the_same_i
 
 
 def test_every_claim_is_of_votes_and_none_is_there_twice():
-    claims = plans.plan(STUDY).content["families"]["this study"].values()
-    assert {entry["metric"] for entry in claims} == {"kl_dark", "kl_dark_scaled", "kl_posterior_scaled"}
-    assert len({(*plans.arms_of(entry), entry["metric"]) for entry in claims}) == len(claims)
+    entries = plans.plan(STUDY).content["families"]["this study"].values()
+    assert {entry["metric"] for entry in entries} == {"kl_dark", "kl_dark_scaled", "kl_posterior_scaled"}
+    assert len({(*plans.arms_of(entry), entry["metric"]) for entry in entries}) == len(entries)
 
 
 @pytest.fixture
 def small(monkeypatch, tmp_path, image_file):
-    """The study on 100 images with votes, two seeds, one epoch of small networks; a results folder of its own."""
+    """The study on 100 images with votes, two seeds, six epochs of small networks; a results folder of its own."""
     arrays = dict(np.load(image_file))
     votes = np.random.default_rng(0).integers(0, 3, (120, 10)) + 20 * np.eye(10, dtype=np.int64)[arrays["test_labels"]]
     np.savez(tmp_path / "voted.npz", **arrays, test_label_counts=votes)
-    whole, protocol = plans.plan(STUDY), tuning.protocol(CIFAR_5K)
-    content = whole.content | {"seeds": [10, 11], "setting": [str(tmp_path / "voted.npz"), 100]}
-    monkeypatch.setattr(studies, "plan", {STUDY: replace(whole, content=content)}.get)
-    student, strong = (ImageNetwork("plain_cnn", width) for width in (4, 6))
-    protocol = replace(protocol, student=student, strong=strong, schedule=replace(protocol.schedule, epochs=1))
-    monkeypatch.setattr(tuning, "protocol", lambda _: protocol)
-    monkeypatch.setattr(published_records, "FOLDER", tmp_path / "results")
-    monkeypatch.setattr(studies, "STUDIES", {STUDY: studies._planned(STUDY)})
+    shorter = {
+        STUDY: {"seeds = [10, 19]": "seeds = [10, 11]", '["cifar10", 5000]': f'["{tmp_path / "voted.npz"}", 100]'},
+        CIFAR_5K.study: {"width = 16": "width = 4", "width = 32": "width = 6", "epochs = 20": "epochs = 6"},
+    }
+    for study, changes in shorter.items():
+        text = (plans.FOLDER / study / "plan.toml").read_text()
+        for old, new in changes.items():
+            assert text.count(old) == 1
+            text = text.replace(old, new)
+        (tmp_path / "results" / study).mkdir(parents=True)
+        (tmp_path / "results" / study / "plan.toml").write_text(text)
+    for module in (plans, published_records):
+        monkeypatch.setattr(module, "FOLDER", tmp_path / "results")
+    monkeypatch.setitem(studies.STUDIES, STUDY, studies._planned(STUDY))
+    tuning._planned.cache_clear()
+    yield
+    tuning._planned.cache_clear()
 
 
 @pytest.mark.usefixtures("small")
-def test_the_study_is_made_published_and_compared(tuned_methods, own_store):
+def test_the_study_is_made_published_and_judged(tuned_methods, own_store, monkeypatch):
     tuned_methods += ROWS
-    tiers = plans.plan(STUDY).tiers
-    assert list(studies.make(STUDY, own_store)) == [f"made {', '.join(tier)}" for tier in tiers]
+    own = plans.plan(STUDY)
+    assert list(studies.make(STUDY, own_store)) == [f"made {', '.join(tier)}" for tier in own.tiers]
     assert published_records.publish(STUDY, own_store) == {"ladder": 16}
     assert published_records.verify(STUDY) == 16
-    results, arms = published_records.named(STUDY, plans.plan(STUDY).names)
-    assert len(arms) == 8
-    for entry in plans.plan(STUDY).content["families"]["this study"].values():
-        differences = results.differences(arms[entry["method"]], arms[entry["control"]], entry["metric"])
-        assert np.isfinite(differences).all()
-        assert differences.any()
+    monkeypatch.setitem(claims.CLAIMS, STUDY, tuple(claims._planned(STUDY)))
+    judgements = judging.judge_published(STUDY)
+    assert [judgement.claim.base for judgement in judgements] == list(own.content["families"]["this study"])
+    for judgement in judgements:
+        assert judgement.differences.n == 2
+        assert judgement.differences.mean != 0
+        assert "people's votes" in judgement.sentence
+        assert judgement.claim.own
