@@ -135,13 +135,19 @@ class _Evidence:
         measured = values[np.isfinite(values)]
         return cls(claim, statistics.paired(measured), statistics.sign_flip_p(measured), failed)
 
+    def without_failed(self, results: Results) -> "_Evidence":
+        """Of the pairs in which no arm failed; of all, where fewer than two are left."""
+        claim, sound = self.claim, results.without_failed(self.claim.arms)
+        enough = len(sound.seeds(*claim.arms)) >= 2 and claim.is_measured(sound)
+        return self.of(claim, sound) if any(self.failed) and enough else self
+
 
 def _judgements(
     claims: Sequence[Claim], results: Results, preset: str, chapter: str | None, *, exploratory: bool = False
 ) -> list[Judgement]:
     """Verdicts on the claims of whole families, those of one chapter handed on."""
     evidence = [_Evidence.of(claim, results) for claim in claims]
-    sound = [_Evidence.of(e.claim, results.without_failed(e.claim.arms)) if any(e.failed) else e for e in evidence]
+    sound = [e.without_failed(results) for e in evidence]
     plain, levels = _verdicts(evidence), _levels(evidence)
     ways = {
         "without failed runs": _verdicts(sound),
@@ -213,15 +219,15 @@ def _by_family(evidence: Sequence[_Evidence], family: Callable[[Claim], str]) ->
 def _final(claim: Claim, plain: Verdicts, without_failed: Verdicts) -> Verdict:
     """The verdict, which no failed run decides, and none where the claim's premise does not hold."""
     verdict, _ = plain[claim.id]
-    if claim.premise and _premise(claim, plain).word != REPRODUCED:
+    if claim.premise and {_premise(claim, verdicts).word for verdicts in (plain, without_failed)} != {REPRODUCED}:
         return Verdict(NOT_TESTED, f"{claim.premise} does not hold")
     if verdict.word != without_failed[claim.id][0].word:
         return Verdict(UNDECIDED, statistics.FAILED_RUNS)
     return _worded(claim, verdict)
 
 
-def _premise(claim: Claim, plain: Verdicts) -> Verdict:
-    return plain[claim.id.replace(claim.base, claim.premise, 1)][0]
+def _premise(claim: Claim, verdicts: Verdicts) -> Verdict:
+    return verdicts[claim.id.replace(claim.base, claim.premise, 1)][0]
 
 
 def _worded(claim: Claim, verdict: Verdict) -> Verdict:

@@ -213,6 +213,32 @@ def test_a_failed_run_that_decides_nothing_changes_no_word(monkeypatch):
     assert str(judgement.verdict) == "contradicted here"
 
 
+@pytest.mark.parametrize("sound", [0, 1])
+def test_an_arm_of_failed_runs_decides_nothing(monkeypatch, sound):
+    """No pair is left without them, or one, which has no spread."""
+    claim = Claim("X", "nobody", "a beats b", "none", ((1, LSR), (-1, LSRKD)), margin=0.3)
+    monkeypatch.setitem(CLAIMS, "quick", (claim,))
+    values = {LSR: 40 + np.arange(12), LSRKD: 85 - np.arange(12)}
+    monkeypatch.setattr(judging, "collect", lambda *_, **__: invented(values, range(sound, 12)))
+    (judgement,) = judging.judge(range(12))
+    assert str(judgement.verdict) == "undecided (failed runs)"
+    assert judgement.differences.n == 12
+
+
+def test_no_failed_run_decides_a_premise(monkeypatch):
+    """It is reproduced with a failed pair alone: what rests on it is not tested."""
+    terms = ((1, LSR), (-1, LSRKD))
+    premise = Claim("A-100", "p", "a", "none", terms, 0.3)
+    claim = Claim("B-100", "p", "b", "none", ((-1, LSR), (1, LSRKD)), 0.3, premise="A")
+    monkeypatch.setitem(CLAIMS, "quick", (premise, claim))
+    noise = np.random.default_rng(0).normal(0, 0.05, 60)
+    values = {LSR: 50.28 + noise, LSRKD: np.full(60, 50.0)}
+    values[LSRKD][7] = 7  # the failed run counts 10 %
+    monkeypatch.setattr(judging, "collect", lambda *_, **__: invented(values, [7]))
+    words = [str(judgement.verdict) for judgement in judging.judge(range(60))]
+    assert words == ["undecided (failed runs)", "not testable here (A does not hold)"]
+
+
 def test_the_power_is_that_of_holms_level_and_never_below_the_margin():
     tight = statistics.paired(0.001 * np.arange(10))
     claim = Claim("X", "nobody", "a beats b", "none", ((1, LSR), (-1, LSRKD)), margin=0.3)
