@@ -159,7 +159,8 @@ def _judgements(
     for e in (e for e in evidence if chapter in (None, e.claim.chapter)):
         name = e.claim.id
         alternatives = {way: _worded(e.claim, verdicts[name][0]).word for way, verdicts in ways.items()}
-        alternatives |= _on_other_networks().get((preset, e.claim.base, *e.claim.setting), {})
+        if preset == QUICK.name:
+            alternatives |= _on_other_networks().get((e.claim.base, *e.claim.setting), {})
         verdict = _final(e.claim, plain, ways["without failed runs"])
         judgements.append(
             Judgement(
@@ -172,12 +173,12 @@ def _judgements(
 
 @cache
 def _on_other_networks() -> dict[tuple[str, ...], dict[str, str]]:
-    """The word on each other network, by preset, claim and setting of the live preset's."""
+    """The word on each other network, by claim and setting of the live preset's."""
     found: dict[tuple[str, ...], dict[str, str]] = defaultdict(dict)
     for study in _OTHER_NETWORKS:
         for judgement in judge_published(study):
             claim = judgement.claim
-            found[QUICK.name, claim.base, *claim.setting][study] = judgement.verdict.word
+            found[claim.base, *claim.setting][study] = judgement.verdict.word
     return dict(found)
 
 

@@ -281,6 +281,20 @@ def test_a_verdict_says_where_another_network_has_another_word(monkeypatch):
     assert judging.board([judgement]).loc["B1-100", "turned by"] == "one-layer"
 
 
+def test_a_study_on_another_network_is_judged_as_every_other(monkeypatch):
+    """It does not ask for its own words while it is judged."""
+    claim = replace(next(claim for claim in QUICK if claim.id == "B1-100"), id="B1-100-one-layer")
+    monkeypatch.setitem(CLAIMS, "one-layer", (claim,))
+    noise = np.random.default_rng(0).normal(0, 1, 60)
+    arms = {claim.arms[0]: 90 + noise, claim.arms[1]: 85 - noise}
+    monkeypatch.setattr(judging.published_records, "results", lambda *_: invented(arms))
+    judging._on_other_networks.cache_clear()
+    (judgement,) = judging.judge_published("one-layer")
+    assert judgement.verdict.word == "supported"
+    assert "one-layer" not in judgement.alternatives
+    judging._on_other_networks.cache_clear()
+
+
 def test_the_claims_that_a_referee_asked_about_are_judged_at_the_desktop_preset():
     judged = {j.claim.base for j in judging.judge_published("desktop")}
     assert judged >= {"Y8r", "Y7", "W7m", "W7n", "W8", "Z5b", "H2", "Z1i", "Z2i", "Z3i", "Z7i", "W12c", "S5h"}
