@@ -139,7 +139,6 @@ NOT_MEASURED = {
     "how often a state is written, a constant of the code": r"every twenty seconds at most",
     "how a number is printed": r"\{[^{}]*\}",
     "a quotation: a misconception": r"[\"“][^\"”]{1,160}[\"”]",
-    "the unit of a slope": r"\bpoints for 10 points\b",
     "one thing minus another, by their names": r"\b[0-4] − [0-4]\b|⟨…⟩ − 1\b|\b1 − [SX]",
     "a paper's setting, alone in its cell of the table of conditions": r"^(?:0 to )?\.\d+$",
 }
