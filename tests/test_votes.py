@@ -8,7 +8,7 @@ import pytest
 from lsr_core import InputError, objective
 from lsr_core.run import TrainedTeacher
 from lsr_core.store import Store
-from study import claims, judging, plans, published_records, studies, tuning
+from study import claims, figures, judging, plans, published_records, studies, tuning
 from study.arms import from_cifar100, rung_as_kd
 from study.settings import CIFAR_5K, Setting
 
@@ -109,3 +109,6 @@ def test_the_study_is_made_published_and_judged(tuned_methods, own_store, monkey
         assert judgement.differences.mean != 0
         assert "people's votes" in judgement.sentence
         assert judgement.claim.own
+    shown = repr(figures.show_published_claims([], "ladder"))
+    assert "The arms of cifar10-votes in this chapter" in shown
+    assert "KD is nearer to people's votes on the wrong classes than cross-entropy" in shown
