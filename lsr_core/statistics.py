@@ -56,11 +56,12 @@ class Paired:
     error: float
     is_association: bool = False
 
-    def detectable(self, alpha: float = ALPHA) -> float:
-        """The mean difference that this many pairs would have shown with 80 % power at p ≤ `alpha`."""
+    def detectable(self, alpha: float = ALPHA, margin: float = 0.0) -> float:
+        """The mean that this many pairs would have shown with 80 % power, at p ≤ `alpha` and |mean| ≥ `margin`."""
         if self.is_association:
-            return float(np.tanh(self.error * (stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(POWER))))
-        return self.error * _detectable(self.n, alpha)
+            least = max(self.error * stats.norm.ppf(1 - alpha / 2), np.arctanh(margin))
+            return float(np.tanh(least + self.error * stats.norm.ppf(POWER)))
+        return self.error * _detectable(self.n, alpha, margin / self.error)
 
 
 @dataclass(frozen=True)
@@ -223,13 +224,14 @@ def _signs(n: int, exact: bool) -> np.ndarray:
 
 
 @cache
-def _detectable(n: int, alpha: float) -> float:
+def _detectable(n: int, alpha: float, margin: float = 0.0) -> float:
     """The mean, in standard errors, that a two-sided t test of n differences at a level finds with the wanted power.
 
-    The power is an average over the quantiles of the standard deviation (scipy's noncentral t fails far out).
+    What it finds is the margin or more. The power is an average over the quantiles of the standard deviation (scipy's
+    noncentral t fails far out).
     """
     quantiles = stats.chi2.ppf((np.arange(2000) + 0.5) / 2000, n - 1)
-    threshold = stats.t.ppf(1 - alpha / 2, n - 1) * np.sqrt(quantiles / (n - 1))
+    threshold = np.maximum(stats.t.ppf(1 - alpha / 2, n - 1) * np.sqrt(quantiles / (n - 1)), margin)
 
     def lack(shift: float) -> float:
         return (stats.norm.sf(threshold - shift) + stats.norm.cdf(-threshold - shift)).mean() - POWER

@@ -56,7 +56,7 @@ class Judgement:
     @property
     def power(self) -> float:
         """The effect that so many seeds would have shown with 80 % power, in this family, by the rule."""
-        return max(self.differences.detectable(self.level), self.claim.margin)
+        return self.differences.detectable(self.level, self.claim.margin)
 
     @property
     def turning(self) -> list[str]:
