@@ -137,9 +137,11 @@ class _Evidence:
 
     def without_failed(self, results: Results) -> "_Evidence":
         """Of the pairs in which no arm failed; of all, where fewer than two are left."""
+        if not any(self.failed):
+            return self
         claim, sound = self.claim, results.without_failed(self.claim.arms)
         enough = len(sound.seeds(*claim.arms)) >= 2 and claim.is_measured(sound)
-        return self.of(claim, sound) if any(self.failed) and enough else self
+        return self.of(claim, sound) if enough else self
 
 
 def _judgements(
