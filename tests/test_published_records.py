@@ -246,7 +246,9 @@ def before(run):
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_line_describes_the_run_that_its_former_key_named(preset):
-    for line in published_records.lines(preset).values():
+    former = [line for line in published_records.lines(preset).values() if line.formerly]
+    assert len(former) >= 3
+    for line in former:
         assert key_of(before(line.record.run)) == line.formerly
 
 
