@@ -166,6 +166,15 @@ def _mass_on_similar(logits: Tensor, labels: Tensor, superclasses: Tensor) -> Te
     return ((wrong * similar).sum((-1, -2)) / wrong.sum((-1, -2))).double()
 
 
+def mean_of_known(values: Sequence[Tensor]) -> Tensor:
+    """The mean of tensors `[S]` where they are not nan, nan where none is.
+
+    They are added one after the other: how torch sums a stack of them depends on S.
+    """
+    known = [~value.isnan() for value in values]
+    return sum(value.where(is_known, 0) for value, is_known in zip(values, known, strict=True)) / sum(known)
+
+
 def cluster_metrics(features: Tensor, labels: Tensor, superclasses: Tensor) -> dict[str, Tensor]:
     """Distances between class centres of features `[S, N, H]`, in units of the scatter around them (Shen 2021 §3).
 

@@ -22,6 +22,7 @@ from .evaluation import (
     curve_point,
     evaluation_epochs,
     final_metrics,
+    mean_of_known,
     measured,
     projected,
     sharpness,
@@ -365,7 +366,7 @@ class Trainer:
             self.final |= measured([self._sharpness, self._clusters, lambda: self._soft_nll(outputs.train)])
             if self.probe is not None:
                 self.final["information"] = point["information"]
-            self.final["output_drift"] = torch.stack([point["output_drift"] for point in self.curves]).nanmean(0)
+            self.final["output_drift"] = mean_of_known([point["output_drift"] for point in self.curves])
         self.evaluation_seconds += time.perf_counter() - start
 
     def logits(self, inputs: Tensor, count: int | None = None) -> Tensor:

@@ -14,6 +14,7 @@ from lsr_core.evaluation import (
     cluster_metrics,
     curve_point,
     final_metrics,
+    mean_of_known,
     sharpness,
     shifted,
     two_classes,
@@ -308,3 +309,13 @@ def test_records_keep_what_the_chapters_draw():
     mixture = train([Run("mixture-10-80", 100, objective("lsr"), Schedule(0.1, epochs=3), 0)])[0]
     assert mixture.projection == {}
     assert mixture.metrics["similar_distance"] < mixture.metrics["other_distance"]
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 30, 60])
+def test_no_bit_of_a_mean_along_the_curve_depends_on_the_stack(generator, size):
+    values = torch.rand(12, 60, generator=generator, dtype=torch.float64)
+    values[0], values[5, 3] = torch.nan, torch.nan
+    whole = mean_of_known(list(values))
+    assert torch.equal(mean_of_known(list(values[:, :size])), whole[:size])
+    torch.testing.assert_close(whole, values.nanmean(0), rtol=1e-14, atol=0)
+    assert mean_of_known([torch.full((2,), torch.nan)]).isnan().all()
