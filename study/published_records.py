@@ -76,7 +76,8 @@ def publish(preset: str, store: Store) -> dict[str, int]:
         keys = [key for arm in arms for key in arm if key in store or key in published]
         own = {key: Line(r := store.get(key), exact_hash(r), chapter, 0, plan=plan) for key in keys if key in store}
         written = [own.get(key) or published[key] for key in keys]
-        write_whole(FOLDER / preset / f"{chapter}.jsonl", "".join(f"{line}\n" for line in written).encode())
+        if written:
+            write_whole(FOLDER / preset / f"{chapter}.jsonl", "".join(f"{line}\n" for line in written).encode())
         counts[chapter] = len(written)
     _read.cache_clear()
     return counts
@@ -231,12 +232,16 @@ def _max_deviation(record: Record, published: Record, arm: Sequence[Record]) -> 
 
 
 def _keys(preset: str) -> dict[str, list[list[str]]]:
-    """The keys of a study's runs, a list an arm, by the file they stand in, in their order there."""
-    study = published_study(preset)
-    return {
-        chapter: [[run.key for run in arm.runs(study.seeds)] for arm in arms.values()]
-        for chapter, arms in study.arms().items()
-    }
+    """The keys of a study's runs, a list an arm, by the file they stand in, in their order there.
+
+    An arm that is another one's equal, as where tuning chose the constants of another network, has no lines of its own.
+    """
+    study, seen, chapters = published_study(preset), set(), {}
+    for chapter, arms in study.arms().items():
+        own = [arm for arm in dict.fromkeys(arms.values()) if arm not in seen]
+        seen.update(own)
+        chapters[chapter] = [[run.key for run in arm.runs(study.seeds)] for arm in own]
+    return chapters
 
 
 def _rounded(record: Record) -> Record:

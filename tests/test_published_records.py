@@ -58,6 +58,17 @@ def test_what_is_published_are_six_digits_of_what_was_measured():
         np.testing.assert_allclose(results.values(arm, "accuracy"), whole.values(arm, "accuracy"), rtol=1e-5)
 
 
+def test_an_arm_that_equals_another_has_no_lines_of_its_own(tiny, monkeypatch):
+    """As where tuning chooses the constants that another arm carries; in its own chapter and in another."""
+    twice = {"first": {"ce": CE, "lsr": LSR, "ce carried": CE}, "second": {"kd": KD, "lsr carried": LSR}}
+    study = Study("tiny", SEEDS, lambda: twice)
+    monkeypatch.setattr(studies, "STUDIES", {"tiny": study})
+    assert published_records.publish("tiny", Store()) == {"first": 6, "second": 3}
+    assert published_records.verify("tiny") == 9
+    assert sorted(path.name for path in tiny.iterdir()) == ["first.jsonl", "second.jsonl"]
+    assert published_records.named("tiny", ["kd", "lsr carried"])[0].arms == [KD, LSR]
+
+
 def test_publishing_again_changes_no_byte_and_needs_no_record(tiny, tmp_path):
     published_records.publish("tiny", Store())
     before = {path.name: path.read_bytes() for path in tiny.iterdir()}
