@@ -307,6 +307,8 @@ def paper_vs_ours(judgements: Sequence[Judgement]) -> pd.DataFrame:
 def _mean(judgement: Judgement, sign: int) -> Markup:
     """The mean of the method (`sign` 1) or of its control (−1) with its 95 % interval, linked to the first run."""
     claim, preset = judgement.claim, judgement.preset
+    if not claim.side_arms(sign):  # of stages, each is compared with the mean of all
+        return Markup("–")
     measure = MEASURES[claim.metric]
     values = measure.scale * claim.side(published_records.results(preset, claim.arms), sign)
     return published_records.link(preset, claim.side_arms(sign)[0], effect_of(values, measure.digits).unsigned)

@@ -137,6 +137,16 @@ def test_means_beside_the_papers_are_those_of_the_lines():
     assert shown["n"] == len(DESKTOP.seeds)
 
 
+def test_a_claim_without_a_control_has_none_beside_the_papers():
+    (judgement,) = (j for j in judging.judge_published("one-layer") if j.claim.id == "Y3-100-one-layer")
+    assert judging.paper_vs_ours([judgement]).iloc[0]["control [95 %]"] == "–"
+
+
+@pytest.mark.parametrize("chapter", sorted({claim.chapter for claim in claims.CLAIMS["quick"]}))
+def test_every_chapter_shows_its_published_claims(chapter, judgements):
+    assert figures.show_published_claims(judgements, chapter)._repr_html_().count("<figure") >= 1
+
+
 def test_every_preset_stands_beside_the_others():
     judged = judging.judge_published("desktop")
     board = judging.across_presets(judging.judge([0, 1, 2], paper="Müller 2019"), judged)
