@@ -78,6 +78,12 @@ class Claim:
         """Where the method is tried."""
         return Setting(self.arms[0].data, self.arms[0].train)
 
+    @property
+    def place(self) -> str:
+        """Where the method is tried, in short: data set and training images, or that it is in several settings."""
+        places = {f"{arm.data} {arm.train}" for arm in self.arms}
+        return places.pop() if len(places) == 1 else f"{len(places)} settings"
+
     def values(self, results: Results) -> np.ndarray | Paired:
         """One value a seed in the metric's unit, positive where the claim says so; an association summed up."""
         if self.estimator is not None:

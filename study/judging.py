@@ -4,6 +4,7 @@ A claim is judged by the rule in `statistics`; its family is paper × preset. An
 and gradient: it is proved where the text derives it too, checked where these numbers alone show it, or refuted.
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -274,21 +275,25 @@ def standing(judgements: Sequence[Judgement]) -> tuple[int, int]:
 
 
 def across_presets(live: Sequence[Judgement], others: Sequence[Judgement]) -> pd.DataFrame:
-    """A row a claim that published presets judge: the verdicts and effects of the live one, and of each of them."""
+    """A row a claim that published studies judge: the words in each setting of the live preset and of each of them."""
     by_base = defaultdict(lambda: defaultdict(list))
     for j in (*live, *others):
-        by_base[j.claim.base][j.preset].append(f"{j.claim.setting}: {j.verdict}, {j.effect}")
+        by_base[j.claim.base][j.preset].append(f"{j.claim.place}: {j.verdict}")
     presets = list(dict.fromkeys(j.preset for j in (*live, *others)))
     rows = [
-        {"id": base, "claim": _linked(claim), **{p: "; ".join(by_base[base].get(p, ["–"])) for p in presets}}
+        {
+            "id": base,
+            "claim": _linked(claim, re.sub(r" \([^()]*\)$", "", claim.text)),
+            **{preset: Markup("<br>").join(by_base[base].get(preset, ["–"])) for preset in presets},
+        }
         for base, claim in {j.claim.base: j.claim for j in others}.items()
     ]
     return pd.DataFrame(rows).set_index("id")
 
 
-def _linked(claim: Claim | Identity) -> Markup:
-    """A claim's text as a link to its chapter in the book."""
-    return Markup('<a class="claim" href="{}.html">{}</a>').format(claim.chapter, claim.text)
+def _linked(claim: Claim | Identity, text: str | None = None) -> Markup:
+    """A claim's text, or another, as a link to its chapter in the book."""
+    return Markup('<a class="claim" href="{}.html">{}</a>').format(claim.chapter, text or claim.text)
 
 
 def paper_vs_ours(judgements: Sequence[Judgement]) -> pd.DataFrame:

@@ -152,8 +152,9 @@ def test_every_preset_stands_beside_the_others():
     board = judging.across_presets(judging.judge([0, 1, 2], paper="Müller 2019"), judged)
     assert set(board.index) == {j.claim.base for j in judged}
     for j in judged:
-        assert f"{j.verdict}, {j.effect}" in board.loc[j.claim.base, "desktop"]
-    assert board.loc["B1", "quick"].startswith("digits, n = 100: ")
+        assert f"{j.claim.place}: {j.verdict}" in board.loc[j.claim.base, "desktop"]
+    assert board.loc["B1", "quick"].startswith("digits 100: ")
+    assert board.loc["B1", "claim"].endswith(">LSR beats cross-entropy</a>")
     assert board.loc["W1", "quick"] == "–"  # not among the ones given
 
 
