@@ -63,12 +63,13 @@ class Record:
         Collapsed is a network that at its last epoch does no better on its training examples than their most frequent
         class, within three binomial standard errors.
         """
-        if self.diverged_at is not None or self.metrics["train_accuracy"] is None:
+        accuracy = self.metrics.get("train_accuracy", 1.0)  # a metric that could not be measured condemns no run
+        if self.diverged_at is not None or accuracy is None:
             return "diverged"
         data = self.run["data"]
         share = self.metrics.get("train_majority") or 1 / dataset(data["name"]).classes  # of records without it
         error = math.sqrt(share * (1 - share) / data["train"])
-        return "collapsed" if self.metrics["train_accuracy"] <= share + COLLAPSED * error else None
+        return "collapsed" if accuracy <= share + COLLAPSED * error else None
 
 
 class Store:
