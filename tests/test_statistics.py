@@ -200,3 +200,7 @@ def test_association_of_extremes():
     assert (constant.mean, constant.p) == (0, 1)
     few = statistics.association(range(5), range(5), [[2, 1, 4, 3, 5]])
     assert (few.n, few.mean, few.interval95, few.p) == (5, 0, (-1, 1), 1)
+
+
+def test_holms_levels_are_those_at_which_its_adjusted_values_reach_five_percent():
+    assert statistics.holm_levels([0.01, 0.04, 0.03]) == pytest.approx([0.05 / 3, 0.05, 0.025])
