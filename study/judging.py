@@ -24,6 +24,7 @@ from .identities import IDENTITIES, Identity
 from .results import MEASURES, Results, collect, effect_of, signed
 from .studies import QUICK, is_exploratory
 
+_NO_BOUNDS = (-np.inf, np.inf)
 NOT_TESTED = "not testable here"
 _OTHER_NETWORKS = ("one-layer", "batchnorm")  # studies that judge the live preset's claims on them
 _MARGINS = {"δ × ⅔": 2 / 3, "δ × 5/3": 5 / 3}  # of accuracy, .2 and .5 points instead of .3
@@ -134,6 +135,8 @@ class _Evidence:
         if isinstance(values, Paired):
             return cls(claim, values, None, failed)
         measured = values[np.isfinite(values)]
+        if len(measured) < 2:  # the others failed
+            return cls(claim, Paired(len(measured), 0.0, _NO_BOUNDS, _NO_BOUNDS, 1.0, np.inf), None, failed)
         return cls(claim, statistics.paired(measured), statistics.sign_flip_p(measured), failed)
 
     def without_failed(self, results: Results) -> "_Evidence":

@@ -108,24 +108,15 @@ def test_lsr_against_cross_entropy_at_60_seeds_is_what_scipy_makes_of_the_record
     judgements = judging.judge(seeds, paper=MULLER)
     store = Store()
     family = {}
-    for setting in DIGITS:
-        accuracy = {}
-        for method in ("lsr", "cross-entropy"):
-            by_seed = {
-                r.run["seed"]: r.metrics
-                for r in store
-                if (r.run["data"]["train"], r.run["objective"]["method"]) == (setting.train, method)
-            }
-            assert sorted(by_seed) == list(seeds)
-            accuracy[method] = by_seed
-        for name, metric, scale in (("B1", "accuracy", 100), ("M2a", "ece", -1), ("M2b", "nll_scaled", -1)):
-            pairs = [scale * (accuracy["lsr"][s][metric] - accuracy["cross-entropy"][s][metric]) for s in seeds]
-            family[f"{name}-{setting.train}"] = stats.ttest_1samp(pairs, 0)
-        if setting == DIGITS[0]:
-            plain, smoothed = (
-                [abs(accuracy[m][s]["information"] - math.log(2)) for s in seeds] for m in ("cross-entropy", "lsr")
-            )
-            family["M3-100"] = stats.ttest_rel(plain, smoothed)
+    for claim in (judgement.claim for judgement in judgements):
+        method, control = ([store.get(arm.at(s).key).metrics for s in seeds] for arm in claim.arms)
+        if claim.base == "M3":
+            sides = [[abs(m["information"] - math.log(2)) for m in side] for side in (control, method)]
+            family[claim.id] = stats.ttest_rel(*sides)
+        else:
+            scale = {"accuracy": 100, "ece": -1, "nll_scaled": -1}[claim.metric]
+            pairs = [scale * (m[claim.metric] - c[claim.metric]) for m, c in zip(method, control, strict=True)]
+            family[claim.id] = stats.ttest_1samp(pairs, 0)
     raw = [family[j.claim.id].pvalue for j in judgements]
     step_down, adjusted = 0.0, {}
     for rank, place in enumerate(sorted(range(len(raw)), key=raw.__getitem__)):
@@ -201,6 +192,15 @@ def test_a_verdict_that_one_failed_run_decides_is_undecided(monkeypatch):
         assert str(judgement.verdict) == word
         assert judgement.differences.n == 60
         assert set(turning) <= set(judgement.turning)
+
+
+def test_a_claim_of_which_one_pair_is_left_decides_nothing(monkeypatch):
+    claim = Claim("X", "nobody", "a has more", "none", ((1, LSR), (-1, LSRKD)), margin=0.1, metric="diversity")
+    monkeypatch.setitem(CLAIMS, "quick", (claim,))
+    monkeypatch.setattr(judging, "collect", lambda *_, **__: invented({LSR: [80, 81], LSRKD: [80, 82]}, [0, 1]))
+    (judgement,) = judging.judge([0, 1])
+    assert str(judgement.verdict) == "undecided (failed runs)"
+    assert "0 paired seeds" in judgement.sentence
 
 
 def test_a_failed_run_that_decides_nothing_changes_no_word(monkeypatch):
