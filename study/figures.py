@@ -51,8 +51,8 @@ VERDICT_COLOURS = {
 }
 # What a reader must know of a study wherever its results stand.
 _NOTES = {
-    "desktop": " Its constants were chosen by single trials of half as many epochs, so a difference may be one of "
-    "tuning."
+    "desktop": " On CIFAR-100 its constants were chosen by single trials of half as many epochs, so a difference may "
+    "be one of tuning."
 }
 _STYLE = {
     **sns.axes_style("whitegrid"),

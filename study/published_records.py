@@ -1,8 +1,8 @@
 """Published records: what a preset's runs measured, a line a run, in files that come with the project.
 
 A run stands in `results/<preset>/<chapter>.jsonl` under the first chapter that shows its arm, in the order of arms and
-seeds. Values have six significant digits; `exact` is a hash of all their digits, which a recomputed run must share. A
-study's plan is named by its hash in each of its lines.
+seeds; a chapter of many runs goes on in `<chapter>-2.jsonl`. Values have six significant digits; `exact` is a hash of
+all their digits, which a recomputed run must share. A study's plan is named by its hash in each of its lines.
 """
 
 import hashlib
@@ -30,6 +30,7 @@ from .studies import published_study
 
 FOLDER = Path(__file__).parent.parent / "results"
 SIGNIFICANT = 6
+MOST_LINES = 300  # of a file, of whole arms: less than a megabyte
 _TOLERANCE = 3.0  # standard deviations over an arm's seeds, on another kind of machine
 _SAME = ("processor", "simd", "torch", "device", "precision", "numerics")  # what runs with the same bits have in common
 _COMPARED = ("accuracy", "nll", "ece", "train_accuracy")
@@ -69,16 +70,16 @@ def exact_hash(record: Record) -> str:
 
 
 def publish(preset: str, store: Store) -> dict[str, int]:
-    """Write the lines of every run of a study that has a record or a line; returns how many each chapter has."""
+    """Write the lines of every run of a study that has a record or a line; returns how many each file has."""
     published, plan = lines(preset), _plan_hash(preset)
     counts = {}
-    for chapter, arms in _keys(preset).items():
+    for name, arms in _keys(preset).items():
         keys = [key for arm in arms for key in arm if key in store or key in published]
-        own = {key: Line(r := store.get(key), exact_hash(r), chapter, 0, plan=plan) for key in keys if key in store}
+        own = {key: Line(r := store.get(key), exact_hash(r), name, 0, plan=plan) for key in keys if key in store}
         written = [own.get(key) or published[key] for key in keys]
         if written:
-            write_whole(FOLDER / preset / f"{chapter}.jsonl", "".join(f"{line}\n" for line in written).encode())
-        counts[chapter] = len(written)
+            write_whole(FOLDER / preset / f"{name}.jsonl", "".join(f"{line}\n" for line in written).encode())
+        counts[name] = len(written)
     _read.cache_clear()
     return counts
 
@@ -236,12 +237,15 @@ def _keys(preset: str) -> dict[str, list[list[str]]]:
 
     An arm that is another one's equal, as where tuning chose the constants of another network, has no lines of its own.
     """
-    study, seen, chapters = published_study(preset), set(), {}
+    study, seen, files = published_study(preset), set(), {}
+    together = max(1, MOST_LINES // len(study.seeds))
     for chapter, arms in study.arms().items():
         own = [arm for arm in dict.fromkeys(arms.values()) if arm not in seen]
         seen.update(own)
-        chapters[chapter] = [[run.key for run in arm.runs(study.seeds)] for arm in own]
-    return chapters
+        for part, first in enumerate(range(0, max(1, len(own)), together), 1):
+            name = chapter if part == 1 else f"{chapter}-{part}"
+            files[name] = [[run.key for run in arm.runs(study.seeds)] for arm in own[first : first + together]]
+    return files
 
 
 def _rounded(record: Record) -> Record:

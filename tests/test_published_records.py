@@ -69,6 +69,20 @@ def test_an_arm_that_equals_another_has_no_lines_of_its_own(tiny, monkeypatch):
     assert published_records.named("tiny", ["kd", "lsr carried"])[0].arms == [KD, LSR]
 
 
+@pytest.mark.usefixtures("tiny")
+def test_a_chapter_of_many_runs_goes_on_in_another_file(monkeypatch):
+    """Whole arms in each file, and none over the limit, of the project's own either."""
+    monkeypatch.setattr(published_records, "MOST_LINES", 4)
+    assert published_records.publish("tiny", Store()) == {"first": 3, "first-2": 3, "second": 3}
+    assert published_records.verify("tiny") == 9
+    assert published_records.lines("tiny")[LSR.at(1).key].where == "first-2.jsonl, line 2"
+    assert not [
+        path
+        for path in Path(__file__).parent.parent.joinpath("results").rglob("*.jsonl")
+        if path.stat().st_size > 2**20
+    ]
+
+
 def test_publishing_again_changes_no_byte_and_needs_no_record(tiny, tmp_path):
     published_records.publish("tiny", Store())
     before = {path.name: path.read_bytes() for path in tiny.iterdir()}
