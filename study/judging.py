@@ -168,6 +168,8 @@ def _judgements(
         if preset == QUICK.name:
             alternatives |= _on_other_networks().get((e.claim.base, *e.claim.setting), {})
         verdict = _final(e.claim, plain, ways["without failed runs"])
+        if verdict.word == NOT_TESTED:
+            alternatives = {}
         judgements.append(
             Judgement(
                 e.claim, preset, verdict, e.differences, plain[name][1], e.flip_p, levels[name], alternatives,

@@ -258,7 +258,9 @@ def test_the_studys_own_claims_are_supported_and_a_false_premise_tests_nothing(m
     monkeypatch.setitem(CLAIMS, "quick", (a, b, c))
     noise = np.random.default_rng(0).normal(0, 1, 60)
     monkeypatch.setattr(judging, "collect", lambda *_, **__: invented({LSR: 90 + noise, LSRKD: 85 - noise}))
-    words = {j.claim.id: str(j.verdict) for j in judging.judge(range(60))}
+    judgements = judging.judge(range(60))
+    words = {j.claim.id: str(j.verdict) for j in judgements}
+    assert judging.standing(judgements)[1] == 2  # what is not tested neither stands nor falls
     assert words["A-100"] == "supported"
     assert words["C-100"] == "not testable here (B does not hold)"
 
