@@ -175,8 +175,9 @@ def masked(code, html):
     text = re.sub(r'<img[^>]* alt="([^"]*)"[^>]*>', r" \1 ", html)
     if SHOWS_VERDICTS.search(code):
         text = _WORD.sub(" VERDICT ", re.sub(r"<ul>.*</ul>", "", text))
-    text = _VALUE.sub("#", re.sub(r"<[^>]*>", " ", text))
-    return re.sub(r"(VERDICT|#)(?: \1)+", r"\1", " ".join(text.split()))
+    text = " ".join(_VALUE.sub("#", re.sub(r"<[^>]*>", " ", text)).split())
+    text = re.sub(r"VERDICT –", "VERDICT", text)  # nothing turns a claim that is not tested
+    return re.sub(r"(VERDICT|#)(?: \1)+", r"\1", text)
 
 
 def shown_in(path):

@@ -227,7 +227,7 @@ def judged(claims, sheet):
 
 
 def printed(claim, words):
-    """The word that stands, and the one without failed runs."""
+    """The word that stands, and the one without failed runs, which a claim that is not tested lacks."""
 
     def plain(way, name=claim.id):
         return words[way, name].partition(" (")[0]
@@ -237,7 +237,7 @@ def printed(claim, words):
     if claim.premise:
         premise = claim.id.replace(claim.base, claim.premise, 1)
         if {plain("all", premise), plain("sound", premise)} != {"reproduced"}:
-            return f"not testable here ({claim.premise} does not hold)", without
+            return f"not testable here ({claim.premise} does not hold)", None
     if plain("all") != plain("sound"):
         return "undecided (failed runs)", without
     word = words["all", claim.id]
@@ -256,7 +256,7 @@ def shown(judgements):
             j.differences.n,
             papers.count(j.claim.paper),
             str(j.verdict),
-            j.alternatives["without failed runs"],
+            j.alternatives.get("without failed runs"),
         )
         for j in judgements
     }
