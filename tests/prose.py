@@ -1,5 +1,7 @@
 """The book's own words, before any record is read: which of them name a winner or look like a result.
 
+A finding may name a winner: it is bound to the verdicts that say so (`study.findings`).
+
 As a script, a step of `make lint`, it checks its own lists of words and exceptions.
 """
 
@@ -62,11 +64,16 @@ def markdown() -> Iterator[tuple[str, str]]:
 
 def strings() -> Iterator[tuple[str, str]]:
     """Every piece of text in the notebooks' code cells, captions above all; a computed part is ⟨…⟩."""
+    for place, code in cells():
+        yield from ((place, text) for text in literals(code))
+
+
+def cells() -> Iterator[tuple[str, str]]:
+    """Every code cell of the notebooks but their parameters, with its place."""
     for name in build.names():
         for number, cell in enumerate(nbformat.read(build.FOLDER / f"{name}.ipynb", as_version=4).cells):
             if cell.cell_type == "code" and "parameters" not in cell.metadata.get("tags", []):
-                for text in literals(cell.source):
-                    yield f"{name}[{number}]", text
+                yield f"{name}[{number}]", cell.source
 
 
 def literals(code: str) -> Iterator[str]:
@@ -165,6 +172,24 @@ def prose():
     """All prose of the book, with its place."""
     yield from ((place, words(text)) for place, text in markdown())
     yield from strings()
+
+
+def unbound():
+    """The prose that no record is read for, with its place: all but the findings."""
+    yield from ((place, words(text)) for place, text in markdown())
+    for place, code in cells():
+        yield from ((place, text) for text in literals(without_findings(code)))
+
+
+def without_findings(code: str) -> str:
+    """A cell's code with an empty tuple where a finding is made."""
+
+    class Emptied(ast.NodeTransformer):
+        def visit_Call(self, node: ast.Call) -> ast.AST:
+            made = isinstance(node.func, ast.Name) and node.func.id == "finding"
+            return ast.Tuple([], ast.Load()) if made else self.generic_visit(node)
+
+    return ast.unparse(Emptied().visit(ast.parse(code)))
 
 
 # What the search must find and must not find, so that a change of its words cannot make it blind.

@@ -1,10 +1,11 @@
-"""Prose follows data: outside of verdicts no sentence names a winner, and no result is typed."""
+"""Prose follows data: no result is typed, only verdicts and findings name a winner, and findings trip."""
 
 import json
 import re
 import shutil
 import zlib
 from collections import defaultdict
+from copy import copy
 from dataclasses import replace
 
 import nbformat
@@ -12,12 +13,13 @@ import numpy as np
 import pytest
 from cells import Page, html_of, run_page
 from exercises import CHAPTERS, blocks, exercises
-from prose import literals, names_a_winner, prose, sentences, typed_results
+from prose import literals, names_a_winner, prose, sentences, typed_results, unbound
 
 from lsr_core.models import Perceptron
-from lsr_core.statistics import CONTRADICTED, REPRODUCED
+from lsr_core.statistics import CONTRADICTED, REPRODUCED, SUPPORTED, UNDECIDED, Verdict
 from lsr_core.store import SECONDS, Store
-from study import build, judging, settings
+from study import build, findings, judging, settings
+from study.findings import Findings
 
 
 def test_captions_and_their_computed_parts_are_read():
@@ -40,8 +42,8 @@ def test_the_typed_period_is_the_codes():
     assert SECONDS == 20
 
 
-def test_no_sentence_outside_a_verdict_names_a_winner():
-    assert not [(place, sentence) for place, text in prose() for sentence in names_a_winner(text)]
+def test_no_sentence_outside_a_verdict_and_a_finding_names_a_winner():
+    assert not [(place, sentence) for place, text in unbound() for sentence in names_a_winner(text)]
 
 
 def test_no_result_is_typed():
@@ -172,6 +174,8 @@ _VALUE = re.compile(r"(?:&lt; ?|< ?)?[+−-]?(?:(?:\b\d[\d.,]*|\.\d+)(?:e[+-]?\d
 
 def masked(code, html):
     """The text of what a cell shows, without drawing and numbers; in a cell of verdicts also without their words."""
+    if 'class="finding' in html:
+        return "FINDING"
     text = re.sub(r'<img[^>]* alt="([^"]*)"[^>]*>', r" \1 ", html)
     if SHOWS_VERDICTS.search(code):
         text = _WORD.sub(" VERDICT ", re.sub(r"<ul>.*</ul>", "", text))
@@ -220,14 +224,44 @@ def read_from(store, name, tiny_book, monkeypatch):
     return page
 
 
+_SHOWN = Findings._shown
+_OPPOSITE = {REPRODUCED: CONTRADICTED, SUPPORTED: CONTRADICTED, CONTRADICTED: REPRODUCED}
+
+
+def mirrored(judgement, factor=-1.0):
+    """The judgement that the differences times this factor would give; of none, that nothing is decided."""
+    d, word = judgement.differences, judgement.verdict.word
+    low, high = sorted(factor * end for end in d.interval95)
+    word = _OPPOSITE.get(word, word) if factor else UNDECIDED
+    differences = replace(d, mean=factor * d.mean, interval95=(low, high))
+    return replace(judgement, verdict=Verdict(word), differences=differences)
+
+
+def blurred(book):
+    """The findings' judgements, had nothing been decided."""
+    other = copy(book)
+    other._judgements = {
+        name: mirrored(judgement, 0) if judgement.differences else judgement
+        for name, judgement in book._judgements.items()
+    }
+    return other
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", build.names())
 def test_a_page_says_the_same_and_its_solutions_run(name, stores, own_records, tiny_book, monkeypatch):
     """Captions, texts for those who do not see, tables' rows and glued sentences: all but numbers and verdicts.
 
-    The solutions of its exercises run after it, from records as they are, and may train.
+    Its findings trip. The solutions of its exercises run after it, from records as they are, and may train.
     """
+    shown = []
+    monkeypatch.setattr(findings, "judge_all_published", lambda: list(map(mirrored, judging.judge_all_published())))
+    monkeypatch.setattr(Findings, "_shown", lambda self, one: shown.append((self, one)) or _SHOWN(self, one))
     page = read_from(stores["inverted"], name, tiny_book, monkeypatch)
+    assert shown or name not in CHAPTERS, "no finding"
+    assert not [one.text for book, one in shown if book.holds(one) and blurred(book).holds(one)]
+    for kind in (lambda book: book, blurred):
+        assert not shown or not all(kind(book).holds(one) for book, one in shown)
     monkeypatch.setenv("LSR_STORE", str(own_records))
     monkeypatch.setattr(settings, "TUNING_SEEDS", range(1000, 1002))
     if name in CHAPTERS:
