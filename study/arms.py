@@ -32,7 +32,7 @@ RUNGS = {
     "3 permuted": "ladder-permuted",
     "4 teacher": "kd",
 }
-_SYMBOLS = {"temperature": "τ", "copies": "n"}
+_SYMBOLS = {"temperature": "τ"}
 
 
 def arm_of(call: Mapping[str, Any], setting: Setting, **more: str) -> Run:
