@@ -216,6 +216,16 @@ def _optimum_gaps(axes: Axes) -> None:
     _temperature_axis(axes, (1, 2, 4, 8, 20))
 
 
+def gradients_by_gap(gaps: Sequence[float], gradients: Mapping[str, Sequence[float]]) -> Figure:
+    """Gradients on the right class's logit against the student's logit gap: a line a method."""
+    figure, (panel,) = _panels(1, 1)
+    for colour, (name, line) in zip(PALETTE, gradients.items(), strict=False):
+        panel.plot(gaps, line, color=colour, label=name)
+    panel.axhline(0, color="0.4", lw=0.8)
+    panel.set(xlabel="the student's logit gap", ylabel="gradient on the right class's logit")
+    return _with_legend(figure)
+
+
 def conventions(weights: Mapping[float, pd.Series], correct: float, classes: Sequence[int]) -> Figure:
     """Weight of the soft gradient by convention and τ; K times the virtual teacher's share of the right class by τ."""
     figure, (left, right) = _panels(1, 2, height=4)
