@@ -142,9 +142,7 @@ def _gradients(lines: Mapping[str, ColumnDataSource], optima: ColumnDataSource, 
     panel.scatter("gap", "gradient", source=optima, color="colour", size=9)
     panel.add_layout(Span(dimension="width", **_ZERO))
     panel.add_layout(place)
-    panel.add_layout(panel.legend[0], "below")
-    panel.legend.ncols = 4
-    return panel
+    return _legend_below(panel)
 
 
 def _soft_labels(cells: ColumnDataSource, names: Sequence[str]) -> UIElement:
@@ -164,9 +162,9 @@ def ladder_explorer(
     """Every seed's paired difference on each rung, with mean and interval, by ladder, metric and control."""
     controls = ["cross-entropy", *RUNGS]
     chosen = {
-        "ladder": Select(title="students of", options=list(ladders), value=next(iter(ladders))),
-        "metric": Select(title="metric", options=[(m, MEASURES[m].change) for m in metrics], value=metrics[0]),
-        "control": Select(title="difference to", options=controls, value=controls[0]),
+        "ladder": _select("students of", list(ladders)),
+        "metric": _select("metric", [(metric, MEASURES[metric].change) for metric in metrics]),
+        "control": _select("difference to", controls),
     }
     differences = {
         name: {metric: _differences(results, arms, metric, controls) for metric in metrics}
@@ -182,6 +180,12 @@ def ladder_explorer(
     twin = figures.show(figures.ladder(results, ladders), caption, alt)
     parts = [_beside(*chosen.values()), panel, printed]
     return _turning("ladder_explorer", parts, twin, chosen.values(), shown | given)
+
+
+def _select(title: str, options: Sequence[str | tuple[str, str]]) -> Select:
+    """A choice that begins with its first option."""
+    first = options[0] if isinstance(options[0], str) else options[0][0]
+    return Select(title=title, options=options, value=first, stylesheets=[".bk-input { color: black; }"])
 
 
 def _differences(
@@ -239,16 +243,21 @@ def _points(results: Results, arm: Run, part: str) -> dict[str, list]:
 def _plane(source: ColumnDataSource, places: Sequence[Mapping[str, list]], title: str) -> UIElement:
     """One part's points, on axes that hold the points of every ε."""
     reach = 1.05 * max(abs(value) for found in places for axis in ("x", "y") for value in found[axis])
-    panel = _panel(title=title, x_range=(-reach, reach), y_range=(-reach, reach), match_aspect=True)
+    panel = _panel(x_axis_label=title, x_range=(-reach, reach), y_range=(-reach, reach), match_aspect=True)
     panel.scatter("x", "y", source=source, color="colour", marker="marker", size=6, alpha=0.7, legend_group="class")
-    panel.add_layout(panel.legend[0], "below")
-    panel.legend.orientation = "horizontal"
-    return panel
+    return _legend_below(panel)
 
 
 def _panel(**options: Any) -> plot:
     """An empty panel, as wide as its place; its colours are the page's, see `study.css`."""
     return plot(height=320, min_width=280, sizing_mode="stretch_width", tools="", toolbar_location=None, **options)
+
+
+def _legend_below(panel: plot) -> plot:
+    panel.add_layout(panel.legend[0], "below")
+    style = {"background_fill_alpha": 0, "border_line_color": None, "label_text_font_size": "11px", "glyph_width": 12}
+    panel.legend.update(ncols=3, padding=2, **style)
+    return panel
 
 
 def _printed() -> Div:
