@@ -37,7 +37,7 @@ class SmoothingLoss(torch.autograd.Function):
             h, s, tau = logits.new_tensor(ctx.constants[:3])
             slope = (h * logits.softmax(-1) + s / tau * (logits / tau).softmax(-1)) / logits.shape[-2]
             gradient = total[..., None, None] * _with_derivative(gradient, slope)
-        elif total.device.type != "cpu" or not bool((total == 1).all()):
+        elif not may_look(total) or not bool((total == 1).all()):
             gradient.mul_(total[..., None, None])
         return gradient, None, None, None, None, None
 
@@ -55,7 +55,7 @@ def _smoothed(
     (batch, classes), shape = logits.shape[-2:], labels.shape
     excess = (classes * share - 1) / (classes - 1)  # of the right class: q = (1 − excess) u + excess e_y
     soft_gradient_weight = soft_weight / tau
-    on_label = logits.new_tensor(-(hard_weight + soft_gradient_weight * excess) / batch)
+    on_label = logits.new_full((), -(hard_weight + soft_gradient_weight * excess) / batch)
     constants = hard_weight / batch, soft_gradient_weight / batch / classes, 1 / tau, excess
     rows, index = logits.reshape(-1, classes), labels.reshape(-1, 1)
     gradient = torch.empty_like(rows)
@@ -105,7 +105,7 @@ def _flat_divergence(odds: Tensor, mean: Tensor, top: Tensor) -> Tensor | None:
     NaN for other rows; None if a CPU finds no flat row.
     """
     flat = top - odds.amin(-1, keepdim=True) < _SMALL
-    if flat.device.type == "cpu" and not bool(flat.any()):
+    if may_look(flat) and not bool(flat.any()):
         return None
     return torch.where(flat, _small_rest(odds - mean).mean(-1, keepdim=True).log1p(), math.nan)
 
@@ -167,6 +167,11 @@ def _small_rest(d: Tensor) -> Tensor:
 def times(weight: float, rows: Tensor) -> Tensor:
     """The product; 0 where the weight is 0, even if a row is infinite."""
     return weight * rows if weight else rows.masked_fill(torch.ones_like(rows, dtype=torch.bool), 0)
+
+
+def may_look(values: Tensor) -> bool:
+    """Whether a step may read a number of these values: on a GPU it would wait for them."""
+    return values.device.type == "cpu"
 
 
 def at_least_single(values: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Augmentation of a whole batch on its device, every image in its own way, in one gather."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -79,5 +80,12 @@ def normalised(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) 
 
     `mean` and `std` are in units of the full range, 255.
     """
-    offset, scale = 255 * torch.tensor((mean, std), device=images.device)[..., None, None]
+    offset, scale = _statistics(mean, std, images.device)
     return images.float().sub_(offset).div_(scale)
+
+
+@lru_cache(maxsize=8)
+@torch.inference_mode(False)
+def _statistics(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> Tensor:
+    """Means and deviations of pixels `[2, C, 1, 1]`, sent to a device once."""
+    return 255 * torch.tensor((mean, std), device=device)[..., None, None]

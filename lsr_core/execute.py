@@ -19,12 +19,13 @@ from torch import Tensor
 
 from ._progress import bar
 from .data import dataset
-from .models.images import ImageNetwork, defining_modules
+from .models.images import ImageNetwork, cost, defining_modules
 from .run import Run, TrainedTeacher
 from .store import Checkpoint, Record, RunLocks, Store, provenance, unfinished
 from .trainer import Tensors, Trainer, stack_logits, threads
 
 STUDENTS = 6  # of one teacher on images
+SMALL, ABREAST = 10**8, 8  # multiply-adds of a network of which a GPU trains so many students in turn, and how many
 MOST_COPIES = 96  # of networks that the runs of a stack remember together
 _POLL = 0.2  # seconds between two looks at the runs that another process has locked
 
@@ -98,12 +99,15 @@ class _Execution:
         while jobs:
             self._resume(jobs)
             with RunLocks(self.store) as locks:
-                stack = self._lock(jobs, locks)
-                if stack:
-                    self._train(Checkpoint(self.store, [job.run for job in stack]), stack, locks)
+                stacks = []
+                while stack := self._lock(jobs, locks):
+                    stacks.append(self._train(Checkpoint(self.store, [job.run for job in stack]), stack, locks))
+                    if len(stacks) >= abreast(stack[0].run):
+                        break
+                _side_by_side(stacks)
             left = [job for job in jobs if not job.is_done(self.store)]
             self.progress.update(len(jobs) - len(left))
-            if left and not stack:
+            if left and not stacks:
                 time.sleep(_POLL)
             jobs = left
 
@@ -138,16 +142,16 @@ class _Execution:
                     if all(job.is_done(self.store) for job in stack):
                         checkpoint.remove()
                     else:
-                        self._train(checkpoint, stack, locks)
+                        _side_by_side([self._train(checkpoint, stack, locks)])
 
-    def _train(self, checkpoint: Checkpoint, jobs: Sequence[Job], locks: RunLocks) -> None:
+    def _train(self, checkpoint: Checkpoint, jobs: Sequence[Job], locks: RunLocks) -> Iterator[None]:
         """Train a stack from its last state, keep its records and the weights that teach, and release its locks."""
         if time.monotonic() >= self.deadline:
             raise OutOfTime
         start, runs, store = time.perf_counter(), checkpoint.runs, self.store
         self.progress.set_description(f"{runs[0].data}, {runs[0].train} examples", refresh=False)
         trainer = Trainer(runs, _teacher(runs, store))
-        state = checkpoint.load(trainer.data.threads)
+        state = checkpoint.load(trainer.conditions())
         if state:
             trainer.load_state_dict(state)
 
@@ -157,18 +161,37 @@ class _Execution:
                     store.put_weights(job.run.key, trainer.epoch, trainer.weights(place))
             is_late = time.monotonic() >= self.deadline
             if not trainer.is_finished and (is_late or checkpoint.is_due()):
-                checkpoint.save(trainer.state_dict(), trainer.data.threads)
+                checkpoint.save(trainer.state_dict(), trainer.conditions())
                 if is_late:
                     raise OutOfTime
 
-        outcomes = trainer.train(on_epoch_end)
+        outcomes = yield from trainer.training(on_epoch_end)
         seconds = round((time.perf_counter() - start) / len(jobs), 6)
-        origin = {**provenance(), **_conditions(trainer), "stack": len(jobs), "resumed": checkpoint.resumed}
+        origin = {**provenance(), **trainer.conditions(), "stack": len(jobs), "resumed": checkpoint.resumed}
+        origin["start_seconds"] = round(trainer.start_seconds / len(jobs), 6)
         for run, outcome in zip(runs, outcomes, strict=True):
             if run.key not in store:
                 store.put(Record(run.canonical(), seconds=seconds, provenance=origin, **vars(outcome)))
             locks.release(run.key)
         checkpoint.remove()
+
+
+def _side_by_side(stacks: Sequence[Iterator[None]]) -> None:
+    """Train stacks to their ends, step by step in turn; when the time is over, each to the end of its epoch."""
+    late = None
+    while stacks:
+        going = []
+        for stack in stacks:
+            try:
+                next(stack)
+                going.append(stack)
+            except StopIteration:
+                pass
+            except OutOfTime as error:
+                late = error
+        stacks = going
+    if late is not None:
+        raise late
 
 
 def _teacher(runs: Sequence[Run], store: Store) -> Tensor | Tensors | None:
@@ -177,13 +200,6 @@ def _teacher(runs: Sequence[Run], store: Store) -> Tensor | Tensors | None:
     if isinstance(runs[0].network, ImageNetwork):
         return teacher and store.weights(teacher.run.key, teacher.epoch)
     return teacher_logits(runs, store)
-
-
-def _conditions(trainer: Trainer) -> dict[str, str | int]:
-    """Device, precision and threads of training."""
-    device, precision = trainer.data.device, str(trainer.data.precision).removeprefix("torch.")
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    return {"device": name, "precision": precision, "threads": trainer.data.threads}
 
 
 def teacher_logits(runs: Sequence[Run], store: Store) -> Tensor | None:
@@ -221,6 +237,15 @@ def stack_size(run: Run) -> int:
         return STUDENTS if run.teacher is not None else 1
     remembered = getattr(run.objective, "copies", 1)
     return max(1, min(run.network.stack_size, MOST_COPIES // remembered))
+
+
+def abreast(run: Run) -> int:
+    """How many stacks like this run's one process trains in turn: several on a GPU that small steps leave waiting."""
+    if not (isinstance(run.network, ImageNetwork) and torch.cuda.is_available()):
+        return 1
+    source = dataset(run.data)
+    is_small = cost(run.network, source.image_shape, source.classes).multiply_adds <= SMALL
+    return max(1, ABREAST // stack_size(run)) if is_small else 1
 
 
 @contextmanager

@@ -78,7 +78,7 @@ def divergence(scores: Tensor, logits: Tensor, temperature: float = 1.0, teacher
     require_temperature("temperature", temperature)
     require_temperature("teacher_temperature", teacher_temperature)
     logits = at_least_single(logits)
-    taus = logits.new_tensor(temperature), logits.new_tensor(teacher_temperature)
+    taus = logits.new_full((), temperature), logits.new_full((), teacher_temperature)
     return Divergence.apply(logits, scores.detach().to(logits), *taus)
 
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.functional import log_softmax, one_hot, pad
+from torch.nn.functional import log_softmax, pad
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from ._kernels import at_least_single
@@ -30,7 +30,7 @@ class Memory:
     """
 
     def __init__(self) -> None:
-        self.steps = 0
+        self.steps: int | Tensor = 0  # a tensor [] where steps are recorded and replayed, for each replay counts
         self.epochs = 0
         self.generators: list[torch.Generator] | None = None
         self._last_call: Literal["loss", "after_loss", "after_step"] = "after_step"
@@ -104,8 +104,9 @@ class Memory:
         missing = sorted(vars(self).keys() ^ state.keys())
         require(not missing, f"state is of another method: {', '.join(missing)} differ")
         for name, value in deepcopy(state).items():
-            if name == "generators":
-                value = value and [torch.Generator().set_state(state) for state in value]
+            if name == "generators" and value:
+                own = self.generators or [torch.Generator() for _ in value]
+                value = [generator.set_state(state) for generator, state in zip(own, value, strict=True)]
             setattr(self, name, value)
 
 
@@ -147,6 +148,7 @@ class LearnedEnsemble(PastCopies):
         super().store(model, keep)
         self.layer = None
 
+    @torch.inference_mode(False)  # later the layer is changed in place, outside of inference mode
     @torch.no_grad()
     def join(self, logits: Tensor) -> Tensor:
         """The ensemble's logits `[..., B, K]` from the copies' `[n, ..., B, K]`."""
@@ -167,10 +169,10 @@ class LearnedEnsemble(PastCopies):
         logits, labels = zip(*self.batches, strict=True)
         logits, labels = torch.cat(logits, -2), torch.cat(labels, -1)
         inputs, classes = at_least_single(torch.cat(tuple(logits), -1)), self.layer.shape[-1]
-        error = self.join(logits).softmax(-1) - one_hot(labels, classes)
+        error = self.join(logits).softmax(-1) - _one_hot(labels, classes, inputs.dtype)
         with torch.autocast(inputs.device.type, enabled=False):
             size = inputs.square().sum((-1, -2), keepdim=True).clamp_min(1e-12)
-            self.layer = self.layer - rate * (inputs.mT @ padded(error))[..., :classes] / size
+            self.layer -= rate * (inputs.mT @ padded(error))[..., :classes] / size
         self.batches = []
 
 
@@ -199,9 +201,15 @@ class MovingAverage(Memory):
     def update(self, model: nn.Module, decay: float) -> None:
         """Move the average towards the model's weights; to be called once a step, after `after_step`."""
         model = self._started(model)
-        factor = min(1 - 1 / (self.steps + 1), decay)
+        step = self._step(decay)
         for name, weight in model.named_parameters():
-            self.average[name].lerp_(at_least_single(weight), 1 - factor)
+            self.average[name].lerp_(at_least_single(weight), step)
+
+    def _step(self, decay: float) -> float | Tensor:
+        """$1 - \\lambda_s$, on the device where steps are counted there."""
+        if isinstance(self.steps, Tensor):
+            return (1 - (1 - 1 / (self.steps + 1)).clamp_max(decay)).float()
+        return 1 - min(1 - 1 / (self.steps + 1), decay)
 
     @torch.no_grad()
     def teach(self, model: nn.Module, inputs: Tensor) -> Tensor:
@@ -227,14 +235,19 @@ class Predictions(Memory):
         super().__init__()
         self.table: Tensor | None = None  # log-probabilities [..., N, K], NaN where there are none yet
         self._predicted: list[tuple[Tensor, Tensor]] = []
+        self._examples: int | None = None  # in the training set, where that is known
         self._count = 0  # known examples at the end of the last epoch
+
+    def expect(self, examples: int) -> None:
+        """Have room for so many examples at once, so that no step looks at their numbers."""
+        self._examples = examples
 
     @torch.no_grad()
     def recall(self, logits: Tensor, labels: Tensor, index: Tensor) -> Tensor:
         """The log-probabilities `[..., B, K]` last predicted; those of the bare label if there are none."""
-        self._make_room(logits, int(index.max()) + 1)
+        self._make_room(logits, self._examples or int(index.max()) + 1)
         past = self.table.gather(-2, index[..., None].expand(logits.shape))
-        return torch.where(past.isnan(), one_hot(labels, logits.shape[-1]).to(past).log(), past)
+        return torch.where(past.isnan(), _one_hot(labels, logits.shape[-1], past.dtype).log(), past)
 
     @torch.no_grad()
     def keep(self, logits: Tensor, index: Tensor) -> None:
@@ -266,6 +279,11 @@ class Predictions(Memory):
         self.table, size = self.table.to(logits.device), self.table.shape[-2]
         if count > size:
             self.table = pad(self.table, (0, 0, 0, max(size, count - size)), value=math.nan)
+
+
+def _one_hot(labels: Tensor, classes: int, dtype: torch.dtype) -> Tensor:
+    """The labels' distributions `[..., B, K]`; torch's own function waits for the device."""
+    return (labels[..., None] == torch.arange(classes, device=labels.device)).to(dtype)
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:
@@ -307,7 +325,8 @@ def _reinitialized(model: nn.Module, generators: Sequence[torch.Generator]) -> n
         return model.reinitialized(generators)
     other = deepcopy(model)
     with torch.random.fork_rng():
-        torch.manual_seed(int(torch.randint(2**62, (1,), generator=generators[0])))
+        drawn = torch.randint(2**62, (1,), generator=generators[0], device=generators[0].device)
+        torch.manual_seed(int(drawn))
         for name, module in other.named_modules():
             draws = hasattr(module, "reset_parameters")
             require(

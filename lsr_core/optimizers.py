@@ -53,9 +53,10 @@ class FusedSGD(torch.optim.SGD):
             fused=True,
         )
 
-    def step(self, factor: float) -> None:
+    def step(self, factor: float | Tensor) -> None:
+        rate = self.defaults["lr"] * factor
         for group in self.param_groups:
-            group["lr"] = self.defaults["lr"] * factor
+            group["lr"] = rate.float() if isinstance(rate, Tensor) else rate
         super().step()
         self.zero_grad()
 

@@ -18,14 +18,16 @@ _BATCH, _CLASSES, _ROUNDS = 16, 10, 3
 def training_precision(network: ImageNetwork, shape: tuple[int, int, int], device: torch.device) -> torch.dtype:
     """bfloat16 where a training step of this network on images of this shape takes clearly less time in it, or float32.
 
-    Both are timed on this machine the first time, in a few seconds; `precision.json` beside the records keeps the
-    answer, so that it does not change from run to run.
+    On a GPU it is where that computes in it. On a CPU both are timed the first time, in a few seconds; `precision.json`
+    beside the records keeps the answer, so that it does not change from run to run.
     """
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     path, origin = default_folder() / "precision.json", provenance()
     known = json.loads(path.read_text()) if path.exists() else {}
     sizes = "x".join(map(str, (network.architecture, network.width, network.depth, *shape)))
-    machine = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{origin['processor']}, {origin['isa']}"
-    name = f"{machine}, {torch.get_num_threads()} threads, torch {origin['torch']}: {sizes}"
+    machine = f"{origin['processor']}, {origin['isa']}, {torch.get_num_threads()} threads, torch {origin['torch']}"
+    name = f"{machine}: {sizes}"
     if name not in known:
         known[name] = _gain(network, shape, device)
         write_whole(path, json.dumps(known, indent=1).encode())

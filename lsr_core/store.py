@@ -33,7 +33,9 @@ from .run import NUMERICS, Run, is_key, key_of, require_key, run_of
 COLLAPSED = 3.0  # standard errors above the most frequent class
 SECONDS = 20.0  # between two states of a stack; the clock decides when one is written, never what is trained
 _FORMER_NAMES = {"made": "provenance", "planes": "projection"}  # in records of earlier versions
-_CONDITIONS = ("threads", "simd", "isa", "processor", "torch")  # under which a state goes on to the same bits
+_CONDITIONS = (  # under which a state goes on to the same bits
+    "threads", "simd", "isa", "processor", "torch", "device", "precision", "cuda", "cudnn", "compiled"
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,12 @@ class Store:
         with self.writing():
             write_whole(path, content, sync=sync)
 
+    def check_numerics(self) -> None:
+        """Raise `InputError` where the folder has records of other numerics: its runs would not be found again."""
+        others = {record.run.get("numerics") for record in self} - {NUMERICS}
+        have = f"{self.folder} has records of numerics {', '.join(map(str, others))}, and this version makes {NUMERICS}"
+        require(not others, f"{have}; set LSR_STORE to another folder, or take the version that made them")
+
     def check_writable(self) -> None:
         """Raise `InputError` unless records can be written here."""
         with self.writing():
@@ -187,32 +195,32 @@ class Checkpoint:
         """Whether it is time to write a state again."""
         return time.monotonic() - self._last >= SECONDS
 
-    def save(self, state: dict[str, Any], threads: int) -> None:
-        """Keep a state; raises `InputError` where that cannot be done."""
+    def save(self, state: dict[str, Any], conditions: dict[str, Any]) -> None:
+        """Keep a state and the conditions of its training; raises `InputError` where that cannot be done."""
         buffer = io.BytesIO()
         torch.save(state, buffer)
         content = buffer.getvalue()
         head = {
             "runs": [run.canonical() for run in self.runs],
-            "provenance": {**provenance(), "threads": threads},
+            "provenance": {**provenance(), **conditions},
             "checksum": hashlib.sha256(content).hexdigest(),
         }
         self._store.write(self.path, json.dumps(head).encode() + b"\n" + content, sync=True)
         self._last = time.monotonic()
 
-    def load(self, threads: int) -> dict[str, Any] | None:
+    def load(self, conditions: dict[str, Any]) -> dict[str, Any] | None:
         """The last state, or None; warns where it comes from other conditions, or cannot be used."""
         usable = _usable(self.path)
         if usable is None:
             return None
-        (head, content), now = usable, {**provenance(), "threads": threads}
+        (head, content), now = usable, {**provenance(), **conditions}
         for name in _CONDITIONS:
             before = head["provenance"].get(name)
-            if before != now[name]:
-                begun = f"{len(self.runs)} runs were begun with {name} {before} and go on with {now[name]}"
+            if before != now.get(name):
+                begun = f"{len(self.runs)} runs were begun with {name} {before} and go on with {now.get(name)}"
                 warnings.warn(f"{begun}; their last digits may differ from those of an undisturbed run", stacklevel=2)
         self.resumed = True
-        return torch.load(io.BytesIO(content), weights_only=True)
+        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
     def remove(self) -> None:
         """Delete the state."""
@@ -299,6 +307,14 @@ def provenance() -> dict[str, Any]:
         "sources": _sources_hash(),
         "commit": _clean_commit(),
     }
+
+
+def hardware(device: torch.device) -> dict[str, str | int]:
+    """What a device is called in records; of a GPU also the versions of what drives it."""
+    if device.type != "cuda":
+        return {"device": device.type}
+    versions = {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
+    return {"device": torch.cuda.get_device_name(device), **versions}
 
 
 def _checksum(content: dict[str, Any]) -> str:

@@ -201,7 +201,8 @@ def beta_draws(shape: tuple[int, ...], a: float, generators: Sequence[torch.Gene
     """
     if len(generators) > 1:  # one at a time: the last bit of a power depends on its place in the vector
         return torch.stack([beta_draws(shape[1:], a, [generator]) for generator in generators])
-    return torch.rand(shape, generator=generators[0]).pow_(1 / a).clamp_(1e-6, 1 - 1e-6)
+    (generator,) = generators
+    return torch.rand(shape, generator=generator, device=generator.device).pow_(1 / a).clamp_(1e-6, 1 - 1e-6)
 
 
 def matched_by_rank(draws: Tensor, confidence: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ._capture import Captured, beside_others, forward_of, numbers
 from .augmentation import normalised
 from .data import Split, dataset
 from .errors import require
@@ -28,16 +29,18 @@ from .evaluation import (
     sharpness,
 )
 from .losses import gradient_from_targets, gradient_targets
-from .memory import PastCopies
+from .memory import Memory, PastCopies, Predictions
 from .metrics import soft_nll
 from .models import ImageNetwork
 from .objectives import Batch, Fixed, Objective
 from .optimizers import FusedSGD, StackedSGD
 from .precision import training_precision
 from .run import Run, stream
+from .store import hardware
 
 EVALUATION_BATCH = 256  # examples at a time: what a stack computes of them stays in the processor's cache
 PROJECTION_SEED = 0  # the seed whose runs keep their projected features
+WARM = 2  # steps after which what is compiled and recorded is there
 STACK_THREADS = 1  # of a stack: the same bits on every machine of a kind, and processes side by side on its cores
 
 Tensors = dict[str, Tensor]
@@ -73,12 +76,14 @@ class Examples(NamedTuple):
 class Data:
     """What runs learn from; `split` is for evaluation, its labels `[S, N]` or `[N]` on the CPU."""
 
+    threads: int  # of the CPU
     axis: int  # of the examples among a part's inputs
     shared: str  # what runs must have in common
     split: Split
     teacher_logits: Tensor | None
     device: torch.device
     precision: torch.dtype
+    recorded_on: torch.device | None = None  # the device on which its programs' steps may be recorded and replayed
 
     def prepare(self, inputs: Tensor) -> Tensor:
         """Inputs as the network takes them."""
@@ -110,7 +115,7 @@ class OwnExamples(Data):
 
     def __init__(self, runs: Sequence[Run], teacher_logits: Tensor | None, device: Device, dtype: torch.dtype) -> None:
         self.source, self.teacher_logits = dataset(runs[0].data), teacher_logits
-        self.device, self.precision = torch.device(device or "cpu"), dtype
+        self.device, self.precision = _device(device or "cpu"), dtype
         splits = {run.seed: self.source.split(run.train, run.seed) for run in runs}
         self.split = _stacked([splits[run.seed] for run in runs], self.device, dtype)
         self.labels = self.split.train_labels.to(self.device)
@@ -149,13 +154,15 @@ class SharedImages(Data):
     def __init__(self, runs: Sequence[Run], teacher: Tensors | None, device: Device, _: torch.dtype) -> None:
         first, self.threads = runs[0], torch.get_num_threads()
         self.source, self.augmentation = dataset(first.data), first.augmentation
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = _device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.precision = training_precision(first.network, self.source.image_shape, self.device)
         split = self.source.split(first.train, first.seed)
         self.labels = split.train_labels.to(self.device)
         self.split = _inputs_to(split, self.device)._replace(train_labels=split.train_labels.expand(len(runs), -1))
         order, draws = (stream(first.seed, first.role, purpose) for purpose in ("order", "augmentation"))
-        self.streams = [order, torch.Generator(self.device).manual_seed(draws.initial_seed())]
+        self.streams = [order, on_device(draws, self.device)]
+        self.recorded_on = self.device
+        self._captured = Captured(self._examples, self.recorded_on, self.streams[1:])
         self.teacher, self.teacher_logits = None, None
         if teacher is not None:
             self.teacher = self._build(first.teacher.run, torch.Generator()).eval()
@@ -169,13 +176,18 @@ class SharedImages(Data):
 
     def batches(self, size: int, soft: None = None) -> Iterator[Examples]:  # noqa: ARG002
         """The batches of an epoch."""
-        order, draws = self.streams
-        for index in torch.randperm(len(self.labels), generator=order).to(self.device).split(size):
-            images = self.split.train_inputs[index]
-            if self.augmentation is not None:
-                images = self.augmentation(images, draws)
-            images = self.prepare(images)
-            yield Examples(images, self.labels[index], self._teacher_logits(images, index), index)
+        order = torch.randperm(len(self.labels), generator=self.streams[0])
+        for index in order.to(self.device, non_blocking=True).split(size):
+            batch = self._captured(index)
+            self._captured.join()
+            yield batch
+
+    def _examples(self, index: Tensor) -> Examples:
+        images = self.split.train_inputs[index]
+        if self.augmentation is not None:
+            images = self.augmentation(images, self.streams[1])
+        images = self.prepare(images)
+        return Examples(images, self.labels[index], self._teacher_logits(images, index), index)
 
     def prepare(self, images: Tensor) -> Tensor:
         return normalised(images, self.source.mean, self.source.std).contiguous(memory_format=torch.channels_last)
@@ -226,7 +238,7 @@ class Learner:
     """
 
     def __init__(self, network: nn.Module, runs: Sequence[Run], data: Data) -> None:
-        self.network, self.data = network, data
+        self.network, self.data, self._size = network, data, runs[0].schedule.batch_size
         self.objective = replace(runs[0].objective)  # with a memory of its own
         self._is_stack, self._constants, self._soft = isinstance(data, OwnExamples), None, None
         if isinstance(self.objective, Fixed):
@@ -234,10 +246,38 @@ class Learner:
                 self._constants, self._soft = _closed_form(runs, data)
             else:
                 self.objective = data.fitted(self.objective)
-        if self.objective.memory is not None:
-            self.objective.memory.generators = [stream(run.seed, run.role, "draws") for run in runs]
+        if self.memory is not None:
+            draws = (stream(run.seed, run.role, "draws") for run in runs)
+            self.memory.generators = [on_device(generator, data.device) for generator in draws]
+        if isinstance(self.memory, Predictions):
+            self.memory.expect(data.labels.shape[-1])
         alone = runs[0].network.stack_size == 1 and len(runs) == 1  # torch's fused kernel has one rate for all runs
         self.optimizer = FusedSGD(network, runs[0]) if alone else StackedSGD(network, runs)
+        self._forward = forward_of(network, data.recorded_on, runs[0].train * runs[0].schedule.last)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Let steps be recorded, from the state as it is."""
+        memory, device = self.memory, self.data.recorded_on
+        self._captured = Captured(self._step, device, [] if memory is None else memory.generators)
+        if self._captured.records and memory is not None:
+            memory.steps = torch.as_tensor(memory.steps, dtype=torch.float64, device=device)
+
+    @property
+    def memory(self) -> Memory | None:
+        """What the objective remembers."""
+        return self.objective.memory
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether the network is compiled for training."""
+        return self._forward is not self.network
+
+    def load_state_dict(self, optimizer: dict[str, Any], memory: dict[str, Any]) -> None:
+        """Go on from the states of optimizer and memory."""
+        self.optimizer.load_state_dict(optimizer)
+        self.objective.load_state_dict(memory)
+        self._begin()
 
     def soft(self) -> Tensor | None:
         """Of a stack, what the whole training set has in this epoch, or None.
@@ -252,9 +292,20 @@ class Learner:
             self._soft = None if copies is None else copies.movedim(0, -2).contiguous()
         return self._soft
 
-    def step(self, batch: Examples, rate: float) -> Tensor:
-        """One step with `rate` times the learning rate; returns a number a run that is finite unless it diverged."""
-        finite_probe = self.differentiate(batch)
+    def step(self, batch: Examples, rate: float | Tensor) -> Tensor:
+        """One step with `rate` times the learning rate; returns a number a run that is finite unless it diverged.
+
+        It is valid after `join`, until the next step.
+        """
+        return self._captured(*batch, rate, version=0 if self.memory is None else self.memory.epochs)
+
+    def join(self) -> None:
+        """Let what follows wait for the step."""
+        self._captured.join()
+
+    def _step(self, *given: Any) -> Tensor:
+        *batch, rate = given
+        finite_probe = self.differentiate(Examples(*batch))
         self.optimizer.step(rate)
         self.objective.after_step(self.network)
         return finite_probe
@@ -267,8 +318,9 @@ class Learner:
                 batch.inputs, lambda logits: gradient_from_targets(logits, soft, *self._constants)
             )
             return gradient[:, 0, 0]
+        forward = self._forward if len(batch.labels) == self._size else self.network  # compiled for one size
         with self.data.autocast():
-            logits = self.network(batch.inputs)
+            logits = forward(batch.inputs)
             if soft is None:
                 soft = self.objective.teacher_logits(self.network, batch.inputs)
             elif self._is_stack:
@@ -283,7 +335,8 @@ class Trainer:
 
     `teacher` holds the logits `[S, N, K]` of each run's teacher on its training examples, or for images the tensors of
     the runs' common teacher. Images are trained on a GPU where there is one and no other `device` is asked for,
-    anything else on the CPU; `dtype` is of stacks. Raises `InputError` for runs of several `stack_key`s.
+    anything else on the CPU; `dtype` is of stacks. Raises `InputError` for runs of several `stack_key`s, and for a GPU
+    where there is none.
 
     `network` maps inputs to logits `[S, B, K]`: a stack on `OwnExamples`, an `Ensemble` on `SharedImages`. The runs
     share nothing but the program: one that diverges does not affect the others.
@@ -298,6 +351,7 @@ class Trainer:
     ) -> None:
         kind = SharedImages if isinstance(runs[0].network, ImageNetwork) else OwnExamples
         require(len({run.stack_key for run in runs}) == 1, f"runs in one {kind.shared}")
+        self._created = time.perf_counter()
         self.runs, self.schedule, self.data = runs, runs[0].schedule, kind(runs, teacher, device, dtype)
         self.network = self.data.network(runs)
         if isinstance(self.network, Ensemble):
@@ -305,7 +359,7 @@ class Trainer:
             self.learners = [Learner(network, [run], self.data) for network, run in own]
         else:
             self.learners = [Learner(self.network, runs, self.data)]
-        self.epoch, self.evaluation_seconds = 0, 0.0
+        self.epoch, self.evaluation_seconds, self.start_seconds = 0, 0.0, 0.0
         self.diverged_at = torch.zeros(len(runs), dtype=torch.int64)  # the step, counted from 1; 0 for none
         self.curves: list[Tensors] = []
         self.final: Tensors = {}
@@ -323,10 +377,22 @@ class Trainer:
 
         `on_epoch_end` is called with the trainer after every epoch, once its evaluation is done.
         """
+        training = self.training(on_epoch_end)
+        while True:
+            try:
+                next(training)
+            except StopIteration as end:
+                return end.value
+
+    def training(self, on_epoch_end: Callable[["Trainer"], None] | None = None) -> Generator[None, None, list[Outcome]]:
+        """The same step by step, so that other programs train beside this one; returns the outcomes."""
+        return beside_others(self._training(on_epoch_end), self.data.recorded_on)
+
+    def _training(self, on_epoch_end: Callable[["Trainer"], None] | None) -> Generator[None, None, list[Outcome]]:
         evaluated = evaluation_epochs(self.schedule.last)
         with threads(self.data.threads):
             while not self.is_finished:
-                self.train_epoch()
+                yield from self._epoch()
                 if self.epoch in evaluated:
                     self.evaluate()
                 if on_epoch_end is not None:
@@ -335,13 +401,23 @@ class Trainer:
 
     def train_epoch(self) -> None:
         """Train one epoch."""
+        for _ in self._epoch():
+            pass
+
+    def _epoch(self) -> Iterator[None]:
         size, count = self.schedule.batch_size, self.data.labels.shape[-1]
         steps, finite = -(-count // size), []
+        rates = numbers([self.schedule.rate(self.epoch + step / steps) for step in range(steps)], self.data.recorded_on)
         soft = self.learners[0].soft()
         self.network.train()
-        for step, batch in enumerate(self.data.batches(size, soft)):
-            rate = self.schedule.rate(self.epoch + step / steps)
-            finite.append(torch.cat([learner.step(batch, rate).view(-1) for learner in self.learners]))
+        for batch, rate in zip(self.data.batches(size, soft), rates, strict=True):
+            probes = [learner.step(batch, rate).view(-1) for learner in self.learners]
+            for learner in self.learners:
+                learner.join()
+            finite.append(torch.cat(probes))
+            if len(finite) == WARM and not self.start_seconds:
+                self.start_seconds = time.perf_counter() - self._created
+            yield
         finite = torch.stack(finite, -1).isfinite().cpu()
         first = self.epoch * steps + finite.int().argmin(-1) + 1
         self.diverged_at = torch.where((self.diverged_at == 0) & ~finite.all(-1), first, self.diverged_at)
@@ -374,6 +450,12 @@ class Trainer:
         few = inputs if count is None else inputs.split(count, self.data.axis)[0]
         return self.data.logits(self.network.eval(), few).cpu()
 
+    def conditions(self) -> dict[str, Any]:
+        """Under which the runs are trained, as their records say: device, precision, threads, and whether compiled."""
+        own = {"precision": str(self.data.precision).removeprefix("torch."), "threads": self.data.threads}
+        compiled = {"compiled": True} if self.learners[0].is_compiled else {}
+        return {**hardware(self.data.device), **own, **compiled}
+
     def weights(self, place: int) -> Tensors:
         """The tensors of one run's network by name, on the CPU."""
         if isinstance(self.network, Ensemble):
@@ -399,8 +481,7 @@ class Trainer:
         """Go on from a state."""
         self.network.load_state_dict(state["network"])
         for learner, optimizer, memory in zip(self.learners, state["optimizers"], state["memories"], strict=True):
-            learner.optimizer.load_state_dict(optimizer)
-            learner.objective.load_state_dict(memory)
+            learner.load_state_dict(optimizer, memory)
         for generator, own in zip(self.data.streams, state["streams"], strict=True):
             generator.set_state(own)
         self.epoch, self.diverged_at = state["epoch"], state["diverged_at"]
@@ -482,6 +563,19 @@ def threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def on_device(generator: torch.Generator, device: torch.device) -> torch.Generator:
+    """A stream of the same seed that draws on a device."""
+    return torch.Generator(device).manual_seed(generator.initial_seed())
+
+
+def _device(device: torch.device | str) -> torch.device:
+    """The device; raises `InputError` for a GPU where there is none."""
+    found = torch.device(device)
+    there = found.type != "cuda" or torch.cuda.is_available()
+    require(there, f"device is {str(found)!r}, and torch {torch.__version__} finds no GPU here; give 'cpu'")
+    return found
 
 
 def _closed_form(runs: Sequence[Run], data: OwnExamples) -> tuple[list[Tensor], Tensor]:

@@ -32,7 +32,9 @@ FOLDER = Path(__file__).parent.parent / "results"
 SIGNIFICANT = 6
 MOST_LINES = 300  # of a file, of whole arms: less than a megabyte
 _TOLERANCE = 3.0  # standard deviations over an arm's seeds, on another kind of machine
-_SAME = ("processor", "simd", "torch", "device", "precision", "numerics")  # what runs with the same bits have in common
+_SAME = (  # what runs with the same bits have in common
+    "processor", "simd", "torch", "device", "precision", "numerics", "cuda", "cudnn", "compiled"
+)  # fmt: skip
 _COMPARED = ("accuracy", "nll", "ece", "train_accuracy")
 
 
@@ -81,6 +83,30 @@ def publish(preset: str, store: Store) -> dict[str, int]:
             write_whole(FOLDER / preset / f"{name}.jsonl", "".join(f"{line}\n" for line in written).encode())
         counts[name] = len(written)
     _read.cache_clear()
+    return counts
+
+
+def take_over(folder: Path, store: Store) -> dict[str, int]:
+    """Keep the records that a sweep left in a folder, publish the studies with plans that they belong to, and count.
+
+    Raises `InputError`, before any is kept, for a folder without records, and for one that is damaged, of other
+    numerics, or described by another version of the study.
+    """
+    other = Store(folder)
+    found = list(other)
+    require(bool(found), f"{folder} holds no records; a sweep leaves them in the folder that LSR_STORE names")
+    other.check_numerics()
+    for record in found:
+        run_of(record.run)
+    store.check_writable()
+    for record in found:
+        if record.key not in store:
+            store.put(record)
+    keys, counts = {record.key for record in found}, {}
+    for name in plans.planned():
+        studies.tune_from_records(name, store)
+        if keys & studies.arms_by_key(name).keys():
+            counts |= {f"{name}/{chapter}": count for chapter, count in publish(name, store).items()}
     return counts
 
 
@@ -216,7 +242,7 @@ def recompute(preset: str, sample: int, generator: np.random.Generator) -> Itera
             (record,) = execute([run_of(before.run)], Store(folder))
         (arm,) = (arm for arms in _keys(preset).values() for arm in arms if key in arm)
         deviation = _max_deviation(record, before, [published[other].record for other in arm if other in published])
-        same_machine = all(record.provenance[name] == before.provenance[name] for name in _SAME)
+        same_machine = all(record.provenance.get(name) == before.provenance.get(name) for name in _SAME)
         yield Recomputation(key, line.where, exact_hash(record) == line.exact, same_machine, deviation)
 
 

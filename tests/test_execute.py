@@ -5,15 +5,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lsr_core import InputError, objective
+from lsr_core import InputError, objective, precision
 from lsr_core import execute as execution
 from lsr_core.data import dataset
 from lsr_core.execute import execute, stack_size, teacher_logits
-from lsr_core.models import Convnet, Perceptron, StackedPerceptron
+from lsr_core.models import Convnet, ImageNetwork, Perceptron, StackedPerceptron
 from lsr_core.objectives import ladder
 from lsr_core.run import ExactPosterior, Run, TrainedTeacher
 from lsr_core.schedule import Schedule
-from lsr_core.store import Store, provenance
+from lsr_core.store import Store, hardware, provenance, unfinished
 from lsr_core.trainer import Trainer, train
 
 STACK = Perceptron().stack_size
@@ -28,13 +28,13 @@ def runs(count, train=50, method=CE, first=0):
 @pytest.fixture
 def trained(monkeypatch):
     """The keys of all runs trained, in order."""
-    keys, real = [], Trainer.train
+    keys, real = [], Trainer.training
 
     def counted(self, *arguments):
         keys.extend(run.key for run in self.runs)
         return real(self, *arguments)
 
-    monkeypatch.setattr(Trainer, "train", counted)
+    monkeypatch.setattr(Trainer, "training", counted)
     return keys
 
 
@@ -55,8 +55,8 @@ def test_nothing_is_trained_twice(trained):
 
 
 def test_stacks_hold_runs_of_one_shape_and_no_more_than_fit(monkeypatch):
-    stacks, real = [], Trainer.train
-    monkeypatch.setattr(Trainer, "train", lambda self, *a: stacks.append(self.runs) or real(self, *a))
+    stacks, real = [], Trainer.training
+    monkeypatch.setattr(Trainer, "training", lambda self, *a: stacks.append(self.runs) or real(self, *a))
     convnets = [Run("digits", 50, CE, Schedule(0.1, epochs=1), seed, Convnet((2,))) for seed in range(33)]
     execute([*runs(STACK + 3), *runs(2, train=75), *runs(3, method=LSR), *convnets])
     assert all(len({run.stack_key for run in stack}) == 1 for stack in stacks)
@@ -64,7 +64,7 @@ def test_stacks_hold_runs_of_one_shape_and_no_more_than_fit(monkeypatch):
 
 
 def test_an_interruption_keeps_what_is_finished_and_a_rerun_trains_the_rest(monkeypatch, trained):
-    real = Trainer.train
+    real = Trainer.training
     calls = []
 
     def interrupted(self, *arguments):
@@ -73,11 +73,11 @@ def test_an_interruption_keeps_what_is_finished_and_a_rerun_trains_the_rest(monk
             raise KeyboardInterrupt
         return real(self, *arguments)
 
-    monkeypatch.setattr(Trainer, "train", interrupted)
+    monkeypatch.setattr(Trainer, "training", interrupted)
     asked = runs(STACK + 4)
     with pytest.raises(KeyboardInterrupt):
         execute(asked)
-    monkeypatch.setattr(Trainer, "train", real)
+    monkeypatch.setattr(Trainer, "training", real)
     assert len(trained) == STACK
     execute(asked)
     assert len(trained) == len(set(trained)) == STACK + 4
@@ -85,15 +85,15 @@ def test_an_interruption_keeps_what_is_finished_and_a_rerun_trains_the_rest(monk
 
 def test_another_process_may_be_faster(monkeypatch, trained):
     """Records that appear while a stack is trained are taken, not made again."""
-    real = Trainer.train
+    real = Trainer.training
     asked = [*runs(STACK), *runs(2, first=STACK)]
 
     def helped(self, *arguments):
-        monkeypatch.setattr(Trainer, "train", real)
+        monkeypatch.setattr(Trainer, "training", real)
         execute(asked[STACK:])
         return real(self, *arguments)
 
-    monkeypatch.setattr(Trainer, "train", helped)
+    monkeypatch.setattr(Trainer, "training", helped)
     execute(asked)
     assert len(trained) == len(set(trained)) == STACK + 2
 
@@ -117,6 +117,51 @@ def test_a_store_that_cannot_be_written_is_refused_before_training(tmp_path, mon
     with pytest.raises(InputError, match="cannot be written"):
         execute(runs(1))
     assert not trained
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_every_condition_in_a_record_is_what_its_training_had(image_file, monkeypatch, half):
+    """Threads, device, precision and the size of the stack, as a layer and the loop see them while they train."""
+    monkeypatch.setattr(precision, "_gain", lambda *_: 2.0 if half else 1.0)
+    images = Run(str(image_file), 60, objective("lsr"), Schedule(0.05, epochs=1), 0, ImageNetwork("plain_cnn", width=4))
+    seen = {}
+
+    def look(layer, inputs):
+        if isinstance(layer, (torch.nn.BatchNorm1d, StackedPerceptron)):
+            kind = str(inputs[0].dtype).removeprefix("torch.")
+            seen.update(precision=kind, device=inputs[0].device.type, threads=torch.get_num_threads())
+
+    def hooked(trainer):
+        seen["stack"] = len(trainer.runs)
+        hooks = [module.register_forward_pre_hook(look) for module in trainer.network.modules()]
+        yield from real(trainer)
+        for hook in hooks:
+            hook.remove()
+
+    real = Trainer._epoch
+    monkeypatch.setattr(Trainer, "_epoch", hooked)
+    for wanted in ([images], runs(3, method=objective("zipf"))):
+        seen.clear()
+        for record in execute(wanted):
+            assert {name: record.provenance[name] for name in ("precision", "device", "threads", "stack")} == seen
+            assert record.provenance["stack"] == len(wanted)
+            assert record.provenance["resumed"] is False
+            assert not {"cuda", "cudnn", "compiled"} & record.provenance.keys()
+
+
+def test_a_gpu_is_named_with_its_versions(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"NVIDIA H100 80GB HBM3 {device.index}")
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 91300)
+    expected = {"device": "NVIDIA H100 80GB HBM3 0", "cuda": "13.0", "cudnn": 91300}
+    assert hardware(torch.device("cuda", 0)) == expected
+    assert hardware(torch.device("cpu")) == {"device": "cpu"}
+
+
+def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match=r"device is 'cuda', and torch .* finds no GPU here; give 'cpu'"):
+        Trainer(runs(1), device="cuda")
 
 
 def test_records_say_how_they_were_made():
@@ -306,3 +351,53 @@ def test_teachers_that_cannot_be_are_refused(change, message):
 def test_an_epoch_that_the_teacher_never_had_is_refused():
     with pytest.raises(InputError, match="epoch is 4; the teacher's run has 3"):
         kd([0], 4)
+
+
+def test_programs_side_by_side_make_the_same_records(tmp_path, monkeypatch, image_file):
+    """Of three seeds with a teacher each, step by step in turn, as a GPU trains small networks."""
+    network, schedule = ImageNetwork("plain_cnn", width=4), Schedule(0.05, epochs=2, batch_size=32)
+    plain = Run(str(image_file), 60, CE, schedule, network=network)
+    teacher = TrainedTeacher(replace(plain, role="teacher"))
+    wanted = replace(plain, objective=objective("kd"), teacher=teacher).runs(range(3))
+    alone = execute(wanted, Store(tmp_path / "alone"))
+    steps, real = [], Trainer._epoch
+
+    def noted(trainer):
+        for _ in real(trainer):
+            steps.append(trainer.runs[0].seed)
+            yield
+
+    monkeypatch.setattr(execution, "abreast", lambda _: 2)
+    monkeypatch.setattr(Trainer, "_epoch", noted)
+    together = execute(wanted)
+    assert steps[:8] == [0, 1] * 4  # of teachers; the third seed comes after them
+    for one, other in zip(alone, together, strict=True):
+        assert (one.key, one.metrics, one.curves) == (other.key, other.metrics, other.curves)
+
+
+def test_programs_side_by_side_keep_their_states_when_the_time_is_over(own_store, monkeypatch, image_file):
+    network, schedule = ImageNetwork("plain_cnn", width=4), Schedule(0.05, epochs=2, batch_size=32)
+    wanted = Run(str(image_file), 60, objective("lsr"), schedule, network=network).runs(range(3))
+    monkeypatch.setattr(execution, "abreast", lambda _: 3)
+    real, deadline = Trainer._epoch, time.monotonic() + 3600
+
+    def slow(trainer):
+        yield from real(trainer)
+        monkeypatch.setattr(time, "monotonic", lambda: deadline)
+
+    monkeypatch.setattr(Trainer, "_epoch", slow)
+    with pytest.raises(execution.OutOfTime):
+        execute(wanted, deadline=deadline)
+    assert len(unfinished(own_store)) == 3
+
+
+def test_a_gpu_trains_small_networks_in_turn(monkeypatch):
+    resnet20, resnet18, digits = (
+        Run(data, 100, CE, Schedule(0.1), 0, network)
+        for data, network in (
+            ("cifar100", ImageNetwork("resnet20")), ("cifar100", ImageNetwork("resnet18")), ("digits", Perceptron())
+        )
+    )  # fmt: skip
+    assert execution.abreast(resnet20) == 1
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert [execution.abreast(run) for run in (resnet20, resnet18, digits)] == [8, 1, 1]

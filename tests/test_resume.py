@@ -27,13 +27,13 @@ SCRIPT = """
     from lsr_core.trainer import Trainer
     import test_resume
     store.SECONDS = {seconds}
-    real = Trainer.train
+    real = Trainer.training
     def noted(self, *arguments):
-        outcomes = real(self, *arguments)
+        outcomes = yield from real(self, *arguments)
         with open({log!r}, "a") as file:
             file.write("".join(run.key + "\\n" for run in self.runs))
         return outcomes
-    Trainer.train = noted
+    Trainer.training = noted
     print("ready", flush=True)
     execution.execute(test_resume.{grid}(), Store({store!r}))
 """

@@ -167,7 +167,7 @@ def test_states_are_written_no_oftener_than_stated(own_store, monkeypatch):
     assert checkpoint.is_due()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert checkpoint.load(1) is None
+        assert checkpoint.load({"threads": 1}) is None
 
 
 def test_a_lock_is_one_processes_until_it_is_released(own_store):

@@ -1,6 +1,7 @@
 """Methods whose teacher is another network, a class, or the student itself at this moment."""
 
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Self
 
 import torch
@@ -171,7 +172,15 @@ class PriorSmoothing(Fixed):
     def scores(self, batch: Batch) -> Tensor:
         self.check(batch.logits.shape[-1])
         logits = at_least_single(batch.logits)
-        return torch.zeros_like(logits) if self.prior is None else logits.new_tensor(self.prior).log()[batch.labels]
+        if self.prior is None:
+            return torch.zeros_like(logits)
+        return _log_prior(self.prior, logits.dtype, logits.device)[batch.labels]
+
+
+@lru_cache(maxsize=8)
+@torch.inference_mode(False)
+def _log_prior(prior: tuple[tuple[float, ...], ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.tensor(prior, dtype=dtype, device=device).log()
 
 
 @dataclass(frozen=True, kw_only=True)
