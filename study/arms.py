@@ -96,6 +96,12 @@ def at_constants(setting: Setting, method: str, **constants: float) -> Run:
     return with_objective(tuned(setting, "cross-entropy"), method, **constants)
 
 
+def student_at(setting: Setting, kind: str, method: str, epoch: int | None = None, **constants: float) -> Run:
+    """A method with these constants, which are not tuned, whose teacher is of this kind, after an epoch or the last."""
+    teacher = replace(teacher_of(setting, kind), epoch=epoch)
+    return replace(tuned(setting, "cross-entropy"), objective=objective(method, **constants), teacher=teacher)
+
+
 def from_cifar100(setting: Setting, **call: Any) -> Run:
     """An arm that the study `cifar100-5k` tunes, given by its call, on other images; so is its teacher."""
 

@@ -167,6 +167,14 @@ def publish_results(preset: str) -> None:
     click.echo(f"{preset}: {_verdicts(preset)} verdicts")
 
 
+@results.command("import")
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+def import_results(folder: Path) -> None:
+    """Keep the records that another machine's sweep left in a folder, and publish the lines of their studies."""
+    for file, count in published_records.take_over(folder, Store()).items():
+        click.echo(f"{file}.jsonl: {count} runs")
+
+
 @results.command("verify")
 @click.argument("presets", nargs=-1)
 def verify_results(presets: tuple[str, ...]) -> None:

@@ -122,7 +122,14 @@ def show_published_claims(live: Sequence[Judgement], chapter: str) -> HtmlOutput
         "on digits, on other networks and on photographs.",
         "A row for each claim with its effect and interval, coloured by verdict.",
     )
-    return _joined([*shown, forest_of_all])
+    return _joined([*shown, forest_of_all, *_not_yet_run(chapter)])
+
+
+def _not_yet_run(chapter: str) -> list[HtmlOutput]:
+    """The planned studies of whose arms in a chapter there are no records."""
+    waiting = [name for name in planned() if plan(name).arms.get(chapter) and not published_records.lines(name)]
+    text = f"Planned for this chapter and not yet run: {', '.join(waiting)}."
+    return [HtmlOutput(Markup("<p>{}</p>").format(text), text)] if waiting else []
 
 
 def _of_study(preset: str, judgements: Sequence[Judgement], chapter: str) -> Iterator[HtmlOutput]:

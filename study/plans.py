@@ -18,7 +18,10 @@ FOLDER = Path(__file__).parents[1] / "results"
 Network = Perceptron | Convnet | ImageNetwork
 Calls = dict[str, dict[str, Any]]  # of functions of `arms.py`, by the arm that each gives
 
-_PARTS = ["seeds", "setting", "settings", "tiers", "only", "margins", "protocol", "tuning", "arms", "families"]
+_PARTS = [
+    "seeds", "stages", "device", "setting", "settings", "tiers", "only", "margins", "protocol", "tuning", "arms",
+    "families",
+]  # fmt: skip
 
 
 def network(described: Mapping[str, Any]) -> Network:
@@ -41,6 +44,12 @@ class Plan:
         """The seeds that pair the arms."""
         first, last = self.content["seeds"]
         return range(first, last + 1)
+
+    @property
+    def stages(self) -> list[range]:
+        """The seeds in the order in which all arms have them: all at once, or first those up to a number, and so on."""
+        ends = self.content.get("stages", [len(self.seeds)])
+        return [self.seeds[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
     @property
     def settings(self) -> tuple[Setting, ...]:
@@ -103,6 +112,8 @@ class Plan:
                 self._require(name in self.names or name in self.trials, f"{place} names the arm {name!r}")
         for name in (name for tier in self.tiers for name in tier):
             self._require(name in self.names, f"a tier names the arm {name!r}")
+        whole = [seed for stage in self.stages for seed in stage] == list(self.seeds)
+        require(whole, f"plan of {self.study}: stages are {self.content.get('stages')}; they must rise to all seeds")
         for family, claims in self.content.get("families", {}).items():
             self._check_family(family, claims)
 

@@ -7,8 +7,8 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
 import torch
 from torch import Tensor
 
@@ -18,6 +18,9 @@ from lsr_core.objectives import METHODS, Batch, Objective, as_label_smoothing, o
 from lsr_core.objectives.hand_made import TfKDRegReleased
 from lsr_core.objectives.learned import KD
 from lsr_core.teachers import VirtualTeacher
+
+if TYPE_CHECKING:
+    import pandas as pd  # a borrowed machine, which makes no table, lacks it
 
 
 def offset_cross_entropy(targets: Tensor, logits: Tensor) -> Tensor:
@@ -140,12 +143,14 @@ def soft_gradient_norm(objective: Objective, logits: Tensor, labels: Tensor, tea
     return gradient.norm().item()
 
 
-def losses_table(alpha: float, temperatures: Sequence[float], classes: int) -> pd.DataFrame:
+def losses_table(alpha: float, temperatures: Sequence[float], classes: int) -> "pd.DataFrame":
     """A row a released loss: s/h at each τ, and its "pull", the norm of its soft gradient over that of Hinton's loss.
 
     Student and teacher logits are independent normal draws with standard deviation 3, the same for all rows. Raises
     `InputError` for an α, a temperature or a number of classes out of range.
     """
+    import pandas as pd
+
     require_classes(classes)
     some = isinstance(temperatures, Sequence) and not isinstance(temperatures, str) and len(temperatures) > 0
     require(some, f"temperatures is {temperatures!r}; give a list of at least one number")
@@ -182,8 +187,12 @@ def _random_batch(deviation: float, classes: int) -> tuple[Tensor, Tensor, Tenso
     return student, torch.randint(classes, (256,), generator=generator), teacher
 
 
-def virtual_teacher_table(classes: Sequence[int], temperatures: Sequence[float], correct: float = 0.99) -> pd.DataFrame:
+def virtual_teacher_table(
+    classes: Sequence[int], temperatures: Sequence[float], correct: float = 0.99
+) -> "pd.DataFrame":
     """The shares of the right class and of each wrong one in the virtual teacher of Tf-KD_reg, in both readings."""
+    import pandas as pd
+
     table = pd.DataFrame(index=pd.MultiIndex.from_product((classes, temperatures), names=("K", "τ")))
     for label, reading in (("released", "logits"), ("power", "power")):
         table[f"{label}: right"] = [VirtualTeacher(correct, reading).share(k, tau) for k, tau in table.index]
@@ -191,8 +200,10 @@ def virtual_teacher_table(classes: Sequence[int], temperatures: Sequence[float],
     return table
 
 
-def configurations_table(classes: int = 100) -> pd.DataFrame:
+def configurations_table(classes: int = 100) -> "pd.DataFrame":
     """A row a reading of a released configuration: its weights, and for Tf-KD_reg the equal label smoothing."""
+    import pandas as pd
+
     rows = []
     for file in CONFIGURATIONS:
         for multiplier, term in file.readings(classes).items():

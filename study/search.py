@@ -21,13 +21,18 @@ _FACTORS = (0.5, 2.0)  # of the weight decay, tried last
 def tune(method: str, setting: Setting, store: Store | None = None, workers: int = 1) -> list[Row]:
     """Run a method's trials: a row a trial with its validation figures, in the order of the trials.
 
-    Every trial on all tuning seeds; where a plan says so, in its rounds. Raises `InputError` for a method that has no
+    Every trial on all tuning seeds; where a plan has rounds, in these. Raises `InputError` for a method that has no
     trials.
     """
     trials = Trials(method, setting, store, workers)
-    if not setting.study:
+    if not has_rounds(setting):
         return trials.rows(cells(method, setting), protocol(setting).trial_seeds)
     return _in_rounds(trials, plan(setting.study).content["tuning"])
+
+
+def has_rounds(setting: Setting) -> bool:
+    """Whether a plan lets trials go in rounds here."""
+    return bool(setting.study) and "kept" in plan(setting.study).content.get("tuning", {})
 
 
 class Trials(NamedTuple):
@@ -134,8 +139,11 @@ def places(method: str, setting: Setting) -> list[Place]:
 
 
 def error_of_choice(rows: Sequence[Row]) -> float:
-    """The standard error, in points, of the difference between the best trial and the next, over the tuning seeds."""
+    """The standard error, in points, of the difference between the best trial and the next, over the tuning seeds.
+
+    NaN where there was one.
+    """
     finalists = [row for row in rows if row["seeds"] == max(row["seeds"] for row in rows)]
     best, second = sorted(finalists, key=_rank, reverse=True)[:2]
     differences = 100 * (np.array(best["accuracies"]) - np.array(second["accuracies"]))
-    return float(differences.std(ddof=1) / np.sqrt(len(differences)))
+    return float(differences.std(ddof=1) / np.sqrt(len(differences))) if len(differences) > 1 else np.nan

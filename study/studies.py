@@ -8,6 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from lsr_core.augmentation import Augmentation
 from lsr_core.data import dataset
 from lsr_core.errors import require
@@ -17,13 +19,14 @@ from lsr_core.objectives import objective
 from lsr_core.run import Run, TrainedTeacher
 from lsr_core.schedule import Schedule
 from lsr_core.store import Store
+from lsr_core.sweep import by_seed
 
 from . import search
 from .arms import arm_of, tuned
 from .paper import grid
 from .plans import plan, planned
 from .settings import AUDIO, CIFAR, TUNING_SEEDS, Setting
-from .tuning import NotTuned, write_tuned_rows
+from .tuning import NotTuned, protocol, trials, write_tuned_rows
 
 Chapters = dict[str, dict[str, Run]]  # arms by name, under the first chapter that shows them
 
@@ -117,9 +120,11 @@ def _planned(name: str) -> Study:
 
 
 def _planned_order(name: str) -> list[Run]:
-    own = plan(name)
+    own, runs = plan(name), dict[Run, None]()
     tiers = [[own.name_in(setting, arm) for arm in arms] for setting, arms in own.steps]
-    return _tier_by_tier(_by_name(planned_arms(name)), tiers, own.seeds)
+    for seeds in own.stages:
+        runs |= dict.fromkeys(_tier_by_tier(_by_name(planned_arms(name)), tiers, seeds))
+    return list(runs)
 
 
 def make(name: str, store: Store, workers: int = 1) -> Iterator[str]:
@@ -133,6 +138,52 @@ def make(name: str, store: Store, workers: int = 1) -> Iterator[str]:
                 yield f"tuned {own.name_in(setting, method)}"
         execute(_tier_by_tier(arms_by_setting(name)[setting], [arms], own.seeds), store, workers)
         yield f"made {', '.join(own.name_in(setting, arm) for arm in arms)}"
+
+
+def groups(name: str, store: Store) -> Iterator[list[Run]]:
+    """The runs of a planned study for a sweep, its trials first, which must be made when the next are asked for.
+
+    Raises `InputError` for a study without plan, and for one that is tuned in rounds.
+    """
+    own = plan(name)
+    for setting, arms in own.steps:
+        for arm in arms:
+            while method := _untuned(own.calls(setting)[arm], setting):
+                message = f"preset {name!r} is tuned in rounds; `lsr results make {name}` makes it"
+                require(not search.has_rounds(setting), message)
+                seeds = protocol(setting).trial_seeds
+                yield [trial.at(seed) for seed in seeds for trial in trials(method, setting)]
+                write_tuned_rows(search.tune(method, setting, store), name)
+    yield from by_seed(_planned_order(name))
+
+
+def require_device(name: str) -> None:
+    """Raise `InputError` where the device of a planned study is missing."""
+    there = plan(name).content.get("device") != "cuda" or torch.cuda.is_available()
+    require(there, f"preset {name!r} is made on a GPU, and torch {torch.__version__} finds none here")
+
+
+def tune_from_records(name: str, store: Store) -> None:
+    """Choose a planned study's constants as far as all its trials have records; of one without rounds."""
+    if plan(name).trials and not any(map(search.has_rounds, plan(name).settings)):
+        for runs in groups(name, store):
+            if any(run.key not in store for run in runs):
+                return
+
+
+def arms_by_key(name: str) -> dict[str, str]:
+    """The names of a planned study's arms by the keys of their runs; empty before it is tuned."""
+    seeds = plan(name).seeds
+    return {run.key: arm for arm, template in _by_name(planned_arms(name)).items() for run in template.runs(seeds)}
+
+
+def forget_teachers(name: str, store: Store) -> None:
+    """Remove the weights of a planned study's teachers that no missing run needs: what travels stays small."""
+    runs = _planned_order(name)
+    taught = [run for run in runs if isinstance(run.teacher, TrainedTeacher)]
+    paths = {run.key: store.weights_path(run.teacher.run.key, run.teacher.epoch) for run in taught}
+    for path in set(paths.values()) - {path for key, path in paths.items() if key not in store}:
+        path.unlink(missing_ok=True)
 
 
 def _untuned(call: Mapping[str, Any], setting: Setting) -> str | None:

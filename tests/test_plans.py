@@ -3,11 +3,12 @@ import shutil
 from contextlib import contextmanager
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 from lsr_core import InputError
 from lsr_core.store import Store
-from study import plans, published_records, studies, tuning
+from study import plans, published_records, search, studies, tuning
 from study.arms import with_objective
 from study.cli import main
 from study.settings import DIGITS, Setting
@@ -188,7 +189,8 @@ def test_a_plan_of_one_setting_names_it_nowhere():
         ('"mixture-10-80, n = 50" =', '"mixture, n = 50" =', "`only` names the setting 'mixture, n = 50', which"),
         ("[families.first]", "[families]", "claim B1 stands in no family; its table is [families.<paper>.B1]"),
         ("[families.first]", "[families.none]\n[families.first]", "the family 'none' is empty; it needs a claim"),
-        ("[families.second]", "[claims]", "unknown part 'claims'; there are seeds, setting, "),
+        ("[families.second]", "[claims]", "unknown part 'claims'; there are seeds, stages, "),
+        ("seeds = [10, 12]", "seeds = [10, 12]\nstages = [2]", "stages are [2]; they must rise to all seeds"),
         ('{ terms = [[1, "kd"], [-1, "rung"]] }', '"kd"', "claim O1 compares no arms; it needs `terms`, or a `method`"),
         ('H2 = { method = "kd", ', "H2 = { ", "claim H2 compares no arms"),
     ],
@@ -241,11 +243,12 @@ def test_a_study_without_plan_is_refused():
 
 @pytest.mark.parametrize("study", plans.planned())
 def test_every_plan_has_what_its_arms_need(study):
-    """Trials of every method that an arm is tuned by, 12 each, and a margin of every metric that is judged."""
+    """Trials of every method that an arm is tuned by, in rounds 12 each, and a margin of every metric judged."""
     own = plans.plan(study)
     for setting in own.settings:
         for method in methods_of(setting):
-            assert 12 in (len(cells(method, setting)), 2 * len(cells(method, setting))), method
+            count = len(cells(method, setting))
+            assert count in (12, 6) or not search.has_rounds(setting), method
         for call in own.calls(setting).values():
             assert call.get("tuned") in (None, *methods_of(setting))
     metrics = {
@@ -255,3 +258,45 @@ def test_every_plan_has_what_its_arms_need(study):
     assert sorted(own.names) == sorted({arm for tier in own.tiers for arm in tier})
     assert own.seeds.stop <= 1000
     assert not own.trials or min(own.content["tuning"]["seeds"]) >= 1000
+
+
+def test_stages_give_all_arms_some_seeds_before_any_has_the_others(written):
+    own = written(PLAN.replace("seeds = [10, 12]", "seeds = [10, 12]\nstages = [2, 3]"))
+    assert own.stages == [range(10, 12), range(12, 13)]
+
+
+@pytest.fixture
+def gpu_tuned(monkeypatch):
+    """The preset for a borrowed GPU as it is once its baseline is tuned."""
+    (setting,) = plans.plan("gpu").settings
+    row = {"learning_rate": 0.1, "weight_decay": 5e-4, "seeds": 1, "validation_accuracy": 0.7, "validation_nll": 1.0}
+    rows = {(*setting, "cross-entropy"): [row]}
+    monkeypatch.setattr(tuning, "_rows", lambda preset: rows if preset == "gpu" else {})
+    tuning.tuned.cache_clear()
+    yield setting
+    tuning.tuned.cache_clear()
+
+
+@pytest.mark.usefixtures("gpu_tuned")
+def test_wherever_the_gpu_preset_stops_complete_pairs_stand():
+    """Six arms to three seeds, then the teacher, its students and the others; then all to five."""
+    arms, order = studies.arms_by_key("gpu"), STUDIES["gpu"].runs()
+    named = [(arms.get(run.key), run.seed) for run in order]
+    first = plans.plan("gpu").tiers[0]
+    assert named[:18] == [(arm, seed) for seed in (10, 11, 12) for arm in first]
+    assert named[18:26] == [(arm, 10) for arm in plans.plan("gpu").tiers[1]]
+    assert {seed for _, seed in named[:42]} == {10, 11, 12}
+    assert len(order) == 5 * len(plans.plan("gpu").names) == 70
+    assert {run.network.architecture for run in order} == {"resnet18", "mobilenetv2"}
+    de_kd = studies.planned_arms("gpu")["weak_teachers"]["de-kd"]
+    assert de_kd.teacher.epoch == 1
+    assert de_kd.teacher.run == studies.planned_arms("gpu")["distillation"]["teacher"]
+
+
+@pytest.mark.usefixtures("gpu_tuned")
+def test_a_preset_is_made_where_it_can_be(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match=r"preset 'gpu' is made on a GPU, and torch .* finds none here"):
+        studies.require_device("gpu")
+    with pytest.raises(InputError, match="preset 'cifar100-5k' is tuned in rounds; `lsr results make cifar100-5k`"):
+        next(studies.groups("cifar100-5k", Store()))

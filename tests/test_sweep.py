@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,7 @@ def test_a_grid_is_written_and_read_in_its_order(tmp_path):
 
 
 def test_a_sweep_makes_what_is_missing(own_store, tmp_path, capsys):
-    assert sweep.sweep(RUNS, 600) == 0
+    assert sweep.sweep(sweep.by_seed(RUNS), 600)
     assert capsys.readouterr().out.splitlines()[1].startswith("seed 0: 2 runs, ")
     other = Store(tmp_path / "other")
     assert stated(execute(RUNS, own_store)) == stated(execute(RUNS, other))
@@ -44,31 +45,30 @@ def test_a_sweep_out_of_time_goes_on_to_the_same_bits(own_store, tmp_path, monke
     """The clock moves on by a second at each look: budgets end in the middle of runs."""
     now = iter(range(10**6))
     monkeypatch.setattr("time.monotonic", lambda: next(now))
-    lefts = []
-    while not lefts or lefts[-1]:
-        lefts.append(sweep.sweep(RUNS, 14))
-        assert len(lefts) < 60
+    turns = 1
+    while not sweep.sweep(sweep.by_seed(RUNS), 14):
+        turns += 1
+        assert turns < 60
     monkeypatch.undo()
-    assert len(lefts) >= 3  # it took several
-    assert lefts == sorted(lefts, reverse=True)
+    assert turns >= 3
     whole = Store(tmp_path / "whole")
     assert stated(execute(RUNS, own_store)) == stated(execute(RUNS, whole))
     assert not list((own_store.folder / "checkpoints").glob("*.state"))
 
 
 def test_a_deadline_keeps_the_state_at_the_end_of_the_epoch(own_store, monkeypatch):
-    real, deadline = Trainer.train_epoch, time.monotonic() + 3600
+    real, deadline = Trainer._epoch, time.monotonic() + 3600
 
     def slow(self):
-        real(self)
+        yield from real(self)
         monkeypatch.setattr(time, "monotonic", lambda: deadline)
 
-    monkeypatch.setattr(Trainer, "train_epoch", slow)
+    monkeypatch.setattr(Trainer, "_epoch", slow)
     with pytest.raises(OutOfTime):
         execute(RUNS[:1], own_store, deadline=deadline)
     assert own_store.keys() == []
     (checkpoint,) = unfinished(own_store)
-    assert checkpoint.load(1)["epoch"] == 1
+    assert checkpoint.load({"threads": 1, "device": "cpu", "precision": "float32"})["epoch"] == 1
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_what_is_no_grid_is_refused(tmp_path, content, message, capsys):
 
 def test_a_budget_is_above_nothing():
     with pytest.raises(InputError, match="budget-seconds is 0; it must be a finite number above 0"):
-        sweep.sweep(RUNS, 0)
+        sweep.sweep(sweep.by_seed(RUNS), 0)
 
 
 @pytest.mark.slow
@@ -140,3 +140,51 @@ def image_run(data, method, seed=0):
     from lsr_core.models import ImageNetwork
 
     return Run(data, 60, objective(method), Schedule(0.05, epochs=1), seed, ImageNetwork("plain_cnn", width=4))
+
+
+def test_the_table_has_a_line_an_arm(own_store, tmp_path, capsys):
+    sweep.write_grid(RUNS, tmp_path / "grid.jsonl")
+    assert sweep.main([str(tmp_path / "grid.jsonl"), "--budget-seconds", "600"]) == 0
+    *_, head, lsr, kd, mrkd, last = capsys.readouterr().out.splitlines()
+    assert head.split() == ["arm", "n", "accuracy,", "%", "seconds", "images/s", "starting,", "s"]
+    (record,) = execute(RUNS[:1], own_store)
+    expected = f"1 {100 * record.metrics['accuracy']:.2f} {record.seconds:.1f}"
+    assert " ".join(lsr.split()).startswith(f"perceptron lsr, student {expected}")
+    assert kd.startswith("perceptron kd <- perceptron, student")
+    assert mrkd.startswith("perceptron mrkd, student")
+    assert last == "all runs are made"
+
+
+def test_seeds_go_together_where_a_gpu_trains_them_so(monkeypatch):
+    assert [[run.seed for run in group] for group in sweep.by_seed(RUNS)] == [[1], [0, 0]]
+    monkeypatch.setattr(sweep, "abreast", lambda _: 8)
+    assert [len(group) for group in sweep.by_seed(RUNS)] == [3]
+
+
+def test_a_folder_of_other_numerics_is_refused(own_store, tmp_path, capsys):
+    other = replace(RUNS[0], seed=5)
+    (record,) = execute([other], own_store)
+    own_store.put(replace(record, run={**record.run, "numerics": 5}))
+    sweep.write_grid(RUNS, tmp_path / "grid.jsonl")
+    assert sweep.main([str(tmp_path / "grid.jsonl"), "--budget-seconds", "600"]) == 2
+    assert "has records of numerics 5, and this version makes 6; set LSR_STORE to another" in capsys.readouterr().err
+    assert len(own_store.keys()) == 2
+
+
+def test_a_budget_that_is_too_short_for_an_epoch_is_refused_and_its_state_kept(
+    own_store, tmp_path, monkeypatch, capsys
+):
+    sweep.write_grid(RUNS[:1], tmp_path / "grid.jsonl")
+    real, now = Trainer._epoch, [0.0]
+
+    def slow(self):
+        yield from real(self)
+        now[0] += 100
+
+    monkeypatch.setattr(Trainer, "_epoch", slow)
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    assert sweep.main([str(tmp_path / "grid.jsonl"), "--budget-seconds", "60"]) == 2
+    message = "budget-seconds is 60, too short for one epoch; its state is kept, and the same command with more goes on"
+    assert message in capsys.readouterr().err
+    assert len(unfinished(own_store)) == 1
+    assert sweep.main([str(tmp_path / "grid.jsonl"), "--budget-seconds", "1000"]) == 0
