@@ -97,7 +97,8 @@ def _forward_row(name: str, teacher: ImageNetwork) -> Row:
 
 def matrix_peak() -> float:
     """The most that matrix products reach on this device in bf16 or float32, in TFLOP/s, measured."""
-    matrices = [torch.randn(PEAK_SIDE, PEAK_SIDE).to(dtype) for dtype in (torch.float32, torch.bfloat16)]
+    where = "cuda" if torch.cuda.is_available() else "cpu"
+    matrices = [torch.randn(PEAK_SIDE, PEAK_SIDE).to(where, dtype) for dtype in (torch.float32, torch.bfloat16)]
     fastest = min(seconds(lambda a=a: a @ a) for a in 3 * matrices)
     return 2 * PEAK_SIDE**3 / fastest / 1e12
 
@@ -115,13 +116,14 @@ class _PlainEpochs:
         workers = {"num_workers": 2, "persistent_workers": True}
         self.loader = DataLoader(pairs, batch_size=BATCH, shuffle=True, **workers, **collate)
         weights = stream(run.seed, run.role, "weights")
-        self.network = run.network.build(source.image_shape, source.classes, weights).train()
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.network = run.network.build(source.image_shape, source.classes, weights).to(self.device).train()
         self.optimizer = torch.optim.SGD(self.network.parameters(), lr=1e-4, momentum=0.9, weight_decay=5e-4)
 
     def train_epoch(self) -> None:
         for images, labels in self.loader:
             self.optimizer.zero_grad()
-            loss = cross_entropy(self.network(images), labels)
+            loss = cross_entropy(self.network(images.to(self.device)), labels.to(self.device))
             loss.backward()
             self.optimizer.step()
             loss.item()  # as their loops do, for the progress line

@@ -4,9 +4,10 @@ A graph holds the device's work of one call. A replay does the same work again o
 changes from step to step is copied into that memory or lies in tensors that the work itself changes.
 """
 
+import gc
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Protocol, TypeVar
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,37 +19,26 @@ Given = Tensor | float | None
 Replay = Callable[[], None]
 
 
-class Recorder(Protocol):
-    """How a kind of device records work."""
-
-    def __init__(self, device: torch.device, generators: Sequence[torch.Generator]) -> None: ...
-
-    def beside(self) -> AbstractContextManager[None]:
-        """Work beside other work, after what was asked for before."""
-
-    def join(self) -> None:
-        """Let what is asked for from now on wait for the work done beside it."""
-
-    def record(self, call: Callable[[], Any]) -> tuple[Replay, Any]:
-        """Record a call: what does its work, and where the results will stand each time."""
-
-
 class CudaRecorder:
     """CUDA graphs, on a stream of their own; `generators` draw on in every replay as they would in calls."""
 
     def __init__(self, device: torch.device, generators: Sequence[torch.Generator]) -> None:
+        gc.collect()  # former programs stand in cycles, with their graphs' memory
         self.stream, self.generators = torch.cuda.Stream(device), generators
 
     @contextmanager
     def beside(self) -> Iterator[None]:
+        """Work beside other work, after what was asked for before."""
         self.stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self.stream):
             yield
 
     def join(self) -> None:
+        """Let what is asked for from now on wait for the work done beside it."""
         torch.cuda.current_stream().wait_stream(self.stream)
 
     def record(self, call: Callable[[], Any]) -> tuple[Replay, Any]:
+        """Record a call: what does its work, and where the results will stand each time."""
         graph = torch.cuda.CUDAGraph()
         for generator in self.generators:
             graph.register_generator_state(generator)
@@ -57,7 +47,8 @@ class CudaRecorder:
         return graph.replay, result
 
 
-RECORDERS: dict[str, type[Recorder]] = {"cuda": CudaRecorder}  # by kind of device; on others every step is a call
+# How each kind of device records work; on others every step is a call.
+RECORDERS: dict[str, type[CudaRecorder]] = {"cuda": CudaRecorder}
 
 
 class Captured:
@@ -140,5 +131,5 @@ def beside_others(steps: Generator[None, None, T], device: torch.device | None) 
         yield
 
 
-def _kind(device: torch.device | None) -> type[Recorder] | None:
+def _kind(device: torch.device | None) -> type[CudaRecorder] | None:
     return None if device is None else RECORDERS.get(device.type)

@@ -155,7 +155,7 @@ class LearnedEnsemble(PastCopies):
         copies, classes = logits.shape[0], logits.shape[-1]
         inputs = at_least_single(torch.cat(tuple(logits), -1))  # one row an example, [..., B, nK]
         if self.layer is None:
-            mean = torch.eye(classes).to(inputs).repeat(copies, 1) / copies
+            mean = torch.eye(classes, dtype=inputs.dtype, device=inputs.device).repeat(copies, 1) / copies
             self.layer = mean.repeat(*inputs.shape[:-2], 1, 1)
         self.layer = self.layer.to(inputs)
         with torch.autocast(inputs.device.type, enabled=False):

@@ -172,9 +172,10 @@ def tune_from_records(name: str, store: Store) -> None:
 
 
 def arms_by_key(name: str) -> dict[str, str]:
-    """The names of a planned study's arms by the keys of their runs; empty before it is tuned."""
-    seeds = plan(name).seeds
-    return {run.key: arm for arm, template in _by_name(planned_arms(name)).items() for run in template.runs(seeds)}
+    """The names of a planned study's arms by the keys of their runs, in the order to make them; none before tuning."""
+    arms, seeds = _by_name(planned_arms(name)), plan(name).seeds
+    named = {run.key: arm for arm, template in arms.items() for run in template.runs(seeds)}
+    return {run.key: named[run.key] for run in _planned_order(name) if run.key in named}
 
 
 def forget_teachers(name: str, store: Store) -> None:
