@@ -1,7 +1,8 @@
 """All that a GPU can show of this study, in one call: checks, speed, bits, then a sweep for the rest of the time.
 
-Usage: gpu.py --budget-seconds N [--preset NAME] [--json FILE]. Only the sweep needs a data set: the rest is of random
-images. It needs what `lsr_core.sweep` needs. Where there is no GPU it ends with a sentence and exit code 2.
+Usage, in the project: PYTHONPATH=. python benchmarks/gpu.py --budget-seconds N [--preset NAME] [--json FILE]. Only the
+sweep needs a data set: the rest is of random images. It needs what `lsr_core.sweep` needs. Where there is no GPU it
+ends with a sentence and exit code 2.
 """
 
 import argparse

@@ -99,9 +99,10 @@ class _Execution:
         while jobs:
             self._resume(jobs)
             with RunLocks(self.store) as locks:
-                stacks = []
+                stacks: list[Iterator[None]] = []
                 while stack := self._lock(jobs, locks):
-                    stacks.append(self._train(Checkpoint(self.store, [job.run for job in stack]), stack, locks))
+                    checkpoint = Checkpoint(self.store, [job.run for job in stack])
+                    stacks.append(self._train(checkpoint, stack, locks, stacks))
                     if len(stacks) >= abreast(stack[0].run):
                         break
                 _side_by_side(stacks)
@@ -144,8 +145,13 @@ class _Execution:
                     else:
                         _side_by_side([self._train(checkpoint, stack, locks)])
 
-    def _train(self, checkpoint: Checkpoint, jobs: Sequence[Job], locks: RunLocks) -> Iterator[None]:
-        """Train a stack from its last state, keep its records and the weights that teach, and release its locks."""
+    def _train(
+        self, checkpoint: Checkpoint, jobs: Sequence[Job], locks: RunLocks, beside: Sequence[Any] = (None,)
+    ) -> Iterator[None]:
+        """Train a stack from its last state, keep its records and the weights that teach, and release its locks.
+
+        `beside` are all stacks that train in turn, this one among them; their time is shared out.
+        """
         if time.monotonic() >= self.deadline:
             raise OutOfTime
         start, runs, store = time.perf_counter(), checkpoint.runs, self.store
@@ -166,9 +172,10 @@ class _Execution:
                     raise OutOfTime
 
         outcomes = yield from trainer.training(on_epoch_end)
-        seconds = round((time.perf_counter() - start) / len(jobs), 6)
-        origin = {**provenance(), **trainer.conditions(), "stack": len(jobs), "resumed": checkpoint.resumed}
-        origin["start_seconds"] = round(trainer.start_seconds / len(jobs), 6)
+        share = len(jobs) * len(beside)
+        seconds, starting = (round(t / share, 6) for t in (time.perf_counter() - start, trainer.start_seconds))
+        made = {"stack": len(jobs), "abreast": len(beside), "resumed": checkpoint.resumed, "start_seconds": starting}
+        origin = {**provenance(), **trainer.conditions(), **made}
         for run, outcome in zip(runs, outcomes, strict=True):
             if run.key not in store:
                 store.put(Record(run.canonical(), seconds=seconds, provenance=origin, **vars(outcome)))

@@ -373,6 +373,7 @@ def test_programs_side_by_side_make_the_same_records(tmp_path, monkeypatch, imag
     assert steps[:8] == [0, 1] * 4  # of teachers; the third seed comes after them
     for one, other in zip(alone, together, strict=True):
         assert (one.key, one.metrics, one.curves) == (other.key, other.metrics, other.curves)
+    assert [record.provenance["abreast"] for record in [*alone, *together]] == [1, 1, 1, 2, 2, 1]
 
 
 def test_programs_side_by_side_keep_their_states_when_the_time_is_over(own_store, monkeypatch, image_file):

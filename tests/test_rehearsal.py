@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -71,14 +72,17 @@ def machine(tmp_path_factory, image_file):
 @pytest.mark.slow
 def test_a_rehearsal_stops_in_time_goes_on_and_makes_nothing_twice(machine):
     copy, sweep = machine
-    times = {}
+    times, budget = {}, 12
     while True:
-        done = sweep(60 if times else 12)
-        assert done.returncode in (0, 3), done.stderr
+        started = time.monotonic()
+        done = sweep(budget)
+        assert time.monotonic() - started < 2 * budget + 60  # with what Python and torch take to start
+        short = "too short for one epoch; its state is kept" in done.stderr  # on a busy machine
+        assert done.returncode in (0, 3) or short, done.stderr
         records = {path: path.stat().st_mtime_ns for path in (copy / "records").glob("??/*.json")}
         assert records.items() >= times.items()  # what was made stays as it was made
-        assert len(records) > len(times)
-        times = records
+        assert len(records) > len(times) or short
+        times, budget = records, max(60, budget)
         shutil.rmtree(copy / "results" / "tuning")  # as on a fresh machine, which has the records alone
         (copy / "results" / "tuning").mkdir()
         if done.returncode == 0:
