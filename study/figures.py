@@ -2,25 +2,30 @@
 
 import base64
 import io
+import re
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice, product
+from pathlib import Path
 from typing import IO, Any
 
 import grimp
+import itables
 import matplotlib as mpl
 import networkx as nx
 import numpy as np
 import pandas as pd
 import seaborn as sns
 import torch
+from itables.javascript import generate_init_offline_itables_html, to_html_datatable
 from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 
 from lsr_core import statistics
 from lsr_core.errors import require
-from lsr_core.losses import kl_divergence, optimum_gap
+from lsr_core.losses import kl_divergence, optimum_gap, smoothed_labels
 from lsr_core.objectives import describe
 from lsr_core.run import Run
 from lsr_core.statistics import CHECKED, CONTRADICTED, NEGLIGIBLE, PROVED, REFUTED, REPRODUCED, SUPPORTED, UNDECIDED
@@ -46,8 +51,18 @@ VERDICT_COLOURS = {
     CONTRADICTED: PALETTE[3],
     REFUTED: PALETTE[3],
     NEGLIGIBLE: PALETTE[7],
-    UNDECIDED: PALETTE[1],
-    NOT_TESTED: PALETTE[5],
+    UNDECIDED: PALETTE[0],
+    NOT_TESTED: PALETTE[4],
+}
+# Verdicts are told apart without their colours, too: hollow where nothing is decided.
+_HOLLOW = {"marker": "o", "mfc": "none", "mew": 1.5}
+VERDICT_MARKERS = {
+    REPRODUCED: {"marker": "^"},
+    SUPPORTED: {"marker": "^"},
+    CONTRADICTED: {"marker": "v"},
+    NEGLIGIBLE: {"marker": "s"},
+    UNDECIDED: _HOLLOW,
+    NOT_TESTED: _HOLLOW | {"marker": "X"},
 }
 # What a reader must know of a study wherever its results stand.
 _NOTES = {
@@ -60,9 +75,18 @@ _STYLE = {
     "svg.hashsalt": "lsr",  # the same figure gives the same file
     "figure.constrained_layout.use": True,
 }
+_INLINE = _STYLE | {"svg.fonttype": "none"}  # text that is searched, and read in the page's size
 _HOUSE = {"lsr_core": (PALETTE[0], 2.4), "study": (PALETTE[1], 6.0)}  # each package's colour and centre, in inches
-_LEGEND_ROW = 60  # characters that fit side by side under a figure
-_READABLE = 75  # pixels an inch of a figure, below which its text is too small
+_WIDTH = 5.6  # inches of a figure of one panel: its text is read on a phone
+_WIDE = 7.5  # of panels side by side, a column on a phone
+_LEGEND_INCH = 15  # characters in an inch of a legend
+_NARROW, _SHORT = 4, 40  # columns and rows of a table that fits the page
+_MANY = 10  # sentences of a list
+_FILTERS = ("verdict", "preset", "paper", "flags", "metric", "turned by")  # columns of a board with few values
+_ITABLES = Path(itables.__file__).parent / "html" / "dt_bundle.js"
+_ROW = 85  # characters in a row of a forest
+_PIXELS = 110  # that an inch of a figure has at most on a page
+_COLOUR = re.compile(r"#([0-9a-f]{6})\b")
 
 
 class HtmlOutput:
@@ -85,31 +109,105 @@ def save(figure: Figure, file: str | IO[bytes]) -> None:
 
 
 def show(figure: Figure, caption: str, alt: str) -> HtmlOutput:
-    """A figure as SVG with a caption that says what to see, and a text for those who do not see it."""
-    buffer = io.BytesIO()
-    save(figure, buffer)
-    source = "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
-    readable = f"min-width:{_READABLE * figure.get_figwidth():.0f}px;max-width:100%;height:auto"
-    image = Markup('<img src="{}" alt="{}" style="{}">').format(source, alt, readable)
-    return HtmlOutput(_figure(image, caption), f"{alt}\n{caption}")
+    """A figure with a caption that says what to see, and a text for those who do not see it.
+
+    Its panels stand side by side, or below one another on a phone; the page's dark mode changes its colours.
+    """
+    with mpl.rc_context(_INLINE | {"svg.hashsalt": alt}):
+        parts = Markup("").join(_parts(figure))
+    drawn = Markup('<div class="panels" role="img" aria-label="{}">{}</div>').format(alt, parts)
+    return HtmlOutput(_figure(drawn, caption, "drawn"), f"{alt}\n{caption}")
+
+
+def _parts(figure: Figure) -> Iterator[Markup]:
+    """The figure as SVG: whole where its panels stand in one column, otherwise panel by panel, then its legend."""
+    figure.draw_without_rendering()
+    if figure.axes[0].get_gridspec().ncols == 1:
+        yield _inline(figure, None)
+        return
+    figure.set_layout_engine("none")
+    parts = [*figure.axes, *figure.legends]
+    for part in parts:
+        for other in parts:
+            other.set_visible(other is part)
+        box = part.get_tightbbox().transformed(figure.dpi_scale_trans.inverted()).padded(0.05)
+        drawn = _inline(figure, box)
+        yield drawn if part in figure.axes else Markup('<div class="legend">{}</div>').format(drawn)
+
+
+def _inline(figure: Figure, part: Bbox | None) -> Markup:
+    """A part of a figure, or all of it, as an element of the page, with colours that a style sheet can replace."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", bbox_inches=part, transparent=True, metadata={"Date": None})
+    _, _, rest = buffer.getvalue().partition("<svg ")
+    box = re.search(r'viewBox="([^"]*)"', rest)[1]
+    content = re.sub(r"<metadata>.*?</metadata>\s*|\s+(?=[<\n])", "", rest[rest.index(">") + 1 :], flags=re.DOTALL)
+    inches = float(box.split()[2]) / 72
+    style = f"flex-basis:{0.7 * 96 * inches:.0f}px;max-width:{_PIXELS * inches:.0f}px"
+    return Markup('<svg viewBox="{}" style="{}" aria-hidden="true">').format(box, style) + Markup(
+        _COLOUR.sub(r"var(--figure-\1, #\1)", content)
+    )
 
 
 def show_table(cells: pd.DataFrame, caption: str) -> HtmlOutput:
     """A table that scrolls sideways where it is too wide for the page; links in it are `Markup`."""
     shown = cells.map(escape).rename_axis(columns=cells.index.name, index=None)
     body = Markup(shown.to_html(classes="study", border=0, escape=False))
-    return HtmlOutput(_figure(body, caption), f"{cells.to_string()}\n{caption}")
+    kind = " full-width" * (len(cells.columns) > _NARROW) + " long" * (len(cells) > _SHORT)
+    scrolling = Markup('<div class="scrolling{}">{}</div>').format(kind, body)
+    return HtmlOutput(_figure(scrolling, caption, "table"), f"{cells.to_string()}\n{caption}")
 
 
-def _figure(content: Markup, caption: str) -> Markup:
-    """Content that scrolls sideways where the page is too narrow, above its caption."""
-    scrolling = Markup('<div style="overflow-x:auto">{}</div>').format(content)
-    return Markup('<figure style="margin:1em 0">{}<figcaption>{}</figcaption></figure>').format(scrolling, caption)
+def _figure(content: Markup, caption: str, kind: str) -> Markup:
+    """Content of a kind, drawn or a table, above its caption."""
+    return Markup('<figure class="study {}">{}<figcaption>{}</figcaption></figure>').format(kind, content, caption)
 
 
 def show_board(judgements: Sequence[Judgement], caption: str) -> HtmlOutput:
-    """The verdict board, each claim linked to its chapter in the book."""
-    return show_table(board(judgements), caption)
+    """The verdict board, each claim linked to its chapter in the book; columns that say nothing are left out."""
+    cells = board(judgements)
+    return show_table(_worded(cells.loc[:, (cells != "–").any()]), caption)
+
+
+def show_sortable_board(judgements: Sequence[Judgement], caption: str) -> HtmlOutput:
+    """The verdict board, to sort and to filter; a plain table where scripts are off."""
+    cells = _worded(board(judgements)).map(escape).rename_axis(columns="id", index=None)
+    filtered = [place for place, name in enumerate(cells, 1) if name in _FILTERS]
+    body = to_html_datatable(
+        cells,
+        use_to_html=True,
+        connected=False,
+        allow_html=True,
+        table_id="board",
+        classes="study display",
+        autoWidth=False,
+        ordering={"indicators": False, "handler": False},
+        columnControl=["order"],
+        columnDefs=[{"targets": filtered, "columnControl": ["order", ["searchList"]]}],
+        order=[],
+    )
+    program, _, _ = generate_init_offline_itables_html(_ITABLES).partition("<div")
+    wide = Markup('<div class="scrolling full-width">{}</div>').format(Markup(body))
+    html = Markup(program) + _figure(wide, caption, "table")
+    return HtmlOutput(html, f"{cells.to_string()}\n{caption}")
+
+
+def _worded(cells: pd.DataFrame) -> pd.DataFrame:
+    """A board whose verdicts bear their figures' markers."""
+    words = {REFUTED: "down", CONTRADICTED: "down", NEGLIGIBLE: "inside", UNDECIDED: "open", NOT_TESTED: "none"}
+    marked = [
+        Markup('<span class="word {}">{}</span>').format(words.get(verdict.partition(" (")[0], "up"), verdict)
+        for verdict in cells["verdict"]
+    ]
+    return cells.assign(verdict=marked)
+
+
+def show_choice(question: str, answers: Mapping[str, HtmlOutput], caption: str) -> HtmlOutput:
+    """A question, and what follows from each answer."""
+    parts = [Markup("<div><b>{}</b>{}</div>").format(name, Markup(a._repr_html_())) for name, a in answers.items()]
+    box = Markup('<div class="choice"><p>{}</p><div>{}</div></div>').format(question, Markup("").join(parts))
+    plain = "\n".join([question, *(f"{name}: {answer!r}" for name, answer in answers.items()), caption])
+    return HtmlOutput(_figure(box, caption, "chart"), plain)
 
 
 def show_published_claims(live: Sequence[Judgement], chapter: str) -> HtmlOutput:
@@ -120,9 +218,9 @@ def show_published_claims(live: Sequence[Judgement], chapter: str) -> HtmlOutput
         forest([*live, *(j for others in studies.values() for j in others)]),
         "This chapter's claims in every study: effects in margins δ with 95 % intervals. Compare where each claim lies "
         "on digits, on other networks and on photographs.",
-        "A row for each claim with its effect and interval, coloured by verdict.",
+        "A row for each claim with its effect and interval, a marker and a colour for each verdict.",
     )
-    return _joined([*shown, forest_of_all, *_not_yet_run(chapter)])
+    return joined([*shown, forest_of_all, *_not_yet_run(chapter)])
 
 
 def _not_yet_run(chapter: str) -> list[HtmlOutput]:
@@ -132,16 +230,26 @@ def _not_yet_run(chapter: str) -> list[HtmlOutput]:
     return [HtmlOutput(Markup("<p>{}</p>").format(text), text)] if waiting else []
 
 
+def show_forests(judgements: Sequence[Judgement], caption: str) -> HtmlOutput:
+    """The claims' effects, a chapter under a line that opens it."""
+    chapters: dict[str, list[Judgement]] = {}
+    for judgement in (j for j in judgements if j.differences):
+        chapters.setdefault(judgement.claim.chapter, []).append(judgement)
+    alt = "A row for each claim with its effect and interval, a marker and a colour for each verdict."
+    drawn = {name.replace("_", " "): show(forest(own), caption, f"{name}: {alt}") for name, own in chapters.items()}
+    return joined([_opened(name, figure) for name, figure in drawn.items()])
+
+
 def _of_study(preset: str, judgements: Sequence[Judgement], chapter: str) -> Iterator[HtmlOutput]:
     """What the papers print beside a study's means, and where it has a plan, its arms under a line that opens them."""
     yield show_table(
-        paper_vs_ours(judgements),
+        _worded(paper_vs_ours(judgements)),
         f"What the papers print, and what was measured here in the study {preset}: means over n seeds and their "
         f"paired difference, positive where the claim says so, with 95 % intervals.{_NOTES.get(preset, '')} Each mean "
         "links to the first of its runs.",
     )
     if preset in planned():
-        yield _opened(f"The arms of {preset} in this chapter", _joined(_arm_tables(preset, chapter)))
+        yield _opened(f"The arms of {preset} in this chapter", joined(_arm_tables(preset, chapter)))
 
 
 def _arm_tables(preset: str, chapter: str) -> list[HtmlOutput]:
@@ -156,7 +264,8 @@ def _arm_tables(preset: str, chapter: str) -> list[HtmlOutput]:
     return tables
 
 
-def _joined(parts: Sequence[HtmlOutput]) -> HtmlOutput:
+def joined(parts: Sequence[HtmlOutput]) -> HtmlOutput:
+    """What is displayed together, one part below the other."""
     return HtmlOutput("".join(part._repr_html_() for part in parts), "\n".join(map(repr, parts)))
 
 
@@ -181,16 +290,18 @@ def _constants(arm: Run) -> str:
 
 
 def show_list(sentences: Sequence[str], title: str) -> HtmlOutput:
-    """Sentences under a title."""
+    """Sentences under a title, which opens them where they are many."""
     items = Markup("").join(Markup("<li>{}</li>").format(sentence) for sentence in sentences)
-    listed = Markup("<p><strong>{}</strong></p><ul>{}</ul>").format(title, items)
-    return HtmlOutput(listed, "\n".join([title, *sentences]))
+    listed, plain = Markup("<ul>{}</ul>").format(items), "\n".join(sentences)
+    if len(sentences) > _MANY:
+        return _opened(title, HtmlOutput(listed, plain))
+    return HtmlOutput(Markup("<p><strong>{}</strong></p>{}").format(title, listed), f"{title}\n{plain}")
 
 
 def show_csv(results: Results, name: str) -> HtmlOutput:
     """A link that hands out the records of a chapter as CSV, from within the page."""
     records = records_table(results)
-    content = base64.b64encode(records.to_csv(index=False).encode()).decode()
+    content = base64.b64encode(records.to_csv(index=False, float_format="%.8g").encode()).decode()
     label = f"{name}.csv: the {len(records)} runs behind this page"
     return HtmlOutput(f'<a download="{name}.csv" href="data:text/csv;base64,{content}">{label}</a>', label)
 
@@ -270,14 +381,14 @@ def curves_by_constant(
 
 
 def ladder(results: Results, *kinds: Mapping[str, Mapping[str, Run]]) -> Figure:
-    """Each rung's paired gain over cross-entropy: a panel a kind of teachers, a line a teacher."""
-    figure, panels = _panels(len(kinds), 1, height=2.6)
+    """Each rung's paired gain over cross-entropy: a panel a kind of teachers, a colour a teacher."""
+    figure, panels = _panels(1, len(kinds), height=2.4)
     colours = iter(PALETTE)
     for panel, ladders in zip(panels, kinds, strict=True):
         lines = {name: {rung: arms[rung] for rung in RUNGS} for name, arms in ladders.items()}
         baselines = {name: arms["cross-entropy"] for name, arms in ladders.items()}
-        _draw_differences(panel, results, lines, baselines, "accuracy", islice(colours, len(lines)))
-    panel.set(xlabel="rung: what of the teacher is kept")
+        _draw_differences(panel, results, lines, baselines, "accuracy", islice(colours, len(lines)), ls="")
+        panel.tick_params(axis="x", rotation=20)
     return _with_legend(figure)
 
 
@@ -288,6 +399,7 @@ def _draw_differences(
     control: Mapping[str, Run],
     metric: str,
     colours: Iterable[Colour] = PALETTE,
+    **style: Any,
 ) -> None:
     """Lines of paired differences with 95 % intervals, and the margin."""
     measure = MEASURES[metric]
@@ -296,7 +408,7 @@ def _draw_differences(
         for name, line in arms.items()
     }
     _draw_margin(panel, measure.margin)
-    _draw_lines(panel, effects, 0.06, colours, ms=4)
+    _draw_lines(panel, effects, 0.12 if style else 0.06, colours, ms=4, **style)
     panel.set(ylabel=f"Δ {measure.change}")
 
 
@@ -378,7 +490,7 @@ def projection(results: Results, arms: Mapping[str, Run]) -> Figure:
 
 def heat(cells: pd.DataFrame, label: str) -> Figure:
     """A table of numbers as coloured cells, zero in the middle of the colours."""
-    figure, (panel,) = _panels(1, 1, width=6)
+    figure, (panel,) = _panels(1, 1)
     reach = float(np.abs(cells.to_numpy()).max()) or 1.0
     colours = {"cmap": "vlag_r", "vmin": -reach, "vmax": reach, "cbar_kws": {"label": label}}
     with mpl.rc_context(_STYLE):
@@ -389,37 +501,98 @@ def heat(cells: pd.DataFrame, label: str) -> Figure:
 
 
 def forest(judgements: Sequence[Judgement]) -> Figure:
-    """The claims' effects in units of their margin, with 95 % intervals, coloured by verdict."""
-    tested = [j for j in judgements if j.differences][::-1]
-    figure, (panel,) = _panels(1, 1, height=0.31 * len(tested) + 1.6)
+    """The claims' effects in units of their margin, with 95 % intervals, a colour and a marker a verdict.
+
+    A panel a chapter, of one chapter a panel a preset.
+    """
+    tested = [j for j in judgements if j.differences]
+    groups: dict[str, list[Judgement]] = {}
+    several = len({j.claim.chapter for j in tested}) > 1
+    for j in tested:
+        groups.setdefault(j.claim.chapter.replace("_", " ") if several else f"preset {j.preset}", []).append(j)
+    heights = [sum(map(_row_height, own)) + 0.8 for own in groups.values()]
+    figure, panels = _panels(len(groups), 1, height=sum(heights) / len(groups))
+    figure.axes[0].get_gridspec().set_height_ratios(heights)
+    for panel, (name, own) in zip(panels, groups.items(), strict=True):
+        _draw_forest(panel, own)
+        panel.set_title(name, loc="left", fontweight="bold")
+    reach = max(abs(end) for panel in panels for end in panel.get_xlim())
+    for panel in panels:
+        _margin_axis(panel, reach)
+    return _with_legend(figure)
+
+
+def _draw_forest(panel: Axes, judgements: Sequence[Judgement]) -> None:
+    """An interval a claim, below its text."""
+    top = 0.0
     panel.set_xscale("symlog", linthresh=1)
     _draw_margin(panel, 1, across=True)
-    for row, judgement in enumerate(tested):
-        d, margin = judgement.differences, judgement.claim.margin
-        effect = np.array([d.mean, *d.interval95]) / margin
-        colour = VERDICT_COLOURS[judgement.verdict.word]
-        _draw_intervals(panel, [row], [effect], across=True, color=colour, marker="o", ms=5, capsize=3)
-    for word, colour in VERDICT_COLOURS.items():
-        if any(j.verdict.word == word for j in tested):
-            panel.plot([], [], "o-", color=colour, label=word)
-    whole = [j.claim.text.replace(", n = ", ",\xa0n\xa0=\xa0") for j in tested]  # a setting is not torn apart
-    panel.set_yticks(range(len(tested)), labels=[textwrap.fill(text, 60) for text in whole], fontsize=8)
-    low, high = panel.get_xlim()
-    steps = (1, 3) if max(-low, high) < 10 else (1, 10, 100)
-    ticks = [tick for tick in (*(-step for step in steps[::-1]), 0, *steps) if low <= tick <= high]
+    for j in judgements:
+        d, word = j.differences, j.verdict.word
+        panel.text(0.01, top, "\n".join(_rows(j)), va="top", transform=panel.get_yaxis_transform(), fontsize=8)
+        top -= _row_height(j)
+        _draw_intervals(
+            panel,
+            [top + 0.16],
+            [np.array([d.mean, *d.interval95]) / j.claim.margin],
+            across=True,
+            color=VERDICT_COLOURS[word],
+            label=word,
+            **{"ms": 6, "capsize": 3} | VERDICT_MARKERS[word],
+        )
+    panel.set(ylim=(top, 0.1), yticks=[])
+
+
+def _row_height(judgement: Judgement) -> float:
+    """Inches of a claim's text with its interval."""
+    return 0.14 * len(_rows(judgement)) + 0.26
+
+
+def _rows(judgement: Judgement) -> list[str]:
+    """A claim's text in rows, in which no setting is torn apart."""
+    return textwrap.wrap(judgement.claim.text.replace("n = ", "n\xa0=\xa0"), _ROW, break_on_hyphens=False)
+
+
+def _margin_axis(panel: Axes, reach: float) -> None:
+    """A symmetric axis of effects in margins."""
+    steps = (1, 3) if reach < 10 else (1, 10, 100)
+    ticks = [tick for tick in (*(-step for step in steps[::-1]), 0, *steps) if abs(tick) <= reach]
+    panel.set(xlabel="effect in margins δ, positive where the claim says so", xlim=(-reach, reach))
     panel.set_xticks(ticks, labels=[f"{tick:+d}".replace("-", "−") if tick else "0" for tick in ticks])
     panel.minorticks_off()
-    panel.set(xlabel="effect in margins δ")
-    return _with_legend(figure)
+
+
+def four_labels() -> Figure:
+    """One label drawn four ways: hard, smoothed, distilled, corrected.
+
+    An image of a 3 that looks a little like an 8; the teacher's logits are drawn, its temperature is 4.
+    """
+    classes, label, epsilon = ["3", "5", "8", "9", "0"], torch.tensor([0]), 0.3
+    hard = torch.nn.functional.one_hot(label, len(classes)).double()
+    teacher = (torch.tensor([[8.0, 3.0, 6.5, 1.5, -2.0]], dtype=torch.float64) / 4).softmax(-1)
+    drawn = {
+        "hard": hard,
+        "smoothed": smoothed_labels(label, len(classes), epsilon),
+        "distilled": teacher,
+        "corrected": torch.where(hard > 0, 0.8, 0.2 / (len(classes) - 1)),
+    }
+    figure, panels = _panels(1, len(drawn), height=1.6)
+    for panel, (name, masses) in zip(panels, drawn.items(), strict=True):
+        panel.bar(range(len(classes)), masses[0].numpy(), color=[PALETTE[2], *[PALETTE[0]] * (len(classes) - 1)])
+        panel.set_xticks(range(len(classes)), labels=classes)
+        panel.set(title=name, ylim=(0, 1), yticks=[0, 0.5, 1])
+    panels[0].set(ylabel="mass on each class")
+    return figure
 
 
 def four_verdicts() -> Figure:
     """How to read a verdict: four drawn intervals, one of each word."""
     drawn = ((UNDECIDED, 0.9, 1.4), (NEGLIGIBLE, 0.15, 0.5), (CONTRADICTED, -1.8, 0.7), (REPRODUCED, 1.9, 0.6))
-    figure, (panel,) = _panels(1, 1, width=6.5, height=2.4)
+    figure, (panel,) = _panels(1, 1, height=2.2)
     _draw_margin(panel, 1, across=True)
     for row, (word, mean, reach) in enumerate(drawn):
-        panel.errorbar(mean, row, xerr=reach, color=VERDICT_COLOURS[word], marker="o", ms=7, lw=2, capsize=4)
+        style = {"color": VERDICT_COLOURS[word], "ms": 8, "lw": 2, "capsize": 4} | VERDICT_MARKERS[word]
+        panel.errorbar(mean, row, xerr=reach, **style)
     panel.set_yticks(range(len(drawn)), labels=[word for word, *_ in drawn])
     panel.set_xticks([-1, 0, 1], labels=["−δ", "0", "+δ"])
     panel.set(xlabel="effect, positive where the claim says so", xlim=(-3, 3), ylim=(-0.6, 3.6))
@@ -437,7 +610,7 @@ def house(way: Sequence[str] = ()) -> Figure:
     for name in way:
         require(name in places, f"unknown module {name!r}; there are {', '.join(sorted(places))}")
     lowest = min(height for _, height in places.values())
-    figure, (panel,) = _panels(1, 1, height=-lowest + 0.5)
+    figure, (panel,) = _panels(1, 1, width=_WIDE, height=-lowest + 0.5)
     for edge in sorted(nx.transitive_reduction(imports).edges):
         panel.plot(*zip(*map(places.get, edge), strict=True), color="0.8", lw=0.8)
     panel.plot(*np.reshape([places[name] for name in way], (-1, 2)).T, color=PALETTE[3], lw=4)
@@ -480,10 +653,10 @@ def _places(imports: nx.DiGraph) -> dict[str, tuple[float, float]]:
     return places
 
 
-def _panels(rows: int, columns: int, width: float = 7.5, height: float = 3.2) -> tuple[Figure, np.ndarray]:
+def _panels(rows: int, columns: int, width: float | None = None, height: float = 3.2) -> tuple[Figure, np.ndarray]:
     """A figure and its panels, row by row; `height` is a row's."""
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(width, height * rows))
+        figure = Figure(figsize=(width or (_WIDTH if columns == 1 else _WIDE), height * rows))
         return figure, figure.subplots(rows, columns, squeeze=False).ravel()
 
 
@@ -493,8 +666,10 @@ def _with_legend(figure: Figure) -> Figure:
     for panel in figure.axes:
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
             shown.setdefault(label, handle)
-    columns = 4 if sum(map(len, shown)) <= _LEGEND_ROW else 2
-    figure.legend(shown.values(), shown, frameon=False, loc="outside lower center", ncols=min(len(shown), columns))
+    widest = max(map(len, shown)) + 5  # and its line
+    columns = max(1, int(figure.get_figwidth() * _LEGEND_INCH // widest))
+    with mpl.rc_context(_STYLE):
+        figure.legend(shown.values(), shown, frameon=False, loc="outside lower center", ncols=min(len(shown), columns))
     return figure
 
 

@@ -256,16 +256,17 @@ def board(judgements: Sequence[Judgement]) -> pd.DataFrame:
     rows = [
         {
             "id": j.claim.id,
-            "claim": _linked(j.claim),
-            "paper": ", ".join([j.claim.paper, *j.claim.flags]),
             "verdict": str(j.verdict),
-            "turned by": ", ".join(j.turning) or ("nothing" if j.alternatives else "–"),
-            "preset": j.preset + (" (exploratory)" if j.exploratory else ""),
-            "metric": MEASURES[j.claim.metric].change if j.differences else "value and gradient",
+            "claim": _linked(j.claim),
             "effect, 95 % interval": j.effect,
+            "metric": MEASURES[j.claim.metric].change if j.differences else "–",
+            "n": j.differences.n if j.differences else "–",
             "Holm p": format_p(j.holm_p),
             "sign-flip p": format_p(j.flip_p),
-            "n": j.differences.n if j.differences else "–",
+            "turned by": ", ".join(j.turning) or ("nothing" if j.alternatives else "–"),
+            "preset": j.preset + (" (exploratory)" if j.exploratory else ""),
+            "paper": j.claim.paper,
+            "flags": ", ".join(j.claim.flags) or "–",
             "printed in the paper": getattr(j.claim, "printed", "–"),
         }
         for j in judgements
@@ -311,7 +312,7 @@ def paper_vs_ours(judgements: Sequence[Judgement]) -> pd.DataFrame:
     cells["control [95 %]"], cells["method [95 %]"] = ([_mean(j, sign) for j in judgements] for sign in (-1, 1))
     cells["difference [95 %]"] = [f"{j.effect} {MEASURES[j.claim.metric].unit}".strip() for j in judgements]
     means = ["control [95 %]", "method [95 %]", "difference [95 %]"]
-    return cells[["claim", "in the paper", *means, "n", "Holm p", "verdict", "turned by"]]
+    return cells[["verdict", "claim", *means, "in the paper", "n", "Holm p", "turned by"]]
 
 
 def _mean(judgement: Judgement, sign: int) -> Markup:

@@ -83,8 +83,85 @@ def test_a_page_opens_whole_and_fits_a_phone(visit, name):
         "[...document.images].map(i => [i.alt, i.complete && i.naturalWidth > 0, i.src.slice(0, 80)])"
     )
     assert all(alt and there for alt, there, _ in images), images
+    drawings = page.evaluate("[...document.querySelectorAll('.panels')].map(d => d.getAttribute('aria-label'))")
+    assert all(drawings)
+    assert page.evaluate(CUT) == []
     page.set_viewport_size({"width": 390, "height": 900})
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+# Tables and drawings that are wider than what shows them: themselves, or what holds them without letting them out.
+CUT = """() => [...document.querySelectorAll('.scrolling > *, .panels > svg')]
+  .filter(e => e.getClientRects().length)
+  .filter(e => { for (let a = e.parentElement; a.tagName !== 'ARTICLE'; a = a.parentElement)
+                   if (getComputedStyle(a).overflowX !== 'visible'
+                       && e.getBoundingClientRect().right > a.getBoundingClientRect().right + 1) return true;
+                 return false })
+  .map(e => e.textContent.slice(0, 80))"""
+
+
+def test_the_first_page_answers_on_two_screens(visit):
+    page, _ = visit("index")
+    assert page.evaluate("document.documentElement.scrollHeight") <= 1900
+    assert page.locator("p.finding:not(.choice p)").count() == 5
+    assert page.locator("article table").count() == 0
+    assert page.locator("article .panels").count() == 2
+    assert page.locator("article .choice").count() == 1
+
+
+def test_the_board_is_sorted_and_filtered(visit):
+    page, wrong = visit("verdicts")
+    rows = page.locator("#board tbody tr")
+    page.wait_for_selector("#board.dataTable")
+    shown = rows.count()
+    assert 1 < shown <= 25
+    page.locator("#board thead th", has_text="effect").first.locator("button").first.click()
+    page.locator("input[type=search]").first.fill("B1-100-one-layer")
+    page.wait_for_function("document.querySelectorAll('#board tbody tr').length === 1")
+    assert "one-layer" in rows.first.inner_text()
+    assert not wrong
+
+
+@pytest.mark.parametrize("name", ["index", "verdicts", "label_smoothing"])
+def test_a_page_is_whole_without_scripts(visit, name):
+    page, _ = visit(name, java_script_enabled=False)
+    assert page.locator("article figure").count() > 0
+    assert page.locator("#board_fallback tbody tr").count() > 100 or name != "verdicts"
+    assert "Loading" not in page.locator("article").inner_text()
+
+
+@pytest.mark.parametrize("name", ["index", "label_smoothing", "lsr_is_kd"])
+def test_drawings_are_dark_in_dark_mode(visit, name):
+    """No light ground: what fills a large part of a panel is darker than what is written in it."""
+    page, _ = visit(name, color_scheme="dark")
+    page.evaluate("document.documentElement.dataset.theme = 'dark'")
+    assert page.evaluate(LIGHT_SLABS) == []
+    assert min(page.evaluate(INK)) > 0.4
+
+
+LIGHT = """const light = c => { const [r, g, b] = c.match(/[\\d.]+/g).map(Number);
+                             return (.2126 * r + .7152 * g + .0722 * b) / 255 };"""
+LIGHT_SLABS = (
+    "() => {"
+    + LIGHT
+    + """
+  const found = [];
+  for (const svg of document.querySelectorAll('.panels svg')) {
+    const whole = svg.getBoundingClientRect();
+    for (const e of svg.querySelectorAll('path, rect')) {
+      const own = e.getBoundingClientRect(), style = getComputedStyle(e);
+      if (style.fill === 'none' || Number(style.opacity) < .5 || e.closest('defs')) continue;
+      if (own.width * own.height > .2 * whole.width * whole.height && light(style.fill) > .5)
+        found.push([style.fill, e.id || e.parentElement.id]);
+    }
+  }
+  return found }"""
+)
+INK = (
+    "() => {"
+    + LIGHT
+    + " return [...document.querySelectorAll('.panels text')].map(e => light(getComputedStyle(e).fill)) }"
+)
 
 
 @pytest.mark.parametrize("name", ["label_smoothing", "lsr_is_kd", "many_losses", "lsrkd", "library"])
@@ -160,9 +237,13 @@ def test_no_table_falls_apart(built_book):
 
 
 def test_numbers_in_the_prose_are_glued(built_book):
-    page = (built_book / "index.html").read_text()
-    assert page.count('class="pasted-text"') >= 20
-    assert "exploratory" in page  # the tiny book says that its seeds are not the preset's
+    assert (built_book / "index.html").read_text().count('class="pasted-text"') >= 8
+    assert "exploratory" in (built_book / "verdicts.html").read_text()  # its seeds are not the preset's
+
+
+def test_the_book_is_small(built_book):
+    assert sum(path.stat().st_size for path in built_book.rglob("*") if path.is_file()) <= 25e6
+    assert (built_book / "index.html").stat().st_size <= 1.5e6
 
 
 def test_the_printed_interval_is_scipys_from_the_records(built_book):

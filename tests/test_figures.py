@@ -11,6 +11,7 @@ from conftest import ROOT
 from lsr_core import InputError, objective
 from lsr_core.run import Run
 from lsr_core.schedule import Schedule
+from lsr_core.statistics import CONTRADICTED, NEGLIGIBLE, REPRODUCED, UNDECIDED
 from study import claims, figures, judging, published_records
 from study.results import collect
 from study.studies import DESKTOP
@@ -33,6 +34,7 @@ def drawings(results, judgements):
     yield figures.penalties()
     pulls = {tau: pd.Series({"one": 1.0, "other": 1 / tau}) for tau in (4, 20)}
     yield figures.conventions(pulls, 0.99, (10, 100))
+    yield figures.four_labels()
     yield figures.four_verdicts()
     yield figures.forest(judgements)
     yield figures.curves_by_constant(results, {"n = 50": {0.1: LSR}}, {"n = 50": CE}, ["accuracy", "ece"], "ε")
@@ -55,7 +57,7 @@ def test_every_figure_is_drawn_without_a_warning_and_twice_the_same(results, jud
 def test_axes_have_labels(results, judgements):
     for figure in drawings(results, judgements):
         for axes in figure.axes:
-            assert axes.get_xlabel() or axes.get_ylabel()
+            assert axes.get_xlabel() or axes.get_ylabel() or axes.get_title()
 
 
 def test_a_projection_shows_each_point_of_the_record():
@@ -71,10 +73,50 @@ def test_a_projection_shows_each_point_of_the_record():
 def test_a_figure_is_shown_with_caption_and_text_for_those_who_do_not_see_it():
     shown = figures.show(figures.four_verdicts(), "what to <see>", 'four "intervals"')
     content = shown._repr_html_()
-    assert 'alt="four &#34;intervals&#34;"' in content
+    assert 'role="img" aria-label="four &#34;intervals&#34;"' in content
     assert "<figcaption>what to &lt;see&gt;</figcaption>" in content
-    svg = base64.b64decode(re.search(r"base64,([^\"]+)", content)[1])
-    assert b"<svg" in svg
+    assert content.count("<svg") == 1
+
+
+def test_panels_are_drawn_apart_each_once_and_in_colours_that_a_style_sheet_replaces():
+    content = figures.show(figures.penalties(), "caption", "alt")._repr_html_()
+    assert content.count("<svg") == 2
+    for label in ("logit of one class above the others", "logit gap at the optimum"):
+        assert content.count(f">{label}<") == 1
+    colours = re.findall(r"[:\"] *(#[0-9a-f]{6}|var\(--figure-([0-9a-f]{6}), #\2\))", content)
+    assert len(colours) > 10
+    assert all(code for _, code in colours)
+
+
+def test_verdicts_are_told_apart_by_marker_and_by_colour():
+    words = [REPRODUCED, CONTRADICTED, NEGLIGIBLE, UNDECIDED, judging.NOT_TESTED]
+    assert len({figures.VERDICT_COLOURS[word] for word in words}) == len(words)
+    assert len({figures.VERDICT_MARKERS[word]["marker"] for word in words}) == len(words)
+
+
+def test_a_forest_has_a_panel_a_chapter_each_with_its_axis():
+    judged = judging.judge_published("one-layer")
+    figure = figures.forest(judged)
+    assert len(figure.axes) == len({j.claim.chapter for j in judged})
+    assert len({axes.get_xlim() for axes in figure.axes}) == 1
+    assert all(axes.get_xlabel() and axes.get_xticks().size for axes in figure.axes)
+    drawn = [" ".join(text.get_text().split()) for axes in figure.axes for text in axes.texts]
+    assert sorted(drawn) == sorted(j.claim.text for j in judged)
+
+
+def test_a_sortable_board_is_a_whole_table_without_scripts(judgements):
+    content = figures.show_sortable_board(judgements, "caption")._repr_html_()
+    plain = re.sub(r"<script.*?</script>", "", content, flags=re.DOTALL)
+    _, _, fallback = plain.partition('<div id="board_fallback">')
+    assert fallback.count("<tr") == 1 + len(judgements)
+    assert all(judgement.claim.text in fallback for judgement in judgements)
+
+
+def test_a_choice_shows_its_question_and_every_answer():
+    answers = {name: figures.HtmlOutput(f"<p>{name} then</p>", f"{name} then") for name in ("yes", "no")}
+    shown = figures.show_choice("Which?", answers, "caption")
+    assert repr(shown).splitlines() == ["Which?", "yes: yes then", "no: no then", "caption"]
+    assert "<b>no</b><p>no then</p>" in shown._repr_html_()
 
 
 def test_the_board_links_every_claim_to_its_chapter(judgements):

@@ -145,7 +145,7 @@ def test_paper_and_a_page_without_scripts_have_the_twin(turn, scripts, medium, i
     if scripts:
         page.locator("div.turned td").first.wait_for()
     page.emulate_media(media=medium)
-    assert page.locator("div.twin img").is_visible() == is_twin
+    assert page.locator("div.twin .panels").is_visible() == is_twin
     assert page.locator("div.turned").is_visible() != is_twin
     assert page.get_by_text("the caption").is_visible()
 
