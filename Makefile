@@ -10,9 +10,10 @@ PAGES := $(basename $(notdir $(wildcard notebooks/*.ipynb)))
 SUMMARIES := verdicts index
 NOTES := $(PAGES:%=$(EXECUTED)/%.json)
 RESTS_ON := $(shell find lsr_core study results -name '*.py' -o -name '*.toml' -o -name '*.jsonl' -o -path 'study/*.json' -o -name bench.json)
+HANDOUT = @$(BIN)/python -c "from pathlib import Path; from study import handout; handout.
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
-.PHONY: help env book dist test test-all test-endurance test-machines coverage bench figure lint clean gone
+.PHONY: help env book slides pdf dist test test-all test-endurance test-machines coverage bench figure lint clean gone
 .SECONDEXPANSION:
 
 help: ## this list
@@ -47,6 +48,7 @@ book: env ## execute every notebook that would change and build the book as HTML
 	@$(BIN)/python -c "from study import build; print(build.forecast(workers=2))"
 	@$(MAKE) -s -j2 -k book/status.md
 	$(BIN)/jupyter-book build -q -W -n --keep-going book
+	$(HANDOUT)slides(Path('book'), Path('book/_build/html/slides'))"
 	@echo "the book: $(CURDIR)/book/_build/html/index.html"
 
 # A notebook is executed again where the note of its last execution is older than what it rests on, or its page is gone.
@@ -59,9 +61,16 @@ book/status.md: $(NOTES)
 	@$(BIN)/python -c "from pathlib import Path; from study import build; \
 		Path('$@').write_text(build.status_page('$(PAGES)'.split(), Path('book')))"
 
-dist: book ## the built book as one file, to download, unpack and open
-	@$(BIN)/python -c "import shutil; shutil.make_archive('dist/lsr-book-$(VERSION)', 'zip', 'book/_build', 'html')"
-	@echo "the book as one file, whose html/index.html opens it: dist/lsr-book-$(VERSION).zip"
+slides: book ## one lecture as slides; the book's page on teaching links them
+	@echo "the slides: $(CURDIR)/book/_build/html/slides/index.html"
+
+pdf: book ## the printed book as one file, through Chromium
+	$(HANDOUT)pdf(Path('book'), Path('book/_build/book.pdf'))"
+	@echo "the printed book: $(CURDIR)/book/_build/book.pdf"
+
+dist: pdf ## HTML, PDF, slides, figures as SVG and records as CSV in one zip
+	$(HANDOUT)pack(Path('book'), Path('dist/lsr-book-$(VERSION).zip'))"
+	@echo "all in one file, whose README.txt says what is where: dist/lsr-book-$(VERSION).zip"
 
 test: env ## the tests of a commit, about four minutes
 	$(PYTEST)

@@ -20,21 +20,11 @@ from filelock import FileLock
 from playwright.sync_api import sync_playwright
 from sklearn.datasets import load_digits
 
-from lsr_core import precision
+from lsr_core import InputError, precision
 from lsr_core.store import Store
-from study import build
+from study import build, handout
 
 ROOT = Path(__file__).parent.parent
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-QUIET = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 
 @pytest.fixture(autouse=True)
@@ -109,11 +99,12 @@ def generator():
 
 @pytest.fixture(scope="session")
 def browser():
-    path = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
-    if path is None:
-        pytest.skip("no Chromium on this machine: install it, or name it with CHROMIUM=")
+    try:
+        path = handout.chromium()
+    except InputError as error:
+        pytest.skip(str(error))
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=QUIET)
+        browser = playwright.chromium.launch(executable_path=path, args=handout.QUIET)
         yield browser
         browser.close()
 
@@ -173,5 +164,6 @@ def built_book(tiny_book, common):
             ]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             errors.write_text("" if done.returncode == 0 else done.stdout + done.stderr)
+            handout.slides(folder, folder / "_build" / "html" / "slides")
     assert errors.read_text() == ""
     return folder / "_build" / "html"

@@ -23,19 +23,19 @@ LADDER = ["cross-entropy", *RUNGS]
 @pytest.fixture
 def turn(browser, tmp_path):
     """Open a figure on a page of its own; returns the page and what went wrong on it."""
-    import bokeh_scripts
+    import pages
 
-    pages = []
+    opened = []
 
     def open_page(figure, **options):
         shutil.copytree(ROOT / "book" / "_static", tmp_path / "_static", dirs_exist_ok=True)
         built = SimpleNamespace(outdir=tmp_path, builder=SimpleNamespace(format="html"))
-        bokeh_scripts.copy_scripts(built, None)
+        pages.copy_scripts(built, None)
         head = '<!doctype html><meta charset="utf-8"><script src="_static/turning.js"></script>'
         head += '<link rel="stylesheet" href="_static/study.css">'
         (tmp_path / "page.html").write_text(head + figure._repr_html_())
         page, wrong = browser.new_context(viewport={"width": 1000, "height": 900}, **options).new_page(), []
-        pages.append(page)
+        opened.append(page)
         page.on("console", lambda m: wrong.append(m.text) if m.type in ("error", "warning") else None)
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("request", lambda r: wrong.append(r.url) if not r.url.startswith(("file:", "data:", "blob:")) else None)
@@ -43,7 +43,7 @@ def turn(browser, tmp_path):
         return page, wrong
 
     yield open_page
-    for page in pages:
+    for page in opened:
         page.context.close()
 
 

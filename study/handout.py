@@ -1,0 +1,145 @@
+"""What is handed out of a built book: slides of a lecture, the book as PDF, and everything as one zip."""
+
+import base64
+import html
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from zipfile import ZIP_DEFLATED, ZipFile
+
+import nbformat
+from playwright.sync_api import sync_playwright
+
+from lsr_core.errors import require
+
+from . import published_records
+
+SLIDES = Path(__file__).parent.parent / "slides"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+QUIET = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")
+
+_IMAGE = re.compile(r'<img src="data:image/svg\+xml;base64,([^"]+)" alt="([^"]*)"')
+_CSV = re.compile(r'<a download="([\w.-]+)" href="data:text/csv;base64,([^"]+)"')
+_FINDINGS = re.compile(r'<div class="findings">.*?</div>', re.DOTALL)
+# On paper what is folded is open, and links lead to the paper itself or to the outside.
+_UNFOLD = """() => {
+  document.querySelectorAll("details:not(.hide)").forEach(folded => folded.open = true)
+  for (const link of document.querySelectorAll("a[href]"))
+    if (link.protocol === "file:" && link.pathname !== location.pathname) link.removeAttribute("href")
+}"""
+_README = """\
+Label smoothing and knowledge distillation: an executable book.
+
+html/index.html         the book; open it in a browser, no network is needed
+html/slides/index.html  one lecture of ninety minutes as slides; S opens the speaker's notes
+book.pdf                the printed book
+figures/                every figure as SVG, named by its page and cell; contents.txt says what each shows
+records/                the runs behind each page as CSV, a row a run; published-*.csv were made beforehand
+"""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What an executed notebook shows: a file's name and content, and a text for those who do not see it."""
+
+    name: str
+    content: bytes
+    text: str = ""
+
+
+def figures(book: Path) -> Iterator[Shown]:
+    """Every figure of a folder's executed notebooks as SVG, named by its page and cell."""
+    for page, cell, output in _outputs(book):
+        for number, (content, text) in enumerate(_IMAGE.findall(output), 1):
+            again = f"-{number}" if number > 1 else ""
+            yield Shown(f"{page}-{cell}{again}.svg", base64.b64decode(content), html.unescape(text))
+
+
+def findings(book: Path) -> Iterator[Shown]:
+    """Every box of findings of a folder's executed notebooks as HTML, named by its page."""
+    for page, _, output in _outputs(book):
+        for box in _FINDINGS.findall(output):
+            yield Shown(f"{page}.html", box.encode())
+
+
+def records(book: Path) -> Iterator[Shown]:
+    """The runs behind each page of a folder's executed notebooks, and the published ones, as CSV."""
+    for _, _, output in _outputs(book):
+        for name, content in _CSV.findall(output):
+            yield Shown(name, base64.b64decode(content))
+    for preset in published_records.presets():
+        table = published_records.lines_table(preset)
+        yield Shown(f"published-{preset}.csv", table.to_csv(index=False).encode())
+
+
+def _outputs(book: Path) -> Iterator[tuple[str, str, str]]:
+    """Page, cell and HTML of everything that executed notebooks show; a cell's outputs are joined."""
+    for path in sorted(book.glob("*.ipynb")):
+        for cell in nbformat.read(path, as_version=4).cells:
+            shown = [output.get("data", {}).get("text/html", "") for output in cell.get("outputs", [])]
+            yield path.stem, cell.id, "".join(shown)
+
+
+def slides(book: Path, out: Path) -> None:
+    """Build the slides with the figures and findings of a folder's executed notebooks; a warning fails."""
+    with tempfile.TemporaryDirectory() as scratch:
+        source = Path(scratch) / "slides"
+        shutil.copytree(SLIDES, source)
+        for shown in chain(figures(book), findings(book)):
+            (source / shown.name).write_bytes(shown.content)
+        _run("sphinx-build", "-q", "-W", "-n", "-E", "-b", "revealjs", "-d", f"{scratch}/doctrees", source, out)
+
+
+def pdf(book: Path, file: Path) -> None:
+    """Print the book whose executed notebooks a folder holds, all pages as one, through Chromium."""
+    _run("jupyter-book", "build", "-q", "-W", "-n", "--keep-going", "--builder", "singlehtml", book)
+    print_page(book / "_build" / "singlehtml" / "index.html", file)
+
+
+def print_page(source: Path, file: Path) -> None:
+    """Print a page with what is folded on it, except code; raises `InputError` where there is no Chromium."""
+    with sync_playwright() as playwright, playwright.chromium.launch(executable_path=chromium(), args=QUIET) as browser:
+        page = browser.new_page()
+        page.set_default_timeout(0)
+        page.goto(source.resolve().as_uri(), wait_until="networkidle")
+        page.evaluate("async () => { await window.MathJax?.startup.promise }")
+        page.evaluate(_UNFOLD)
+        page.pdf(path=file, format="A4", outline=True, tagged=True)
+
+
+def chromium() -> str:
+    """The path of Chromium or Chrome; raises `InputError` where there is none."""
+    path = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
+    require(path is not None, "there is no Chromium on this machine; install it, or name it with CHROMIUM=")
+    return path
+
+
+def pack(book: Path, file: Path) -> None:
+    """Pack a built book, its PDF, figures and records into one zip, with a README that says what is where."""
+    built, printed = book / "_build" / "html", book / "_build" / "book.pdf"
+    require((built / "slides").exists(), f"there are no slides in {built}; `make slides` builds them")
+    require(printed.exists(), f"there is no {printed}; `make pdf` prints it")
+    file.parent.mkdir(exist_ok=True)
+    drawn = list(figures(book))
+    with ZipFile(file, "w", ZIP_DEFLATED) as packed:
+        packed.writestr("README.txt", _README)
+        packed.write(printed, "book.pdf")
+        packed.writestr("figures/contents.txt", "\n".join(f"{shown.name}: {shown.text}" for shown in drawn))
+        for shown in drawn:
+            packed.writestr(f"figures/{shown.name}", shown.content)
+        for shown in records(book):
+            packed.writestr(f"records/{shown.name}", shown.content)
+        for path in filter(Path.is_file, sorted(built.rglob("*"))):
+            packed.write(path, Path("html") / path.relative_to(built))
+
+
+def _run(program: str, *arguments: str | Path) -> None:
+    """Run a program of this environment."""
+    subprocess.run([Path(sys.executable).with_name(program), *arguments], check=True)
