@@ -1,8 +1,9 @@
-"""The lecture as slides: reveal.js and MathJax lie beside it, so it needs no network."""
+"""The lecture as slides: reveal.js lies beside it, and MathJax in the book that holds it, so it needs no network."""
 
 project = "Label smoothing and knowledge distillation"
 author = "The lsr-core authors"
-extensions = ["myst_parser", "sphinx_revealjs", "sphinx-mathjax-offline"]
+extensions = ["myst_parser", "sphinx_revealjs", "sphinx.ext.mathjax"]
+mathjax_path = "../../_static/mathjax/tex-chtml.js"
 myst_enable_extensions = ["amsmath", "colon_fence", "dollarmath"]
 language = "en"
 revealjs_static_path = ["_static"]

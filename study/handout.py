@@ -28,11 +28,18 @@ QUIET = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "-
 _IMAGE = re.compile(r'<img src="data:image/svg\+xml;base64,([^"]+)" alt="([^"]*)"')
 _CSV = re.compile(r'<a download="([\w.-]+)" href="data:text/csv;base64,([^"]+)"')
 _FINDINGS = re.compile(r'<div class="findings">.*?</div>', re.DOTALL)
-# On paper what is folded is open, and links lead to the paper itself or to the outside.
+# On paper what is folded is open, links lead to the paper itself or to the outside, and there are no lists of all runs.
 _UNFOLD = """() => {
   document.querySelectorAll("details:not(.hide)").forEach(folded => folded.open = true)
-  for (const link of document.querySelectorAll("a[href]"))
-    if (link.protocol === "file:" && link.pathname !== location.pathname) link.removeAttribute("href")
+  for (const table of document.querySelectorAll("table"))
+    if (table.rows.length > 150) table.outerHTML = `<p><em>${table.rows.length - 1} rows, which the book's pages and files have.</em></p>`
+  for (const link of document.querySelectorAll("a[href]")) {
+    if (link.protocol === "data:") link.removeAttribute("href")
+    if (link.protocol !== "file:" || link.pathname === location.pathname) continue
+    const page = "#document-" + link.pathname.split("/").pop().replace(".html", "")
+    const inside = [link.hash, page].find(place => place && document.getElementById(decodeURI(place.slice(1))))
+    if (inside) link.href = inside; else link.removeAttribute("href")
+  }
 }"""
 _README = """\
 Label smoothing and knowledge distillation: an executable book.
@@ -88,7 +95,10 @@ def _outputs(book: Path) -> Iterator[tuple[str, str, str]]:
 
 
 def slides(book: Path, out: Path) -> None:
-    """Build the slides with the figures and findings of a folder's executed notebooks; a warning fails."""
+    """Build the slides with the figures and findings of a folder's executed notebooks; a warning fails.
+
+    `out` lies in the built book, whose MathJax the slides use.
+    """
     with tempfile.TemporaryDirectory() as scratch:
         source = Path(scratch) / "slides"
         shutil.copytree(SLIDES, source)

@@ -1,6 +1,7 @@
 """What is handed out: slides, the printed book, and one file with everything."""
 
 import base64
+import importlib.util
 import json
 import re
 import shutil
@@ -106,6 +107,8 @@ def test_the_one_file_holds_what_its_readme_promises(book, tmp_path):
 
 @pytest.mark.slow
 def test_the_slides_ask_nothing_of_the_outside_and_have_their_figures(book, browser, tmp_path):
+    mathjax = Path(importlib.util.find_spec("sphinx-mathjax-offline").origin).parent / "static" / "mathjax"
+    shutil.copytree(mathjax, tmp_path / "_static" / "mathjax")
     handout.slides(book, tmp_path / "slides")
     context = browser.new_context(viewport={"width": 1280, "height": 720})
     page, wrong = context.new_page(), []
@@ -174,6 +177,9 @@ def test_one_address_gives_the_chapters_their_buttons(address, expected, tmp_pat
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     notebook = {"cells": [], "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}
     notebook["cells"].append({"cell_type": "markdown", "id": "title", "metadata": {}, "source": "# A page"})
+    output = {"output_type": "stream", "name": "stdout", "text": "shown"}
+    code = {"cell_type": "code", "id": "code", "metadata": {}, "source": "", "execution_count": 1, "outputs": [output]}
+    notebook["cells"].append(code)
     (book / "page.ipynb").write_text(json.dumps(notebook))
     command = [Path(sys.executable).with_name("jupyter-book"), "build", "-q", "-W", "-n", book]
     subprocess.run(command, check=True, capture_output=True)

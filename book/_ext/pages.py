@@ -1,8 +1,13 @@
-"""What the pages need beside what Sphinx gives them: Bokeh's scripts, and buttons that open a notebook elsewhere."""
+"""What the pages need beside what Sphinx gives them, and what they do not need of it.
+
+They get Bokeh's scripts, and buttons that open a notebook elsewhere; they lose the parts of MathJax that no page loads,
+and the outputs of the notebooks that are downloaded, which stand on the pages.
+"""
 
 import shutil
 from pathlib import Path
 
+import nbformat
 from bokeh.settings import settings
 from sphinx.application import Sphinx
 from sphinx.config import Config
@@ -13,11 +18,14 @@ LAUNCH = {
     "notebook_interface": "jupyterlab",
 }
 
+MATHJAX = ("tex-chtml.js", "input/tex", "output/chtml", "a11y", "sre", "ui")
+
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Register both with Sphinx."""
+    """Register all of it with Sphinx."""
     app.connect("config-inited", offer_launch)
     app.connect("build-finished", copy_scripts)
+    app.connect("build-finished", slim, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
@@ -36,3 +44,23 @@ def copy_scripts(app: Sphinx, error: Exception | None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for name in ("bokeh", "bokeh-widgets"):
             shutil.copy(Path(settings.bokehjs_path()) / "js" / f"{name}.min.js", folder)
+
+
+def slim(app: Sphinx, error: Exception | None) -> None:
+    """Remove what makes a built book large and no reader needs."""
+    built = Path(app.outdir)
+    if error is not None or app.builder.format != "html":
+        return
+    for notebook in built.glob("_sources/*.ipynb"):
+        content = nbformat.read(notebook, as_version=4)
+        for cell in content.cells:
+            if cell.cell_type == "code":
+                cell.outputs = []
+        nbformat.write(content, notebook)
+    mathjax = built / "_static" / "mathjax"
+    kept = [mathjax / name for name in MATHJAX]
+    for path in filter(Path.is_file, mathjax.rglob("*")):
+        if not any(path.is_relative_to(place) for place in kept):
+            path.unlink()
+    for source_map in built.glob("_static/**/*.map"):
+        source_map.unlink()
