@@ -25,14 +25,16 @@ SLIDES = Path(__file__).parent.parent / "slides"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 QUIET = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")
 
-_IMAGE = re.compile(r'<img src="data:image/svg\+xml;base64,([^"]+)" alt="([^"]*)"')
+_DRAWN = re.compile(r'<div class="panels" role="img" aria-label="([^"]*)">(.*?)</div><figcaption>', re.DOTALL)
+_PART = re.compile(r'(<div class="legend">)?<svg viewBox="0 0 ([\d.]+) ([\d.]+)"[^>]*>(.*?)</svg>', re.DOTALL)
+_COLOUR = re.compile(r"var\(--figure-\w+, (#\w+)\)")
 _CSV = re.compile(r'<a download="([\w.-]+)" href="data:text/csv;base64,([^"]+)"')
 _FINDINGS = re.compile(r'<div class="findings">.*?</div>', re.DOTALL)
 # On paper what is folded is open, links lead to the paper itself or to the outside, and there are no lists of all runs.
 _UNFOLD = """() => {
   document.querySelectorAll("details:not(.hide)").forEach(folded => folded.open = true)
   for (const table of document.querySelectorAll("table"))
-    if (table.rows.length > 150) table.outerHTML = `<p><em>${table.rows.length - 1} rows, which the book's pages and files have.</em></p>`
+    if (table.rows.length > 150) table.outerHTML = `<p><em>${table.rows.length - 1} rows stand in the book.</em></p>`
   for (const link of document.querySelectorAll("a[href]")) {
     if (link.protocol === "data:") link.removeAttribute("href")
     if (link.protocol !== "file:" || link.pathname === location.pathname) continue
@@ -64,9 +66,21 @@ class Shown:
 def figures(book: Path) -> Iterator[Shown]:
     """Every figure of a folder's executed notebooks as SVG, named by its page and cell."""
     for page, cell, output in _outputs(book):
-        for number, (content, text) in enumerate(_IMAGE.findall(output), 1):
+        for number, (text, parts) in enumerate(_DRAWN.findall(output), 1):
             again = f"-{number}" if number > 1 else ""
-            yield Shown(f"{page}-{cell}{again}.svg", base64.b64decode(content), html.unescape(text))
+            yield Shown(f"{page}-{cell}{again}.svg", _whole(parts).encode(), html.unescape(text))
+
+
+def _whole(parts: str) -> str:
+    """One SVG of a figure's parts, its panels side by side above its legend, in colours of its own."""
+    drawn, right, height = "", 0.0, 0.0
+    for legend, *size, content in _PART.findall(_COLOUR.sub(r"\1", parts)):
+        wide, high = map(float, size)
+        x, y = (0.0, height) if legend else (right, 0.0)
+        drawn += f'<svg x="{x}" y="{y}" width="{wide}" height="{high}">{content}</svg>'
+        right, height = max(right, x + wide), max(height, y + high)
+    names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    return f'<svg {names} width="{right}" height="{height}" viewBox="0 0 {right} {height}">{drawn}</svg>'
 
 
 def findings(book: Path) -> Iterator[Shown]:

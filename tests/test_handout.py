@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 from zipfile import ZipFile
 
 import nbformat
@@ -15,9 +16,11 @@ import pytest
 from conftest import ROOT
 
 from lsr_core import InputError
-from study import build, handout
+from study import build, figures, handout
 
-SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="40" height="20"><rect width="40" height="20"/></svg>'
+PART = (
+    '<svg viewBox="0 0 {} 20" style="x" aria-hidden="true"><rect id="{}" fill="var(--figure-123456, #123456)"/></svg>'
+)
 ON_SLIDES = re.findall(r"\{image\} (\S+)", (handout.SLIDES / "index.md").read_text())
 BOXES = re.findall(r":file: (\w+)\.html", (handout.SLIDES / "index.md").read_text())
 
@@ -31,7 +34,10 @@ def encoded(text):
 
 
 def image(alt):
-    return f'<figure><img src="data:image/svg+xml;base64,{encoded(SVG)}" alt="{alt}" style=""></figure>'
+    """A figure of two panels and a legend, as `figures.show` shows it."""
+    parts = PART.format(40, "a") + PART.format(30, "b") + f'<div class="legend">{PART.format(25, "c")}</div>'
+    drawn = f'<div class="panels" role="img" aria-label="{alt}">{parts}</div>'
+    return f'<figure class="study drawn">{drawn}<figcaption>caption</figcaption></figure>'
 
 
 def place(name):
@@ -75,10 +81,27 @@ def test_the_slides_figures_are_of_cells_that_there_are():
         assert "chapter.box(" in (build.FOLDER / f"{page}.ipynb").read_text()
 
 
-def test_figures_findings_and_records_are_read_from_what_notebooks_show(book):
-    figures = {shown.name: shown for shown in handout.figures(book)}
-    assert set(ON_SLIDES) <= set(figures)
-    assert {(shown.content.decode(), shown.text) for shown in figures.values()} == {(SVG, "a figure & more")}
+def test_figures_are_made_whole_from_what_notebooks_show(book):
+    drawn = {shown.name: shown for shown in handout.figures(book)}
+    assert set(ON_SLIDES) <= set(drawn)
+    assert {shown.text for shown in drawn.values()} == {"a figure & more"}
+    (content,) = {shown.content for shown in drawn.values()}
+    whole = ElementTree.fromstring(content)
+    assert whole.get("viewBox") == "0 0 70.0 40.0"
+    places = [(part.get("x"), part.get("y"), part[0].get("id"), part[0].get("fill")) for part in whole]
+    assert places == [("0.0", "0.0", "a", "#123456"), ("40.0", "0.0", "b", "#123456"), ("0.0", "20.0", "c", "#123456")]
+
+
+def test_a_figure_that_is_shown_can_be_taken_from_its_page(tmp_path):
+    cell = nbformat.v4.new_code_cell(id="one", outputs=shown(figures.show(figures.penalties(), "a", "b")._repr_html_()))
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "page.ipynb")
+    (taken,) = handout.figures(tmp_path)
+    assert (taken.name, taken.text) == ("page-one.svg", "b")
+    assert len(ElementTree.fromstring(taken.content)) == 2
+    assert b"var(" not in taken.content
+
+
+def test_findings_and_records_are_read_from_what_notebooks_show(book):
     found = {shown.name: shown.content.decode() for shown in handout.findings(book)}
     assert found["label_smoothing.html"] == '<div class="findings"><p>Found by label_smoothing</p></div>'
     records = {shown.name: shown.content.decode() for shown in handout.records(book)}
