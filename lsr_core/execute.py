@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import torch
@@ -97,11 +98,9 @@ class _Execution:
     def finish(self, jobs: Sequence[Job]) -> None:
         """Train what no other process trains, stack by stack, until all jobs are done."""
         while jobs:
-            self._resume(jobs)
             with RunLocks(self.store) as locks:
                 stacks: list[Iterator[None]] = []
-                while stack := self._lock(jobs, locks):
-                    checkpoint = Checkpoint(self.store, [job.run for job in stack])
+                for checkpoint, stack in chain(self._begun(jobs, locks), self._new(jobs, locks)):
                     stacks.append(self._train(checkpoint, stack, locks, stacks))
                     if len(stacks) >= abreast(stack[0].run):
                         break
@@ -111,6 +110,11 @@ class _Execution:
             if left and not stacks:
                 time.sleep(_POLL)
             jobs = left
+
+    def _new(self, jobs: Sequence[Job], locks: RunLocks) -> Iterator[tuple[Checkpoint, list[Job]]]:
+        """Stacks to begin, locked for this process."""
+        while stack := self._lock(jobs, locks):
+            yield Checkpoint(self.store, [job.run for job in stack]), stack
 
     def _lock(self, jobs: Sequence[Job], locks: RunLocks) -> list[Job]:
         """A stack of the first jobs of one `stack_key` that are not done, locked for this process."""
@@ -127,8 +131,8 @@ class _Execution:
                 break
         return stack
 
-    def _resume(self, jobs: Sequence[Job]) -> None:
-        """Finish the stacks that stopped processes left, if any of their runs is wanted and no process trains them."""
+    def _begun(self, jobs: Sequence[Job], locks: RunLocks) -> Iterator[tuple[Checkpoint, list[Job]]]:
+        """The stacks that stopped processes left, if any of their runs is wanted and no process trains them; locked."""
         wanted = {job.run.key: job for job in jobs}
         for checkpoint in unfinished(self.store):
             stack = [wanted.get(run.key, Job(run)) for run in checkpoint.runs]
@@ -138,15 +142,18 @@ class _Execution:
             teachers = [job.run.teacher for job in stack if isinstance(job.run.teacher, TrainedTeacher)]
             if not all(self.store.weights_path(teacher.run.key, teacher.epoch).exists() for teacher in teachers):
                 continue  # the wanted ones start again, with teachers of their own
-            with RunLocks(self.store) as locks:
-                if all(locks.lock(job.run.key) for job in stack):
-                    if all(job.is_done(self.store) for job in stack):
-                        checkpoint.remove()
-                    else:
-                        _side_by_side([self._train(checkpoint, stack, locks)])
+            locked = [job for job in stack if locks.lock(job.run.key)]
+            is_over = all(job.is_done(self.store) for job in stack)
+            if len(locked) == len(stack) and not is_over:
+                yield checkpoint, stack
+                continue
+            if len(locked) == len(stack):
+                checkpoint.remove()
+            for job in locked:
+                locks.release(job.run.key)
 
     def _train(
-        self, checkpoint: Checkpoint, jobs: Sequence[Job], locks: RunLocks, beside: Sequence[Any] = (None,)
+        self, checkpoint: Checkpoint, jobs: Sequence[Job], locks: RunLocks, beside: Sequence[Any]
     ) -> Iterator[None]:
         """Train a stack from its last state, keep its records and the weights that teach, and release its locks.
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -130,13 +131,13 @@ def _planned_order(name: str) -> list[Run]:
 def make(name: str, store: Store, workers: int = 1) -> Iterator[str]:
     """Tune and run what is missing of a planned study, tier by tier in its plan's order; yields what was done."""
     own = plan(name)
-    for setting, arms in own.steps:
+    for seeds, (setting, arms) in product(own.stages, own.steps):
         calls = own.calls(setting)
         for arm in arms:
             while method := _untuned(calls[arm], setting):
                 write_tuned_rows(search.tune(method, setting, store, workers), name)
                 yield f"tuned {own.name_in(setting, method)}"
-        execute(_tier_by_tier(arms_by_setting(name)[setting], [arms], own.seeds), store, workers)
+        execute(_tier_by_tier(arms_by_setting(name)[setting], [arms], seeds), store, workers)
         yield f"made {', '.join(own.name_in(setting, arm) for arm in arms)}"
 
 

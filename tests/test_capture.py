@@ -7,7 +7,7 @@ import torch
 from recording import Tape, TapeRecorder, use_tapes
 from sizes import mostly_slow
 
-from lsr_core import METHODS, objective
+from lsr_core import METHODS, _capture, objective
 from lsr_core._capture import Captured
 from lsr_core.augmentation import Augmentation
 from lsr_core.models import ImageNetwork
@@ -92,6 +92,23 @@ def test_a_run_that_diverges_does_so_at_the_same_step(make, monkeypatch):
     recorded = Trainer([wild, make()]).train()
     assert recorded[0].diverged_at == called[0].diverged_at
     assert recorded[1] == called[1]
+
+
+def test_a_long_run_is_compiled_for_whole_batches_and_says_so(make, monkeypatch):
+    called, sizes = Trainer([make()]).train(), []
+
+    def compiled(network, dynamic):
+        assert not dynamic
+        return lambda images: sizes.append(len(images)) or network(images)
+
+    use_tapes(monkeypatch)
+    assert "compiled" not in Trainer([make()]).conditions()
+    monkeypatch.setattr(_capture, "COMPILED_FROM", 300)
+    monkeypatch.setattr(torch, "compile", compiled)
+    trainer = Trainer([make()])
+    assert trainer.train() == called
+    assert trainer.conditions()["compiled"]
+    assert sizes == [32, 32]  # one is called, one recorded
 
 
 def test_another_shape_is_called_and_another_version_recorded_anew(monkeypatch):

@@ -390,6 +390,12 @@ def test_programs_side_by_side_keep_their_states_when_the_time_is_over(own_store
     with pytest.raises(execution.OutOfTime):
         execute(wanted, deadline=deadline)
     assert len(unfinished(own_store)) == 3
+    monkeypatch.undo()
+    monkeypatch.setenv("LSR_STORE", str(own_store.folder))
+    monkeypatch.setattr(precision, "_gain", lambda *_: 1.0)
+    monkeypatch.setattr(execution, "abreast", lambda _: 3)
+    again = execute(wanted, own_store)
+    assert all(record.provenance["resumed"] and record.provenance["abreast"] == 3 for record in again)
 
 
 def test_a_gpu_trains_small_networks_in_turn(monkeypatch):

@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -245,6 +246,13 @@ def test_precision_is_measured_once_and_kept(monkeypatch):
     assert precision.training_precision(network, shape, cpu) is first
     (gain,) = json.loads((default_folder() / "precision.json").read_text()).values()
     assert (gain >= precision.GAIN) == (first is torch.bfloat16)
+
+
+def test_a_gpu_trains_in_half_precision_where_it_computes_in_it(monkeypatch):
+    network, shape, device = ImageNetwork("resnet8", 2), (3, 32, 32), torch.device("cuda")
+    for supported, expected in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", Mock(return_value=supported))
+        assert precision.training_precision(network, shape, device) is expected
 
 
 def test_logits_and_all_measuring_are_in_single_precision(make, monkeypatch):
