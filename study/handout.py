@@ -2,6 +2,7 @@
 
 import base64
 import html
+import io
 import os
 import re
 import shutil
@@ -28,7 +29,7 @@ QUIET = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "-
 _DRAWN = re.compile(r'<div class="panels" role="img" aria-label="([^"]*)">(.*?)</div><figcaption>', re.DOTALL)
 _PART = re.compile(r'(<div class="legend">)?<svg viewBox="0 0 ([\d.]+) ([\d.]+)"[^>]*>(.*?)</svg>', re.DOTALL)
 _COLOUR = re.compile(r"var\(--figure-\w+, (#\w+)\)")
-_CSV = re.compile(r'<a download="([\w.-]+)" href="data:text/csv;base64,([^"]+)"')
+_CSV = re.compile(r'<a download="([\w.-]+)\.zip" href="data:application/zip;base64,([^"]+)"')
 _FINDINGS = re.compile(r'<div class="findings">.*?</div>', re.DOTALL)
 # On paper what is folded is open, links lead to the paper itself or to the outside, and there are no lists of all runs.
 _UNFOLD = """() => {
@@ -94,7 +95,8 @@ def records(book: Path) -> Iterator[Shown]:
     """The runs behind each page of a folder's executed notebooks, and the published ones, as CSV."""
     for _, _, output in _outputs(book):
         for name, content in _CSV.findall(output):
-            yield Shown(name, base64.b64decode(content))
+            with ZipFile(io.BytesIO(base64.b64decode(content))) as packed:
+                yield Shown(name, packed.read(name))
     for preset in published_records.presets():
         table = published_records.lines_table(preset)
         yield Shown(f"published-{preset}.csv", table.to_csv(index=False).encode())

@@ -1,7 +1,9 @@
 import base64
+import io
 import re
 import warnings
 from itertools import combinations
+from zipfile import ZipFile
 
 import numpy as np
 import pandas as pd
@@ -126,7 +128,9 @@ def test_the_board_links_every_claim_to_its_chapter(judgements):
 
 def test_the_csv_holds_a_row_a_run(results):
     content = figures.show_csv(results, "page")._repr_html_()
-    rows = base64.b64decode(re.search(r"base64,([^\"]+)", content)[1]).decode().splitlines()
+    packed = ZipFile(io.BytesIO(base64.b64decode(re.search(r"base64,([^\"]+)", content)[1])))
+    rows = packed.read("page.csv").decode().splitlines()
+    assert content == figures.show_csv(results, "page")._repr_html_(), "the same records give the same page"
     assert len(rows) == 1 + 6
     assert {"key", "seed", "accuracy", "epsilon"} <= set(rows[0].split(","))
     assert all('"perceptron [64, 64]"' in row or ",perceptron [64, 64]," in row for row in rows[1:])

@@ -2,6 +2,7 @@
 
 import base64
 import importlib.util
+import io
 import json
 import re
 import shutil
@@ -27,10 +28,6 @@ BOXES = re.findall(r":file: (\w+)\.html", (handout.SLIDES / "index.md").read_tex
 
 def shown(*html):
     return [nbformat.v4.new_output("display_data", {"text/html": part}) for part in html]
-
-
-def encoded(text):
-    return base64.b64encode(text.encode()).decode()
 
 
 def image(alt):
@@ -65,7 +62,10 @@ def book(tmp_path):
             nbformat.v4.new_code_cell(id=cell, outputs=shown(*[image("a figure &amp; more")] * count))
             for cell, count in pages.get(page, {}).items()
         ]
-        csv = f'<a download="{page}.csv" href="data:text/csv;base64,{encoded("key,seed")}">link</a>'
+        with ZipFile(zipped := io.BytesIO(), "w") as packed:
+            packed.writestr(f"{page}.csv", "key,seed")
+        content = base64.b64encode(zipped.getvalue()).decode()
+        csv = f'<a download="{page}.csv.zip" href="data:application/zip;base64,{content}">link</a>'
         cells.append(
             nbformat.v4.new_code_cell(outputs=shown(f'<div class="findings"><p>Found by {page}</p></div>', csv))
         )
