@@ -106,6 +106,10 @@ class Claim:
         """The arms of the method (`sign` 1) or of its control (−1)."""
         return [arm for weight, arm in self.terms if weight * sign > 0]
 
+    def side_weight(self, sign: int) -> float:
+        """The weights of the method (`sign` 1) or of its control (−1) in all: 1 where their sum is a mean."""
+        return round(sum(abs(weight) for weight, _ in self.terms if weight * sign > 0), 9)
+
     def side(self, results: Results, sign: int) -> np.ndarray:
         """The metric of the method (`sign` 1) or of its control (−1), one value a seed, as it was measured."""
         return self._sum(results, [(abs(weight), arm) for weight, arm in self.terms if weight * sign > 0])

@@ -318,7 +318,7 @@ def paper_vs_ours(judgements: Sequence[Judgement]) -> pd.DataFrame:
 def _mean(judgement: Judgement, sign: int) -> Markup:
     """The mean of the method (`sign` 1) or of its control (−1) with its 95 % interval, linked to the first run."""
     claim, preset = judgement.claim, judgement.preset
-    if not claim.side_arms(sign):  # of stages, each is compared with the mean of all
+    if claim.side_weight(sign) != 1:  # a sum of arms is no mean; of stages, each is compared with the mean of all
         return Markup("–")
     measure = MEASURES[claim.metric]
     values = measure.scale * claim.side(published_records.results(preset, claim.arms), sign)

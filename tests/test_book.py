@@ -175,6 +175,13 @@ def test_every_formula_is_typeset(visit, name):
     text = page.locator("article").inner_text()
     assert "\\(" not in text
     assert "$$" not in text
+    assert page.evaluate(OVERFLOWING) == []
+
+
+# Displayed formulas that are wider than their place.
+OVERFLOWING = """() => [...document.querySelectorAll('div.math')].filter(e => e.getClientRects().length)
+  .filter(e => [e, ...e.querySelectorAll('mjx-container')].some(part => part.scrollWidth > part.clientWidth + 1))
+  .map(e => e.id || e.textContent.slice(0, 60))"""
 
 
 @pytest.mark.parametrize("name", ["index", "label_smoothing"])
