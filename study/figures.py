@@ -20,9 +20,10 @@ import seaborn as sns
 import torch
 from itables.javascript import generate_init_offline_itables_html, to_html_datatable
 from markupsafe import Markup, escape
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.transforms import Bbox
+from matplotlib.legend import Legend
 
 from lsr_core import statistics
 from lsr_core.errors import require
@@ -127,24 +128,36 @@ def _parts(figure: Figure) -> Iterator[Markup]:
         yield _inline(figure, None)
         return
     figure.set_layout_engine("none")
-    parts = [*figure.axes, *figure.legends]
-    for part in parts:
-        for other in parts:
-            other.set_visible(other is part)
-        box = part.get_tightbbox().transformed(figure.dpi_scale_trans.inverted()).padded(0.05)
-        drawn = _inline(figure, box)
-        yield drawn if part in figure.axes else Markup('<div class="legend">{}</div>').format(drawn)
+    entries = _entries(figure) if figure.legends else {}
+    figure.legends.clear()
+    for panel in figure.axes:
+        for other in figure.axes:
+            other.set_visible(other is panel)
+        yield _inline(figure, panel)
+    panel.set_visible(False)
+    yield Markup('<div class="legend">{}</div>').format(Markup("").join(_legend_parts(figure, entries)))
 
 
-def _inline(figure: Figure, part: Bbox | None) -> Markup:
+def _legend_parts(figure: Figure, entries: Mapping[str, Artist]) -> Iterator[Markup]:
+    """A legend's entries one by one, so that they find their rows on a narrow page."""
+    for label, handle in entries.items():
+        figure.legends.clear()
+        yield _inline(
+            figure, figure.legend([handle], [label], frameon=False, loc="center", fontsize="small", borderpad=0)
+        )
+
+
+def _inline(figure: Figure, part: Axes | Legend | None) -> Markup:
     """A part of a figure, or all of it, as an element of the page, with colours that a style sheet can replace."""
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", bbox_inches=part, transparent=True, metadata={"Date": None})
+    inches = figure.dpi_scale_trans.inverted()
+    place = part.get_tightbbox().transformed(inches).padded(0.05) if part else None
+    figure.savefig(buffer, format="svg", bbox_inches=place, transparent=True, metadata={"Date": None})
     _, _, rest = buffer.getvalue().partition("<svg ")
     box = re.search(r'viewBox="([^"]*)"', rest)[1]
     content = re.sub(r"<metadata>.*?</metadata>\s*|\s+(?=[<\n])", "", rest[rest.index(">") + 1 :], flags=re.DOTALL)
-    inches = float(box.split()[2]) / 72
-    style = f"flex-basis:{0.7 * 96 * inches:.0f}px;max-width:{_PIXELS * inches:.0f}px"
+    width = float(box.split()[2]) / 72
+    style = f"width:{96 * width:.0f}px;flex-basis:{0.7 * 96 * width:.0f}px;max-width:{_PIXELS * width:.0f}px"
     return Markup('<svg viewBox="{}" style="{}" aria-hidden="true">').format(box, style) + Markup(
         _COLOUR.sub(r"var(--figure-\1, #\1)", content)
     )
@@ -663,12 +676,18 @@ def _panels(rows: int, columns: int, width: float | None = None, height: float =
         return figure, figure.subplots(rows, columns, squeeze=False).ravel()
 
 
-def _with_legend(figure: Figure) -> Figure:
-    """One legend for all panels, below them, with each name once."""
-    shown = {}
+def _entries(figure: Figure) -> dict[str, Artist]:
+    """What a legend of all panels shows, each name once."""
+    shown: dict[str, Artist] = {}
     for panel in figure.axes:
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
             shown.setdefault(label, handle)
+    return shown
+
+
+def _with_legend(figure: Figure) -> Figure:
+    """One legend for all panels, below them."""
+    shown = _entries(figure)
     widest = max(map(len, shown)) + 5  # and its line
     columns = max(1, int(figure.get_figwidth() * _LEGEND_INCH // widest))
     with mpl.rc_context(_STYLE):
