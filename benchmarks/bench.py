@@ -101,9 +101,9 @@ def main() -> None:
     for r in table:
         print(f"{r['name']}: ours {r['ours']:.4f}, other {r['other']:.4f} {r['unit']}, ratio {r['ratio']:.2f}")
     if file:
-        before = json.loads(file.read_text()) if file.exists() else []
+        before = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
         others = [row for row in before if row["device"] != table[0]["device"]]
-        file.write_text(json.dumps([*others, *table], indent=2) + "\n")
+        file.write_text(json.dumps([*others, *table], indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -19,4 +19,4 @@ def cost(book: Path) -> dict[str, int]:
 
 
 if __name__ == "__main__":
-    build.COST.write_text(json.dumps(cost(Path(sys.argv[1]))) + "\n")
+    build.COST.write_text(json.dumps(cost(Path(sys.argv[1]))) + "\n", encoding="utf-8")

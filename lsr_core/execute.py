@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -266,9 +267,10 @@ def abreast(run: Run) -> int:
 def _helpers(runs: Sequence[Run], store: Store, workers: int) -> Iterator[None]:
     """Other processes that execute the same runs; they end with this one, and also where it is killed."""
     program = f"import {', '.join(defining_modules())}; from lsr_core.execute import _help; _help()"
-    command = [sys.executable, "-c", program]
+    command = [sys.executable, "-P", "-c", program]
     count = max(1, torch.get_num_threads() // workers)  # two processes on one core's threads wait for each other
-    environment = {**os.environ, "TQDM_DISABLE": "1", "OMP_NUM_THREADS": str(count)}
+    path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)  # they import what this process does
+    environment = {**os.environ, "TQDM_DISABLE": "1", "OMP_NUM_THREADS": str(count), "PYTHONPATH": path}
     helpers = [subprocess.Popen(command, stdin=subprocess.PIPE, env=environment) for _ in range(workers - 1)]
     try:
         for helper in helpers:

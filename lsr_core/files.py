@@ -1,16 +1,34 @@
-"""Atomic writes, and the folders of a user's cache."""
+"""Atomic writes, names of files, and the folders of a user's cache."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from .errors import require
+
+
+def is_key(text: object) -> bool:
+    """Whether this can be a run's key: 20 hexadecimal digits, and no path."""
+    return isinstance(text, str) and re.fullmatch("[0-9a-f]{20}", text) is not None
+
 
 def cache_folder(variable: str, name: str) -> Path:
-    """The folder that an environment variable names, or one of this name in the user's cache."""
-    cache_home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(os.environ.get(variable) or cache_home / "lsr_core" / name)
+    """The folder that an environment variable names, or one of this name in the user's cache, as an absolute path.
+
+    Raises `InputError` where neither is known.
+    """
+    try:
+        given = os.environ.get(variable)
+        cache_home = given or os.environ.get("XDG_CACHE_HOME") or Path("~").expanduser() / ".cache"
+        folder = Path(cache_home).expanduser()
+    except RuntimeError:
+        folder = Path()
+    nowhere = folder == Path() or (not given and folder == Path("/.cache"))  # no HOME, or an empty one
+    require(not nowhere, f"there is no home folder; set {variable} to a folder of yours")
+    return folder.absolute() if given else folder / "lsr_core" / name
 
 
 @contextmanager

@@ -24,7 +24,7 @@ def training_precision(network: ImageNetwork, shape: tuple[int, int, int], devic
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     path, origin = default_folder() / "precision.json", provenance()
-    known = json.loads(path.read_text()) if path.exists() else {}
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     sizes = "x".join(map(str, (network.architecture, network.width, network.depth, *shape)))
     machine = f"{origin['processor']}, {origin['isa']}, {torch.get_num_threads()} threads, torch {origin['torch']}"
     name = f"{machine}: {sizes}"

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -13,6 +12,7 @@ import torch
 from .augmentation import Augmentation
 from .data import Mixture, dataset
 from .errors import hold_plain, require, require_count, require_seed
+from .files import is_key
 from .models import Convnet, ImageNetwork, Perceptron
 from .objectives import Fixed, Objective, describe, objective
 from .schedule import Schedule
@@ -193,11 +193,6 @@ def run_of(canonical: dict[str, Any]) -> Run:
     same = run is not None and run.key == key_of(canonical)
     require(same, f"run {key_of(canonical)} was described by another version of the study; it cannot be made again")
     return run
-
-
-def is_key(text: object) -> bool:
-    """Whether this can be a run's key: 20 hexadecimal digits, and no path."""
-    return isinstance(text, str) and re.fullmatch("[0-9a-f]{20}", text) is not None
 
 
 def require_key(key: str) -> str:

@@ -27,8 +27,8 @@ from torch import Tensor
 
 from .data import dataset
 from .errors import InputError, require
-from .files import cache_folder, remove_with_parts, write_whole
-from .run import NUMERICS, Run, is_key, key_of, require_key, run_of
+from .files import cache_folder, is_key, remove_with_parts, write_whole
+from .run import NUMERICS, Run, key_of, require_key, run_of
 
 COLLAPSED = 3.0  # standard errors above the most frequent class
 SECONDS = 20.0  # between two states of a stack; the clock decides when one is written, never what is trained
@@ -96,7 +96,7 @@ class Store:
         path = self._path(key)
         require(path.exists(), f"there is no record {key!r} in {self.folder}")
         try:
-            content = json.loads(path.read_text())
+            content = json.loads(path.read_text(encoding="utf-8"))
             checksum = content.pop("checksum")
             record = Record(**{_FORMER_NAMES.get(name, name): value for name, value in content.items()})
             sound = checksum == _checksum(content) and record.key == path.stem
@@ -228,9 +228,21 @@ class Checkpoint:
 
 
 def unfinished(store: Store) -> list[Checkpoint]:
-    """The states that stopped processes left; one that cannot be used is removed, and its runs start again."""
-    states = [_usable(path) for path in sorted((store.folder / "checkpoints").glob("*.state"))]
-    return [Checkpoint(store, [run_of(run) for run in state[0]["runs"]]) for state in states if state is not None]
+    """The states that stopped processes left; a damaged one is removed, and its runs start again.
+
+    One whose data set is gone or has changed is left aside, with a warning that names both.
+    """
+    found = []
+    for path in sorted((store.folder / "checkpoints").glob("*.state")):
+        state = _usable(path)
+        try:
+            runs = [run_of(run) for run in state[0]["runs"]] if state else []
+        except InputError as error:  # such as images that are gone or changed
+            warnings.warn(f"checkpoint {path} is left aside: {error}", stacklevel=2)
+            continue
+        if runs:
+            found.append(Checkpoint(store, runs))
+    return found
 
 
 def _usable(path: Path) -> tuple[dict[str, Any], bytes] | None:
@@ -342,6 +354,7 @@ def _clean_commit() -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)  # another repository may hold the environment
         return None if git("status", "--porcelain", ".") else git("rev-parse", "HEAD")
     except (OSError, subprocess.CalledProcessError):
         return None
@@ -359,5 +372,5 @@ def _instruction_set() -> str:
 
 def _processor() -> str:
     info = Path("/proc/cpuinfo")
-    found = re.search(r"^model name\s*:(.*)$", info.read_text() if info.exists() else "", re.MULTILINE)
+    found = re.search(r"^model name\s*:(.*)$", info.read_text(encoding="utf-8") if info.exists() else "", re.MULTILINE)
     return found[1].strip() if found else platform.processor()

@@ -35,8 +35,8 @@ def write_grid(runs: Sequence[Run], path: Path) -> None:
 def read_grid(path: Path) -> list[Run]:
     """The runs of a grid file; raises `InputError` for a file that is not there, or is none."""
     try:
-        lines = path.read_text().splitlines()
-        described = [json.loads(line) for line in lines]
+        lines = path.read_text(encoding="utf-8").splitlines()
+        described = [json.loads(line) for line in lines if line.strip()]
     except (OSError, ValueError):
         raise InputError(f"{path} cannot be read as a grid; it must hold one run's canonical form a line") from None
     require(bool(described), f"{path} holds no run")

@@ -16,7 +16,7 @@ from .claims import UNTESTED
 from .judging import Judgement
 
 _FILE = Path(__file__).with_suffix(".toml")
-ABSTRACTS: list[dict[str, Any]] = tomllib.loads(_FILE.read_text())["abstracts"]
+ABSTRACTS: list[dict[str, Any]] = tomllib.loads(_FILE.read_text(encoding="utf-8"))["abstracts"]
 NOT_TESTED = "not tested"
 _REASONS = {entry["id"]: f"{NOT_TESTED}: {entry['reason']}" for entry in UNTESTED}
 

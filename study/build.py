@@ -112,9 +112,10 @@ def run(chosen: Sequence[str], given: Mapping[str, Any], out: Path, time_limit: 
     Raises `InputError` before anything runs, as `accepted` does, and where the folder cannot be written.
     """
     from lsr_core._progress import bar
-    from lsr_core.errors import InputError
+    from lsr_core.errors import InputError, require
 
     plan = accepted(chosen, given)
+    require(out.resolve() != FOLDER.resolve(), f"folder {out} holds the notebooks themselves; name another with --out")
     try:
         out.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=out).close()
@@ -140,6 +141,7 @@ def execute(notebook: Path, given: Mapping[str, Any], out: Path, time_limit: flo
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # an interrupted notebook leaves a task without a reader
     for signal_number in (signal.SIGINT, signal.SIGTERM):  # a shell's background jobs ignore the first
         signal.signal(signal_number, signal.default_int_handler)
+    _fix_folders()
     note, start = _note(notebook.stem, out), time.monotonic()
     note.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
@@ -152,10 +154,19 @@ def execute(notebook: Path, given: Mapping[str, Any], out: Path, time_limit: flo
     ended = datetime.now(UTC).strftime("%Y-%m-%d %H:%M")
     end = Outcome(notebook.stem, result, time.monotonic() - start, ended, report)
     note.parent.mkdir(exist_ok=True)
-    note.write_text(json.dumps(asdict(end)))
+    note.write_text(json.dumps(asdict(end)), encoding="utf-8")
     if given or result != "done":
         os.utime(note, (0, 0))  # older than everything, so that make executes the notebook again
     return end
+
+
+def _fix_folders() -> None:
+    """Make the folders that the environment names absolute: a kernel works in the notebook's own folder."""
+    from lsr_core.files import cache_folder
+
+    for name in ("LSR_STORE", "LSR_DATA"):
+        if os.environ.get(name):
+            os.environ[name] = str(cache_folder(name, ""))
 
 
 def _note(name: str, out: Path) -> Path:
@@ -165,7 +176,7 @@ def _note(name: str, out: Path) -> Path:
 
 def outcome(name: str, out: Path) -> Outcome:
     """How a notebook ended whose page is in a folder."""
-    return Outcome(**json.loads(_note(name, out).read_text()))
+    return Outcome(**json.loads(_note(name, out).read_text(encoding="utf-8")))
 
 
 def _execute_within(time_limit: float, notebook: Path, executed: Path, given: Mapping[str, Any]) -> tuple[str, str]:
@@ -209,8 +220,8 @@ def _keep(executed: Path, kept: Path) -> None:
         if "injected-parameters" in cell.metadata.get("tags", []):
             cell["id"] = "injected-parameters"  # papermill's own is drawn at random
     content = nbformat.writes(notebook)
-    if not kept.exists() or kept.read_text() != content:
-        kept.write_text(content)
+    if not kept.exists() or kept.read_text(encoding="utf-8") != content:
+        kept.write_text(content, encoding="utf-8")
 
 
 def forecast(workers: int = 1) -> str:
@@ -221,7 +232,7 @@ def forecast(workers: int = 1) -> str:
     """
     from lsr_core.store import Store
 
-    cost = json.loads(COST.read_text())
+    cost = json.loads(COST.read_text(encoding="utf-8"))
     missing = max(0, cost["runs"] - len(Store().keys()))
     probes = cost["pages"] + cost["training"] * missing / cost["runs"]
     minutes = probe() * probes / workers / 60

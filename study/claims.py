@@ -217,7 +217,7 @@ def _terms(entry: dict[str, Any], settings: list[Setting]) -> tuple[Term, ...]:
     )
 
 
-_CONTENT = tomllib.loads(Path(__file__).with_name("claims.toml").read_text())
+_CONTENT = tomllib.loads(Path(__file__).with_name("claims.toml").read_text(encoding="utf-8"))
 _ENTRIES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}  # each claim as it was first written, with its group
 for _group in _CONTENT["quick"]:
     for _entry in _group["claims"]:

@@ -1,28 +1,29 @@
-"""`lsr`: the study's command line."""
+"""`lsr`: the study's command line.
+
+Each command imports what it needs when it is called, so that `lsr --version` and `lsr runs list` need not wait for
+torch.
+"""
 
 import ast
 import json
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 
-from lsr_core import __version__, models, sweep
-from lsr_core.data import DATASETS, dataset
+from lsr_core import __version__
 from lsr_core.errors import InputError, require, require_positive
-from lsr_core.store import Record, Store
-
-from . import judging, published_records, search, studies, tuning
-from .claims import CLAIMS
 
 
 class _Group(click.Group):
     """Commands whose mistakes end in one sentence and exit code 2."""
 
     def invoke(self, context: click.Context) -> Any:
+        for stream in (sys.stdout, sys.stderr):
+            stream.reconfigure(errors="replace")  # a terminal that has no τ is no reason to stop
         try:
             return super().invoke(context)
         except InputError as error:
@@ -89,11 +90,11 @@ def run_notebooks(
     if not names and not given:
         click.echo(build.forecast())
     outcomes = build.run(names, values, out.absolute(), time_limit)
-    if status:
-        status.write_text(build.status_page([outcome.name for outcome in outcomes], out))
     for outcome in (outcome for outcome in outcomes if outcome.report):
         click.echo(f"\n{outcome.name}: {outcome.report}", err=True)
     click.echo("\n".join(map(str, outcomes)))
+    if status:
+        status.write_text(build.status_page([outcome.name for outcome in outcomes], out), encoding="utf-8")
     sys.exit(build.exit_code(outcomes))
 
 
@@ -101,11 +102,14 @@ def run_notebooks(
 @_AS_JSON
 def list_runs(as_json: bool) -> None:
     """All records, one a line."""
-    store = Store()
-    for record in store:
-        click.echo(json.dumps(_summary(record)) if as_json else _line(_summary(record)))
+    from .listing import folder, summaries
+
+    rows = summaries()
+    click.echo("\n".join(json.dumps(row) if as_json else _line(row) for row in rows), nl=bool(rows))
     if not as_json:
-        click.echo(f"{len(store.keys())} records in {store.folder}")
+        click.echo(f"{len(rows)} records in {folder()}")
+    damaged = [row["key"] for row in rows if "damaged" in row]
+    require(not damaged, f"{len(damaged)} damaged records; `lsr runs rm {' '.join(damaged[:3])}` removes such")
 
 
 @runs.command("show")
@@ -113,6 +117,8 @@ def list_runs(as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="The record as it is stored.")
 def show_run(prefix: str, as_json: bool) -> None:
     """One record, by its key or the beginning of it."""
+    from lsr_core.store import Store
+
     store = Store()
     keys = store.matching(prefix)
     require(len(keys) == 1, f"{len(keys)} records' keys begin with {prefix!r}; give more of the key")
@@ -130,12 +136,14 @@ def show_run(prefix: str, as_json: bool) -> None:
 @click.argument("keys", nargs=-1, required=True)
 def remove_runs(keys: tuple[str, ...]) -> None:
     """Remove records by their keys; nothing is removed where one of them does not exist."""
+    from lsr_core.store import Store
+
     store = Store()
     for key in keys:
         require(key in store, f"there is no record {key!r} in {store.folder}; `lsr runs list` shows the keys")
-    for key in keys:
+    for key in set(keys):
         store.remove(key)
-    click.echo(f"removed {len(keys)} of the records in {store.folder}")
+    click.echo(f"removed {len(set(keys))} of the records in {store.folder}")
 
 
 @results.command("grid")
@@ -143,6 +151,10 @@ def remove_runs(keys: tuple[str, ...]) -> None:
 @click.argument("file", type=_FILE, callback=_to_write)
 def write_grid(preset: str, file: Path) -> None:
     """Write a preset's runs to a grid file, for `python -m lsr_core.sweep`."""
+    from lsr_core import sweep
+
+    from . import studies
+
     grid = studies.published_study(preset).runs()
     sweep.write_grid(grid, file)
     click.echo(f"{file}: {len(grid)} runs, which `python -m lsr_core.sweep {file} --budget-seconds N` makes")
@@ -153,6 +165,10 @@ def write_grid(preset: str, file: Path) -> None:
 @click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes to use.")
 def make_results(preset: str, workers: int) -> None:
     """Tune and run what the store lacks of a planned study, in the plan's order; stopped, it goes on from there."""
+    from lsr_core.store import Store
+
+    from . import published_records, studies
+
     published_records.lines(preset)  # raises it where they stand under another plan
     for done in studies.make(preset, Store(), workers):
         click.echo(done)
@@ -162,6 +178,10 @@ def make_results(preset: str, workers: int) -> None:
 @click.argument("preset")
 def publish_results(preset: str) -> None:
     """Write what the store has of a preset's runs to the project's results, and count the verdicts that follow."""
+    from lsr_core.store import Store
+
+    from . import published_records
+
     for chapter, count in published_records.publish(preset, Store()).items():
         click.echo(f"{preset}/{chapter}.jsonl: {count} runs")
     click.echo(f"{preset}: {_verdicts(preset)} verdicts")
@@ -179,7 +199,11 @@ def import_results(folder: Path) -> None:
 @click.argument("presets", nargs=-1)
 def verify_results(presets: tuple[str, ...]) -> None:
     """Recompute every key and place of presets (all, where none is named), and judge every claim from their lines."""
-    for preset in presets or published_records.presets():
+    from . import published_records
+
+    names = presets or published_records.presets()
+    require(bool(names), f"there are no records in {published_records.FOLDER}; install the package from a clone")
+    for preset in names:
         count = published_records.verify(preset)
         click.echo(f"{preset}: {count} runs are what they say; {_verdicts(preset)} verdicts follow")
 
@@ -189,26 +213,42 @@ def verify_results(presets: tuple[str, ...]) -> None:
 @click.option("--sample", type=click.IntRange(min=1), default=3, show_default=True, help="How many runs.")
 @click.option("--seed", type=click.IntRange(min=0), help="Choose the same runs again.")
 def recompute_results(preset: str, sample: int, seed: int | None) -> None:
-    """Train a random few of the published runs again: to the same bits on the same kind of machine and threads.
+    """Train a random few of the published runs again: to the same bits on the same kind of machine, one at a time.
 
-    Elsewhere every metric must come within three standard deviations of its cell's seeds.
+    Elsewhere, and of runs that were trained side by side, every metric must come within three standard deviations of
+    its arm's seeds.
     """
+    import numpy as np
+
+    from . import published_records
+
     failed = 0
     for run in published_records.recompute(preset, sample, np.random.default_rng(seed)):
         difference = "identical" if run.identical else f"farthest metric {run.max_deviation:.2f} seed deviations away"
-        machine = "" if run.same_machine else ", made on another kind of machine"
+        machine = "" if run.alike else ", made on another kind of machine or beside other runs"
         click.echo(f"{run.key}  {run.where}: {difference}{machine}")
         failed += not run.holds
+    others = len(published_records.lines(preset)) - len(published_records.makeable(preset))
+    if others:
+        click.echo(f"left out: {others} runs whose data are not here and cannot be downloaded", err=True)
     require(not failed, f"{failed} of {sample} runs did not come out as published")
 
 
-_IN_FILES = [name for name, source in DATASETS.items() if hasattr(source, "path") and "/" not in name]
+def _in_files() -> list[str]:
+    """Names of the data sets that are kept in files."""
+    from lsr_core.data import DATASETS
+
+    from . import paper  # noqa: F401 (it adds its own)
+
+    return [name for name, source in DATASETS.items() if hasattr(source, "path") and "/" not in name]
 
 
 @data.command("list")
 def list_data() -> None:
     """Names, sizes and files; what is missing is downloaded when it is first needed."""
-    for name in _IN_FILES:
+    from lsr_core.data import dataset
+
+    for name in _in_files():
         source = dataset(name)
         inputs = "×".join(map(str, source.image_shape or (source.input_dim,)))
         there = source.path if source.path.exists() else "missing"
@@ -219,9 +259,12 @@ def list_data() -> None:
 
 def _data_sets(context: click.Context, parameter: click.Parameter, names: tuple[str, ...]) -> list[Any]:  # noqa: ARG001
     """The data sets of these names; refuses, before any of them is read, one that is not kept in a file."""
+    from lsr_core.data import dataset
+
+    known = _in_files()
     for name in names:
-        message = f"{name!r} is not kept in a file; there are {', '.join(_IN_FILES)}, and .npz files of your own"
-        require(name in _IN_FILES or name.endswith(".npz"), message)
+        message = f"{name!r} is not kept in a file; there are {', '.join(known)}, and .npz files of your own"
+        require(name in known or name.endswith(".npz"), message)
     return [dataset(name) for name in names]
 
 
@@ -251,14 +294,20 @@ def check_data(sources: list[Any]) -> None:
 @click.option("--paper", help="One paper's family only.")
 @_AS_JSON
 def judge_claims(preset: str, paper: str | None, as_json: bool) -> None:
-    """Judge every claim with the preset's seeds; runs that are missing are trained first."""
-    seeds = studies.live_study(preset).seeds
+    """Judge every claim of a study: from its published records, or with its seeds, training what is missing first."""
+    from . import judging, studies
+    from .claims import CLAIMS
+
+    require(preset in CLAIMS, f"unknown preset {preset!r}; there are {', '.join(CLAIMS)}")
     papers = list(dict.fromkeys(claim.paper for claim in (*CLAIMS[preset], *judging.IDENTITIES)))
     require(paper is None or paper in papers, f"unknown paper {paper!r}; there are {', '.join(papers)}")
-    for judgement in [*judging.judge_identities(), *judging.judge(seeds, paper)]:
+    own = studies.STUDIES[preset]
+    judged = judging.judge(own.seeds, paper) if own.live else judging.judge_published(preset)
+    for judgement in [*(judging.judge_identities() if own.live else []), *judged]:
         if paper in (None, judgement.claim.paper):
             row = judging.summary(judgement)
-            line = f"{row['id']:8} {row['verdict']:34} {row['effect']:34} p {row['p']:8} {row['claim']}"
+            p = judging.format_p(row["p"])
+            line = f"{row['id']:8} {row['verdict']:34} {row['effect']:34} p {p:8} {row['claim']}"
             click.echo(json.dumps(row) if as_json else line)
 
 
@@ -268,6 +317,10 @@ def judge_claims(preset: str, paper: str | None, as_json: bool) -> None:
 @_AS_JSON
 def list_models(shape: str, classes: int, as_json: bool) -> None:
     """Networks for images: parameters, and multiply-adds of one image's forward pass."""
+    from lsr_core import models
+
+    from . import paper  # noqa: F401 (it adds its networks)
+
     image_shape = tuple(int(size) if size.strip().isdecimal() else size for size in shape.split(","))
     for name in models.ARCHITECTURES:
         network = models.ImageNetwork(name)
@@ -285,14 +338,19 @@ def list_models(shape: str, classes: int, as_json: bool) -> None:
 @click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes to use.")
 def tune(method: str, preset: str, write: bool, workers: int) -> None:
     """Redo a method's validation trials in every setting and mark the chosen one."""
+    from . import search, tuning
+
     for setting in tuning.settings_of(method, preset):
         rows = search.tune(method, setting, workers=workers)
         chosen = tuning.best_trial(rows)
         click.echo(str(setting))
         for row in rows:
-            constants = _numbers({k: v for k, v in row.items() if k not in _NOT_CONSTANTS})
+            constants = _numbers(_constants(row))
             figures = f"validation {100 * row['validation_accuracy']:.2f} %, NLL {row['validation_nll']:.3f}"
             click.echo(f"{'*' if row is chosen else ' '} {figures}  {constants}")
+        published = tuning.rows_of(setting, method)
+        if published and _constants(chosen) != _constants(tuning.best_trial(published)):
+            click.echo(f"the published choice is another one: {_numbers(_constants(tuning.best_trial(published)))}")
         if write:
             tuning.write_tuned_rows(rows, preset)
 
@@ -303,8 +361,16 @@ _NOT_CONSTANTS = {
 }  # fmt: skip
 
 
+def _constants(row: dict[str, Any]) -> dict[str, Any]:
+    """A trial's constants."""
+    return {name: value for name, value in row.items() if name not in _NOT_CONSTANTS}
+
+
 def _verdicts(preset: str) -> int:
     """How many claims a preset's published records decide about."""
+    from . import judging
+    from .claims import CLAIMS
+
     return len(judging.judge_published(preset)) if preset in CLAIMS else 0
 
 
@@ -313,29 +379,34 @@ def _numbers(constants: dict[str, Any]) -> str:
     return " ".join(f"{name}={value:g}" for name, value in constants.items() if isinstance(value, (int, float)))
 
 
-def _summary(record: Record) -> dict[str, Any]:
-    """What identifies a run and what came out, for programs."""
-    run = record.run
-    return {
-        "key": record.key,
-        "data": run["data"]["name"],
-        "train": run["data"]["train"],
-        "method": run["objective"]["method"],
-        "objective": run["objective"],
-        "schedule": run["schedule"],
-        "seed": run["seed"],
-        "accuracy": record.metrics["accuracy"],
-        "failure": record.failure,
-        "seconds": record.seconds,
-    }
-
-
 def _line(row: dict[str, Any]) -> str:
-    """The same for people."""
-    accuracy = "no value" if row["accuracy"] is None else f"{100 * row['accuracy']:.2f} %"
-    accuracy = row["failure"] or accuracy
-    run = f"{row['data']:13} n={row['train']:<4} seed={row['seed']:<4}"
-    return f"{row['key']}  {run} {accuracy:>9}  {row['method']} {_numbers(row['objective'])}"
+    """A record's row for people."""
+    if "damaged" in row:
+        return row["damaged"]
+    run, accuracy = row["run"], row["accuracy"]
+    value = row["failure"] or ("no value" if accuracy is None else f"{100 * accuracy:.2f} %")
+    data, network, method = run["data"], " ".join(_texts(run["network"])), " ".join(_texts(run["objective"]))
+    schedule = run["schedule"]
+    rates = " ".join(f"{schedule[name]:g}" for name in ("learning_rate", "weight_decay", "epochs"))
+    place = f"{data['name']:13} n={data['train']:<5} seed={run['seed']:<4} {run['role']:8}"
+    return f"{row['key']}  {place} {value:>9}  {network}, {method}, {rates}{_taught_by(run)}, v{run['numerics']}"
+
+
+def _texts(described: dict[str, Any]) -> Iterable[str]:
+    """A description's values without spaces, each after its name where it is a number."""
+    for name, value in described.items():
+        text = json.dumps(value).replace(" ", "").strip('"')
+        yield f"{name}={value:g}" if isinstance(value, (int, float)) else text
+
+
+def _taught_by(run: dict[str, Any]) -> str:
+    """A run's teacher in words, where it has one."""
+    teacher = run["teacher"]
+    if teacher is None or "run" not in teacher:
+        return f", teacher {teacher}" if teacher else ""
+    own = teacher["run"]
+    network = " ".join(_texts(own["network"]))
+    return f", teacher {network} {own['objective']['method']} {own['role']} epoch {teacher['epoch']}"
 
 
 def literal(name: str, text: str) -> Any:
@@ -357,3 +428,7 @@ def literal(name: str, text: str) -> Any:
 def _is_plain(value: Any) -> bool:
     several = isinstance(value, (list, tuple))
     return all(map(_is_plain, value)) if several else value is None or isinstance(value, (bool, int, float, str))
+
+
+if __name__ == "__main__":
+    main()

@@ -341,7 +341,7 @@ def summary(judgement: Judgement) -> dict[str, str | int | float | list[str] | N
         "mean": d.mean if d else None,
         "low": low,
         "high": high,
-        "p": format_p(judgement.holm_p),
+        "p": judgement.holm_p,
         "n": d.n if d else None,
         "preset": judgement.preset,
         "chapter": judgement.claim.chapter,

@@ -18,7 +18,7 @@ _FILE = Path(__file__).with_suffix(".json")
 
 @cache
 def _content() -> dict[str, list[dict[str, Any]]]:
-    return json.loads(_FILE.read_text())
+    return json.loads(_FILE.read_text(encoding="utf-8"))
 
 
 @cache

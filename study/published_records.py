@@ -2,7 +2,8 @@
 
 A run stands in `results/<preset>/<chapter>.jsonl` under the first chapter that shows its arm, in the order of arms and
 seeds; a chapter of many runs goes on in `<chapter>-2.jsonl`. Values have six significant digits; `exact` is a hash of
-all their digits, which a recomputed run must share. A study's plan is named by its hash in each of its lines.
+all their digits, which a recomputed run must share, `checksum` one of all that the line says. A study's plan is named
+by its hash in each of its lines.
 """
 
 import hashlib
@@ -12,12 +13,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from lsr_core.errors import require
+from lsr_core._progress import bar
+from lsr_core.data import dataset
+from lsr_core.errors import InputError, require
 from lsr_core.execute import execute
 from lsr_core.files import write_whole
 from lsr_core.run import Run, run_of
@@ -32,8 +36,9 @@ FOLDER = Path(__file__).parent.parent / "results"
 SIGNIFICANT = 6
 MOST_LINES = 300  # of a file, of whole arms: less than a megabyte
 _TOLERANCE = 3.0  # standard deviations over an arm's seeds, on another kind of machine
-_SAME = (  # what runs with the same bits have in common
-    "processor", "simd", "torch", "device", "precision", "numerics", "cuda", "cudnn", "compiled"
+# What runs with the same bits have in common.
+_SAME = (
+    "processor", "simd", "torch", "device", "precision", "numerics", "cuda", "cudnn", "compiled", "stack"
 )  # fmt: skip
 _COMPARED = ("accuracy", "nll", "ece", "train_accuracy")
 
@@ -57,12 +62,17 @@ class Line:
     def __str__(self) -> str:
         named = {"formerly": self.formerly, "plan": self.plan}
         some = {name: value for name, value in named.items() if value is not None}
-        return json.dumps({"key": self.record.key, **some, "exact": self.exact, **asdict(_rounded(self.record))})
+        content = {"key": self.record.key, **some, "exact": self.exact, **asdict(_rounded(self.record))}
+        return json.dumps({**content, "checksum": _checksum(content)})
 
 
 def presets() -> list[str]:
     """The studies that have published records."""
-    return [name for name in studies.STUDIES if (FOLDER / name).exists()]
+    return [name for name in studies.STUDIES if any((FOLDER / name).glob("*.jsonl"))]
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def exact_hash(record: Record) -> str:
@@ -72,8 +82,14 @@ def exact_hash(record: Record) -> str:
 
 
 def publish(preset: str, store: Store) -> dict[str, int]:
-    """Write the lines of every run of a study that has a record or a line; returns how many each file has."""
+    """Write the lines of every run of a study that has a record or a line; returns how many each file has.
+
+    Raises `InputError` where there is neither, or the project's results cannot be written.
+    """
     published, plan = lines(preset), _plan_hash(preset)
+    found = published or any(key in store for arms in _keys(preset).values() for arm in arms for key in arm)
+    require(bool(found), f"{preset} has no published records, and {store.folder} has none of its runs")
+    _check_writable(FOLDER / preset)
     counts = {}
     for name, arms in _keys(preset).items():
         keys = [key for arm in arms for key in arm if key in store or key in published]
@@ -81,7 +97,7 @@ def publish(preset: str, store: Store) -> dict[str, int]:
         written = [own.get(key) or published[key] for key in keys]
         if written:
             write_whole(FOLDER / preset / f"{name}.jsonl", "".join(f"{line}\n" for line in written).encode())
-        counts[name] = len(written)
+            counts[name] = len(written)
     _read.cache_clear()
     return counts
 
@@ -110,6 +126,15 @@ def take_over(folder: Path, store: Store) -> dict[str, int]:
     return counts
 
 
+def _check_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        message = f"{folder} cannot be written ({error.strerror}); publish from a clone of the project that is yours"
+        raise InputError(message) from None
+
+
 def lines(preset: str) -> dict[str, Line]:
     """Every published run of a preset by its key.
 
@@ -132,17 +157,19 @@ def _plan_hash(preset: str) -> str | None:
 def _read(preset: str, folder: Path) -> dict[str, Line]:
     published: dict[str, Line] = {}
     for path in sorted((folder / preset).glob("*.jsonl")):
-        for number, text in enumerate(path.read_text().splitlines(), 1):
+        for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             where = f"{path.name}, line {number}"
             try:
                 content = json.loads(text)
+                is_whole = content.pop("checksum") == _checksum(content)
                 key, exact = content.pop("key"), content.pop("exact")
                 named = {name: content.pop(name, None) for name in ("formerly", "plan")}
                 record = Record(**content)
                 sound = record.key == key
             except (ValueError, TypeError, KeyError, AttributeError):
-                sound = False
+                sound = is_whole = False
             require(sound, f"{preset}, {where} is no published run: its key is not that of what it describes")
+            require(is_whole, f"{preset}, {where} was changed: its checksum is not that of what it says")
             require(key not in published, f"{preset}, {where} has run {key}, which stands there twice")
             published[key] = Line(record, exact, path.stem, number, **named)
     return published
@@ -195,12 +222,13 @@ def named(preset: str, names: Sequence[str]) -> tuple[Results, dict[str, Run]]:
 
 
 def verify(preset: str) -> int:
-    """Recompute every key, and the place of every line; returns how many runs there are.
+    """Recompute every key and checksum, and the place of every line; returns how many runs there are.
 
-    Raises `InputError` for a line that is not what it says, that this version of the study does not make, or that
-    stands elsewhere than its arm's.
+    Raises `InputError` for a study without records, a line that is not what it says, that this version of the study
+    does not make, or that stands elsewhere than its arm's.
     """
     published = lines(preset)
+    require(bool(published), f"{preset} has no published records")
     places = {}
     for chapter, arms in _keys(preset).items():
         keys = [key for arm in arms for key in arm if key in published]
@@ -217,33 +245,55 @@ def verify(preset: str) -> int:
 @dataclass(frozen=True)
 class Recomputation:
     """A published run trained again: whether every bit is the same, and how many standard deviations over its arm's
-    seeds the metric is off that is off most."""
+    seeds the metric is off that is off most.
+
+    `alike` are the conditions: the same kind of machine, and as many runs side by side.
+    """
 
     key: str
     where: str
     identical: bool
-    same_machine: bool
+    alike: bool
     max_deviation: float
 
     @property
     def holds(self) -> bool:
-        """The same bits on the same kind of machine, elsewhere within three standard deviations."""
-        return self.identical if self.same_machine else self.max_deviation <= _TOLERANCE
+        """The same bits under the same conditions, else within three standard deviations."""
+        return self.identical if self.alike else self.max_deviation <= _TOLERANCE
 
 
 def recompute(preset: str, sample: int, generator: np.random.Generator) -> Iterator[Recomputation]:
-    """Train a random few of the published runs again, their teachers included, and compare what they measure."""
+    """Train a random few of the published runs again, their teachers included, and compare what they measure.
+
+    They are drawn from those whose data are here or can be downloaded.
+    """
     published = lines(preset)
-    require(1 <= sample <= len(published), f"sample is {sample}; {preset} has {len(published)} published runs")
-    for key in generator.choice(sorted(published), sample, replace=False):
+    possible = makeable(preset)
+    message = f"sample is {sample}; {preset} has {len(published)} published runs"
+    lacking = f", of which {len(possible)} can be made here" if len(possible) < len(published) else ""
+    require(1 <= sample <= len(possible), message + lacking)
+    for key in bar(generator.choice(possible, sample, replace=False), unit="run"):
         line = published[key]
         before = line.record
         with tempfile.TemporaryDirectory() as folder, threads(before.provenance["threads"]):
             (record,) = execute([run_of(before.run)], Store(folder))
         (arm,) = (arm for arms in _keys(preset).values() for arm in arms if key in arm)
         deviation = _max_deviation(record, before, [published[other].record for other in arm if other in published])
-        same_machine = all(record.provenance.get(name) == before.provenance.get(name) for name in _SAME)
-        yield Recomputation(key, line.where, exact_hash(record) == line.exact, same_machine, deviation)
+        alike = all(record.provenance.get(name) == before.provenance.get(name) for name in _SAME)
+        yield Recomputation(key, line.where, exact_hash(record) == line.exact, alike, deviation)
+
+
+def makeable(preset: str) -> list[str]:
+    """The keys of a study's published runs whose data are here, or can be downloaded, sorted."""
+
+    def is_there(name: str) -> bool:
+        source = dataset(name)
+        path = getattr(source, "path", None)
+        return path is None or path.exists() or getattr(source, "download", None) is not None
+
+    names = {line.record.run["data"]["name"] for line in lines(preset).values()}
+    there = {name for name in names if is_there(name)}
+    return sorted(key for key, line in lines(preset).items() if line.record.run["data"]["name"] in there)
 
 
 def _max_deviation(record: Record, published: Record, arm: Sequence[Record]) -> float:

@@ -129,7 +129,7 @@ class Configuration:
         return objective(method, alpha=self.alpha, temperature=self.temperature, multiplier=multiplier)
 
 
-_DATA = json.loads(Path(__file__).with_suffix(".json").read_text())
+_DATA = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
 RELEASED_LOSSES = tuple(ReleasedLoss(**row) for row in _DATA["losses"])
 CONFIGURATIONS = tuple(Configuration(**row) for row in _DATA["configurations"])
 

@@ -42,7 +42,7 @@ class Measure:
 
 
 _MEASURES_FILE = Path(__file__).with_name("measures.toml")
-MEASURES = {name: Measure(**entry) for name, entry in tomllib.loads(_MEASURES_FILE.read_text()).items()}
+MEASURES = {name: Measure(**entry) for name, entry in tomllib.loads(_MEASURES_FILE.read_text(encoding="utf-8")).items()}
 
 
 class Effect(NamedTuple):

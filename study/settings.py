@@ -1,9 +1,14 @@
-"""Settings in which methods are compared, and the seeds by which their runs are paired."""
+"""Settings in which methods are compared, and the seeds by which their runs are paired.
+
+Importing it adds the networks and data sets of the paper preset to those of `lsr_core`.
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from lsr_core.errors import plain, require
+
+from . import paper  # noqa: F401
 
 TUNING_SEEDS = range(1000, 1030)  # never used for verdicts
 

@@ -32,7 +32,7 @@ from .tuning import NotTuned, protocol, trials, write_tuned_rows
 Chapters = dict[str, dict[str, Run]]  # arms by name, under the first chapter that shows them
 
 AUDIO_METHODS = {"cross-entropy": "CE", "lsr": "LSR", "lsrkd": "LSR-OS", "lsrkd-tc": "LSR-OS-TC", "mrkd": "MrKD"}
-_CONTENT = tomllib.loads(Path(__file__).with_suffix(".toml").read_text())
+_CONTENT = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 
 
 @dataclass(frozen=True)
@@ -229,15 +229,6 @@ def published_study(name: str) -> Study:
     """The published study of this name; raises `InputError` for another one."""
     published = [study.name for study in STUDIES.values() if not study.live]
     require(name in published, f"{name!r} is not published; there are {', '.join(published)}")
-    return STUDIES[name]
-
-
-def live_study(name: str) -> Study:
-    """The live study of this name; raises `InputError` for another one, whose results are published with the book."""
-    require(name in tuple(STUDIES), f"unknown preset {name!r}; there are {', '.join(STUDIES)}")
-    live = [study.name for study in STUDIES.values() if study.live]
-    message = f"preset {name!r} is read from published records, and every page shows it; what pages run is"
-    require(name in live, f"{message} {', '.join(live)}")
     return STUDIES[name]
 
 

@@ -13,6 +13,8 @@ from .results import MEASURES, Results, effect_of
 from .settings import Setting
 from .tuning import best_trial, methods_of, rows_of
 
+_DESCRIBED = r"^(?!teacher\.run\.(?:data|schedule|augmentation|numerics)\b)"  # of a teacher, what it is
+
 
 def table(results: Results, arms: dict[str, Run], control: str, metrics: Sequence[str]) -> pd.DataFrame:
     """A row an arm: n; for each metric its mean and the paired difference to the control with its 95 % interval.
@@ -101,20 +103,19 @@ def choices_table(study: str) -> pd.DataFrame:
 
 
 def records_table(results: Results) -> pd.DataFrame:
-    """A row a run: its key, setting, network, objective, schedule, seed and every metric."""
-    return pd.DataFrame(
-        {
-            "key": record.key,
-            "data": record.run["data"]["name"],
-            "train": record.run["data"]["train"],
-            "network": " ".join(map(str, record.run["network"].values())),
-            **record.run["objective"],
-            "learning_rate": record.run["schedule"]["learning_rate"],
-            "weight_decay": record.run["schedule"]["weight_decay"],
-            "seed": record.run["seed"],
-            **record.metrics,
-            "failure": record.failure,
+    """A row a run: its key, all that describes it, such as `objective.temperature`, why it failed, and every metric.
+
+    A metric has the value that tables and verdicts count, which for a failed run is chance level.
+    """
+    tables = []
+    for arm in results.arms:
+        records = results.records(arm)
+        described = pd.json_normalize([record.run for record in records]).filter(regex=_DESCRIBED)
+        described.insert(0, "key", [record.key for record in records])
+        names = dict.fromkeys(name for record in records for name in record.metrics)
+        counted = {
+            f"metric.{name}": results.values(arm, name) if name in MEASURES else [r.metrics.get(name) for r in records]
+            for name in names
         }
-        for arm in results.arms
-        for record in results.records(arm)
-    )
+        tables.append(described.assign(failure=[record.failure for record in records], **counted))
+    return pd.concat(tables, ignore_index=True)

@@ -21,7 +21,7 @@ from .plans import Network
 from .settings import AUDIO, CIFAR, DIGITS, MIXTURES, TUNING_SEEDS, Setting
 
 _FOLDER = Path(__file__).parents[1] / "results" / "tuning"
-_CONTENT = tomllib.loads(Path(__file__).with_name("trials.toml").read_text())
+_CONTENT = tomllib.loads(Path(__file__).with_name("trials.toml").read_text(encoding="utf-8"))
 _TRIALS: dict[str, dict[str, Any]] = _CONTENT["trials"]
 BASELINE = "cross-entropy"
 METHODS = (BASELINE, *_TRIALS)  # that are tuned where no plan says which, the baseline first
@@ -203,7 +203,10 @@ def trials(method: str, setting: Setting) -> list[Run]:
 
 
 def best_trial(rows: Sequence[Row]) -> Row:
-    """The trial with the highest validation accuracy of those on most seeds; ties go to the lower likelihood loss."""
+    """The trial with the highest validation accuracy of those on most seeds.
+
+    Ties go to the lower likelihood loss, then to the earlier trial.
+    """
     return max(rows, key=lambda row: (row["seeds"], row["validation_accuracy"], -row["validation_nll"]))
 
 
@@ -234,7 +237,7 @@ def _rows(preset: str) -> dict[tuple[str, int, str, str], list[Row]]:
     """The published rows by setting and method."""
     found: dict[tuple[str, int, str, str], list[Row]] = {}
     path = _FOLDER / f"{preset}.jsonl"
-    for row in map(json.loads, path.read_text().splitlines() if path.exists() else []):
+    for row in map(json.loads, path.read_text(encoding="utf-8").splitlines() if path.exists() else []):
         found.setdefault(_place(row), []).append(row)
     return found
 
@@ -250,7 +253,7 @@ def write_tuned_rows(rows: Sequence[Row], preset: str = "quick") -> Path:
     order = [(*setting, method) for setting in TUNED[preset] for method in methods_of(setting)]
     lines = [json.dumps(row) for row in sorted([*kept, *rows], key=lambda row: order.index(_place(row)))]
     path = _FOLDER / f"{preset}.jsonl"
-    path.write_text("\n".join(lines) + "\n")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     for read in (_rows, tuned):
         read.cache_clear()
     return path

@@ -132,8 +132,8 @@ def test_the_csv_holds_a_row_a_run(results):
     rows = packed.read("page.csv").decode().splitlines()
     assert content == figures.show_csv(results, "page")._repr_html_(), "the same records give the same page"
     assert len(rows) == 1 + 6
-    assert {"key", "seed", "accuracy", "epsilon"} <= set(rows[0].split(","))
-    assert all('"perceptron [64, 64]"' in row or ",perceptron [64, 64]," in row for row in rows[1:])
+    assert {"key", "seed", "metric.accuracy", "objective.epsilon"} <= set(rows[0].split(","))
+    assert all('"[64, 64]"' in row for row in rows[1:])
 
 
 def test_cells_are_text_unless_they_are_links(judgements):

@@ -10,7 +10,7 @@ from lsr_core.run import Run
 from lsr_core.schedule import Schedule
 from study.results import Results, collect, effect_of, flat
 from study.settings import paired_seeds
-from study.studies import is_exploratory, live_study
+from study.studies import is_exploratory
 from study.tables import interactions, table
 
 FAST = Schedule(0.2, epochs=12)
@@ -53,13 +53,6 @@ def test_other_seeds_than_the_presets_are_exploratory():
     assert not is_exploratory(paired_seeds(60))
     assert is_exploratory(paired_seeds(59))
     assert is_exploratory(paired_seeds(61))
-
-
-def test_an_unknown_preset_is_refused():
-    with pytest.raises(InputError, match=r"unknown preset 'slow'; there are quick, desktop, .*cifar100-5k, "):
-        live_study("slow")
-    with pytest.raises(InputError, match="preset 'desktop' is read from published records"):
-        live_study("desktop")
 
 
 def test_differences_are_paired_by_seed():

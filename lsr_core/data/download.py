@@ -5,7 +5,9 @@ The votes of CIFAR-10H are from Peterson et al. (2019).
 
 import pickle
 import shutil
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -22,6 +24,7 @@ from .._torchvision import import_torchvision
 from ..errors import InputError
 from ..files import whole_file
 
+SECONDS = 60.0  # that a server may take to answer
 VOTES_URL = "https://github.com/jcpeterson/cifar-10h/raw/master/data/cifar10h-counts.npy"
 _FAILURES = (OSError, RuntimeError, ValueError, EOFError, KeyError, HTTPException, TarError, BadZipFile)
 
@@ -49,7 +52,7 @@ def fetch(name: str, path: Path, download: Download) -> None:
                 shutil.rmtree(left)
             if path.exists():
                 return
-            with TemporaryDirectory(dir=path.parent, prefix=f".{name}.", suffix=".part") as folder:
+            with TemporaryDirectory(dir=path.parent, prefix=f".{name}.", suffix=".part") as folder, _patience(SECONDS):
                 arrays = download.convert(Path(folder))
             with whole_file(path) as file:
                 np.savez(file, **arrays)
@@ -57,6 +60,17 @@ def fetch(name: str, path: Path, download: Download) -> None:
         reason, files = " ".join(str(error).split()), " and ".join(download.archives) or path.name
         message = f"{name} could not be fetched: {reason}; try again, or put {files} into {path.parent} by hand"
         raise InputError(message) from None
+
+
+@contextmanager
+def _patience(seconds: float) -> Iterator[None]:
+    """Meanwhile, a server that does not answer within so many seconds fails."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 def archive(url: str, folder: Path, md5: str | None = None) -> Path:

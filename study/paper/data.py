@@ -32,8 +32,10 @@ def tiny_imagenet(folder: Path) -> dict[str, Any]:
     """Tiny-ImageNet; `val/val_annotations.txt` has the labels of the test images, `words.txt` the classes' names."""
     root = _extracted(TINY_IMAGENET, folder) / "tiny-imagenet-200"
     train, test = (import_torchvision().datasets.ImageFolder(root / part) for part in ("train", "val"))
-    class_of = dict(line.split("\t")[:2] for line in (root / "val" / "val_annotations.txt").read_text().splitlines())
-    words = dict(line.split("\t") for line in (root / "words.txt").read_text().splitlines())
+    class_of = dict(
+        line.split("\t")[:2] for line in (root / "val" / "val_annotations.txt").read_text(encoding="utf-8").splitlines()
+    )
+    words = dict(line.split("\t") for line in (root / "words.txt").read_text(encoding="utf-8").splitlines())
     return {
         "train_images": _pixels(train),
         "train_labels": np.array(train.targets, np.int64),

@@ -10,7 +10,6 @@ from lsr_core.run import Run
 from lsr_core.schedule import Schedule
 from lsr_core.store import Record, RunLocks, Store
 from study import build, cli
-from study.studies import live_study
 
 
 @pytest.fixture(autouse=True)
@@ -142,9 +141,3 @@ def test_what_is_no_record_in_the_store_is_let_be(own_store):
     listed = CliRunner().invoke(cli.main, ["runs", "list"])
     assert (listed.exit_code, "no value" in listed.stdout) == (0, True)
     assert json.loads(CliRunner().invoke(cli.main, ["runs", "list", "--json"]).stdout)["key"] == run.key
-
-
-@pytest.mark.parametrize("name", [[], {}, None, 5])
-def test_a_preset_is_a_name(name):
-    with pytest.raises(InputError, match="unknown preset"):
-        live_study(name)

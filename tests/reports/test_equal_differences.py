@@ -64,7 +64,7 @@ def test_a_claim_with_equal_differences_has_a_sentence_and_a_row_in_figures(monk
     assert judgement.sentence.startswith("a beats b: undecided (all differences equal), +0.70 [−inf, +inf] points, ")
     assert "would have shown" not in judgement.sentence
     row = json.loads(json.dumps(judging.summary(judgement), allow_nan=False))
-    assert (row["low"], row["high"], row["p"]) == (None, None, "1")
+    assert (row["low"], row["high"], row["p"]) == (None, None, 1)
     other = Judgement(CLAIMS["desktop"][0], "quick", verdict(s := paired([1.0, 2, 4]), s.p, 0.3), s, s.p)
     figure = figures.forest([judgement, other])
     figure.canvas.draw()
