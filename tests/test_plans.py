@@ -1,3 +1,4 @@
+import json
 import re
 import shutil
 from contextlib import contextmanager
@@ -5,6 +6,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 from click.testing import CliRunner
+from published import sealed
 
 from lsr_core import InputError
 from lsr_core.store import Store
@@ -224,10 +226,12 @@ def test_a_plan_that_is_changed_after_its_records_is_refused(tiny):
 
 
 def test_a_record_without_the_hash_of_the_plan_is_refused(tiny):
-    own, store, _ = tiny
+    _, store, _ = tiny
     published_records.publish("tiny", store)
     path = plans.FOLDER / "tiny" / "distillation.jsonl"
-    path.write_text(path.read_text().replace(f'"plan": "{own.hash}", ', "", 1))
+    first, *others = map(json.loads, path.read_text().splitlines())
+    del first["plan"]
+    path.write_text("".join(map(sealed, [first, *others])))
     published_records._read.cache_clear()
     with pytest.raises(InputError, match=r"tiny, distillation\.jsonl, line 1 was published with the plan None"):
         published_records.lines("tiny")

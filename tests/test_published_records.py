@@ -1,4 +1,3 @@
-import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -6,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from published import sealed
 
 from lsr_core import InputError, objective
 from lsr_core.data import DATASETS
@@ -29,13 +29,6 @@ PRESETS = ("desktop", "reference", "pilot_runs")  # whose descriptions of runs h
 PUBLISHED = [name for name in published_records.presets() if any((published_records.FOLDER / name).glob("*.jsonl"))]
 VERDICTS = Path(__file__).with_name("verdicts.json")
 NUMBERS = ("mean", "low", "high")
-
-
-def sealed(line):
-    """A line that was changed by somebody who also changed its checksum."""
-    content = {name: value for name, value in line.items() if name != "checksum"}
-    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-    return json.dumps({**content, "checksum": digest}) + "\n"
 
 
 @pytest.fixture
