@@ -191,6 +191,10 @@ def publish_results(preset: str) -> None:
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 def import_results(folder: Path) -> None:
     """Keep the records that another machine's sweep left in a folder, and publish the lines of their studies."""
+    from lsr_core.store import Store
+
+    from . import published_records
+
     for file, count in published_records.take_over(folder, Store()).items():
         click.echo(f"{file}.jsonl: {count} runs")
 
