@@ -69,7 +69,7 @@ def test_a_state_whose_images_are_gone_is_named_and_left_aside(image_file, tmp_p
     trainer = Trainer([own])
     trainer.train_epoch()
     checkpoint = Checkpoint(own_store, [own])
-    checkpoint.save(trainer.state_dict(), 1)
+    checkpoint.save(trainer.state_dict(), trainer.conditions())
     path.unlink()
     dataset.cache_clear()  # as in another process
     with pytest.warns(UserWarning, match=rf"{checkpoint.path} is left aside: there is no file {path}"):
