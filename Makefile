@@ -9,7 +9,7 @@ EXECUTED := book/.executed
 PAGES := $(basename $(notdir $(wildcard notebooks/*.ipynb)))
 SUMMARIES := verdicts index
 NOTES := $(PAGES:%=$(EXECUTED)/%.json)
-RESTS_ON := $(shell find lsr_core study results -name '*.py' -o -name '*.toml' -o -name '*.jsonl' -o -path 'study/*.json' -o -name bench.json)
+RESTS_ON := $(shell find lsr_core study results -name '*.py' -o -name '*.toml' -o -name '*.jsonl' -o -name '*.js' -o -path 'study/*.json' -o -name bench.json)
 HANDOUT = @$(BIN)/python -c "from pathlib import Path; from study import handout; handout.
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 

@@ -265,7 +265,7 @@ def main() -> int:
         for line in bits(data):
             print(line, flush=True)
     if given.json:
-        before = json.loads(given.json.read_text()) if given.json.exists() else []
+        before = json.loads(given.json.read_text(encoding="utf-8")) if given.json.exists() else []
         given.json.write_text(json.dumps([r for r in before if r["device"] != device] + table, indent=2) + "\n")
     left = given.budget_seconds - (time.monotonic() - start)
     return sweep.main(["--preset", given.preset, "--budget-seconds", str(left)]) if given.preset else 0

@@ -277,7 +277,7 @@ def _turning(
     name: str, parts: list[UIElement], twin: HtmlOutput, turned: Iterable[Slider | Select], arguments: dict[str, Any]
 ) -> HtmlOutput:
     """A figure whose callback runs once it is drawn and when something is turned, and its twin until then."""
-    update = CustomJS(args=arguments, code=(_CALLBACKS / f"{name}.js").read_text())
+    update = CustomJS(args=arguments, code=(_CALLBACKS / f"{name}.js").read_text(encoding="utf-8"))
     for control in turned:
         control.js_on_change("value", update)
     document = Document(title=name)
