@@ -84,7 +84,7 @@ _WIDE = 7.5  # of panels side by side, a column on a phone
 _LEGEND_INCH = 15  # characters in an inch of a legend
 _NARROW, _SHORT = 4, 40  # columns and rows of a table that fits the page
 _MANY = 10  # sentences of a list
-_FILTERS = ("verdict", "preset", "paper", "flags", "metric", "turned by")  # columns of a board with few values
+_FILTERS = ("verdict", "preset", "paper", "flags", "turned by")  # columns of a board with few values
 _ITABLES = Path(itables.__file__).parent / "html" / "dt_bundle.js"
 _ROW = 85  # characters in a row of a forest
 _PIXELS = 110  # that an inch of a figure has at most on a page
@@ -179,13 +179,15 @@ def _figure(content: Markup, caption: str, kind: str) -> Markup:
 
 def show_board(judgements: Sequence[Judgement], caption: str) -> HtmlOutput:
     """The verdict board, each claim linked to its chapter in the book; columns that say nothing are left out."""
-    cells = board(judgements)
-    return show_table(_worded(cells.loc[:, (cells != "–").any()]), caption)
+    cells = _laid_out(judgements)
+    cells["paper"] = [", ".join([j.claim.paper, *j.claim.flags]) for j in judgements]
+    return show_table(cells.loc[:, (cells != "–").any()].drop(columns="flags", errors="ignore"), caption)
 
 
 def show_sortable_board(judgements: Sequence[Judgement], caption: str) -> HtmlOutput:
     """The verdict board, to sort and to filter; a plain table where scripts are off."""
-    cells = _worded(board(judgements)).map(escape).rename_axis(columns="id", index=None)
+    cells = _laid_out(judgements).drop(columns="printed in the paper")
+    cells = cells.map(escape).rename_axis(columns="id", index=None)
     filtered = [place for place, name in enumerate(cells, 1) if name in _FILTERS]
     body = to_html_datatable(
         cells,
@@ -204,6 +206,15 @@ def show_sortable_board(judgements: Sequence[Judgement], caption: str) -> HtmlOu
     wide = Markup('<div class="scrolling full-width">{}</div>').format(Markup(body))
     html = Markup(program) + _figure(wide, caption, "table")
     return HtmlOutput(html, f"{cells.to_string()}\n{caption}")
+
+
+def _laid_out(judgements: Sequence[Judgement]) -> pd.DataFrame:
+    """A board with effect and metric in one column, and both p in another, so that no column is cut."""
+    cells = _worded(board(judgements))
+    metrics, flips = cells.pop("metric"), cells.pop("sign-flip p")
+    cells["effect, 95 % interval"] += " " + metrics.where(metrics != "–", "")
+    cells["Holm p"] += " / " + flips
+    return cells.rename(columns={"Holm p": "p: Holm / sign-flip"})
 
 
 def _worded(cells: pd.DataFrame) -> pd.DataFrame:
