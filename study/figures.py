@@ -409,7 +409,7 @@ def curves_by_constant(
 
 def ladder(results: Results, *kinds: Mapping[str, Mapping[str, Run]]) -> Figure:
     """Each rung's paired gain over cross-entropy: a panel a kind of teachers, a colour a teacher."""
-    figure, panels = _panels(1, len(kinds), height=2.4)
+    figure, panels = _panels(1, len(kinds), height=2.2)
     colours = iter(PALETTE)
     for panel, ladders in zip(panels, kinds, strict=True):
         lines = {name: {rung: arms[rung] for rung in RUNGS} for name, arms in ladders.items()}
