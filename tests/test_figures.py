@@ -247,3 +247,10 @@ def test_the_house_has_a_box_for_every_module_and_none_lies_on_another():
     assert sorted(marked) == ["cli", "execute", "losses"]
     with pytest.raises(InputError, match=r"unknown module 'study.shelf'; there are lsr_core.augmentation, "):
         figures.house(["study.shelf"])
+
+
+def test_a_chapter_names_the_planned_studies_that_are_not_yet_run(monkeypatch):
+    monkeypatch.setattr(published_records, "lines", lambda name: {} if name == "gpu" else {"a": "line"})
+    (said,) = figures._not_yet_run("mrkd")
+    assert repr(said) == "Planned for this chapter and not yet run: gpu."
+    assert figures._not_yet_run("identities") == []
