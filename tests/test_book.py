@@ -248,6 +248,12 @@ def test_numbers_in_the_prose_are_glued(built_book):
     assert "exploratory" in (built_book / "verdicts.html").read_text()  # its seeds are not the preset's
 
 
+def test_words_of_the_glossary_and_citations_say_what_they_mean(visit):
+    page, _ = visit("index")
+    assert "uniform distribution" in page.locator("a[href*='#term-label-smoothing']").first.get_attribute("title")
+    assert "2020" in page.locator("a[href*='bibliography.html#id'][title]").first.get_attribute("title")
+
+
 def test_the_book_is_small(built_book):
     assert sum(path.stat().st_size for path in built_book.rglob("*") if path.is_file()) <= 25e6
     assert (built_book / "index.html").stat().st_size <= 1.5e6

@@ -14,9 +14,9 @@ def add_titles(app: Sphinx, doctree: nodes.document, _: str) -> None:
 
 
 def _definitions(app: Sphinx) -> dict[str, str]:
-    """The glossary's definitions by anchor."""
+    """The glossary's definitions by anchor, without the chapters that they name."""
     return {
-        anchor: " ".join(item.next_node(nodes.definition).astext().split())
+        anchor: " ".join(item.next_node(nodes.definition).astext().split()).partition(" See ")[0]
         for item in app.env.get_doctree("glossary").findall(nodes.definition_list_item)
         for term in item.findall(nodes.term)
         for anchor in term["ids"]
