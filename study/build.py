@@ -142,6 +142,7 @@ def execute(notebook: Path, given: Mapping[str, Any], out: Path, time_limit: flo
     for signal_number in (signal.SIGINT, signal.SIGTERM):  # a shell's background jobs ignore the first
         signal.signal(signal_number, signal.default_int_handler)
     _fix_folders()
+    os.environ["LSR_BOOK"] = str(int(not given))  # findings fail where they no longer hold
     note, start = _note(notebook.stem, out), time.monotonic()
     note.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory() as scratch:

@@ -1,10 +1,12 @@
 """Sentences that state results, each bound to the verdicts it rests on.
 
 A finding's conditions are read again whenever its page is run. Where one no longer holds the page fails; a page run
-with other seeds than its study's says instead that the sentence was written for other results.
+with other seeds than its study's says instead that the sentence was written for other results, and so does one run
+with other parameters where these turned what it measured.
 """
 
 import operator
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -20,6 +22,11 @@ from .studies import is_exploratory
 
 _SIGNS = {"> 0": operator.gt, "< 0": operator.lt}
 _EFFECT = re.compile(r"\{([\w.-]+)\}")
+
+
+def _in_book() -> bool:
+    """Whether the page is run with its own parameters, by the runner of the book."""
+    return os.environ.get("LSR_BOOK") == "1"
 
 
 @dataclass(frozen=True)
@@ -70,9 +77,10 @@ class Findings:
 
     def _shown(self, finding: Finding) -> Markup:
         """The finding with its effects, or what is said in its place."""
-        fallen = [why for why in map(self._fallen, finding.rests_on) if why]
-        because = "; ".join(fallen)
-        require(self._exploratory or not fallen, f"the finding {finding.text!r} does not hold: {because}")
+        fallen = [(condition, why) for condition in finding.rests_on if (why := self._fallen(condition))]
+        because = "; ".join(why for _, why in fallen)
+        is_own = not self._exploratory and any(isinstance(condition, str) or _in_book() for condition, _ in fallen)
+        require(not is_own, f"the finding {finding.text!r} does not hold: {because}")
         if fallen:
             return Markup("<em>This sentence was written for other results ({}).</em>").format(because)
         return Markup(_EFFECT.sub(lambda match: self._effect(match[1]), finding.text))

@@ -33,11 +33,22 @@ def test_a_finding_that_holds_is_said_with_its_effect(chapter, condition):
 
 
 @pytest.mark.parametrize("condition", ["B1-100 negligible", "B1-100 < 0", "B1-100 > 0", "I1 refuted", False])
-def test_a_finding_that_fell_fails_the_page_and_is_replaced_in_a_rerun_with_other_seeds(chapter, condition):
+def test_a_finding_that_fell_fails_the_page_and_is_replaced_in_a_rerun_with_other_seeds(
+    chapter, condition, monkeypatch
+):
+    monkeypatch.setenv("LSR_BOOK", "1")
     fallen = finding("A gain.", True, condition)
     with pytest.raises(InputError, match=r"the finding 'A gain\.' does not hold: (B1-100|I1|what the page measured)"):
         chapter().say(fallen)
     assert "was written for other results" in repr(chapter(range(3)).say(fallen))
+
+
+# A rerun with `-p alpha 0.9` failed where the page's own measurement turned.
+def test_other_parameters_may_turn_what_a_page_measures_but_no_verdict(chapter, monkeypatch):
+    monkeypatch.delenv("LSR_BOOK", raising=False)
+    assert "was written for other results" in repr(chapter().say(finding("A gain.", False)))
+    with pytest.raises(InputError, match="does not hold"):
+        chapter().say(finding("A gain.", "B1-100 < 0"))
 
 
 def test_an_interval_must_lie_on_the_side_that_a_sign_names(chapter, monkeypatch):
