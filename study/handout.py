@@ -121,6 +121,11 @@ def slides(book: Path, out: Path) -> None:
         for shown in chain(figures(book), findings(book)):
             (source / shown.name).write_bytes(shown.content)
         _run("sphinx-build", "-q", "-W", "-n", "-E", "-b", "revealjs", "-d", f"{scratch}/doctrees", source, out)
+    reveal = out / "_static" / "revealjs"
+    for path in filter(Path.is_file, reveal.rglob("*")):
+        is_used = path.is_relative_to(reveal / "dist") or path.is_relative_to(reveal / "plugin" / "notes")
+        if not is_used or path.suffix in (".map", ".ttf", ".eot") or path.name.endswith(".esm.js"):
+            path.unlink()
 
 
 def pdf(book: Path, file: Path) -> None:

@@ -18,7 +18,7 @@ LAUNCH = {
     "notebook_interface": "jupyterlab",
 }
 
-MATHJAX = ("tex-chtml.js", "input/tex", "output/chtml", "a11y", "sre", "ui")
+MATHJAX = ("tex-chtml.js", "input/tex", "output/chtml", "a11y", "ui", "sre/mathmaps/base.json", "sre/mathmaps/en.json")
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
@@ -62,5 +62,5 @@ def slim(app: Sphinx, error: Exception | None) -> None:
     for path in filter(Path.is_file, mathjax.rglob("*")):
         if not any(path.is_relative_to(place) for place in kept):
             path.unlink()
-    for source_map in built.glob("_static/**/*.map"):
-        source_map.unlink()
+    for path in (*built.glob("_static/**/*.map"), *built.glob("_static/locales/**/*.*")):
+        path.unlink()
