@@ -1,6 +1,7 @@
 """Every figure of the book, and how a figure or a table is shown with its caption."""
 
 import base64
+import hashlib
 import io
 import re
 import textwrap
@@ -147,6 +148,15 @@ def _legend_parts(figure: Figure, entries: Mapping[str, Artist]) -> Iterator[Mar
         )
 
 
+def _with_own_clips(content: str) -> str:
+    """A drawing whose clip paths are named by what is drawn: matplotlib names some by their place in memory."""
+    clips = list(dict.fromkeys(re.findall(r'<clipPath id="(\w+)"', content)))
+    for number, name in enumerate(clips):
+        content = content.replace(name, f"clip-{number}-")
+    drawn = hashlib.sha256(content.encode()).hexdigest()[:10]
+    return re.sub(r"\bclip-(\d+)-", rf"p{drawn}-\1", content)
+
+
 def _inline(figure: Figure, part: Axes | Legend | None) -> Markup:
     """A part of a figure, or all of it, as an element of the page, with colours that a style sheet can replace."""
     buffer = io.StringIO()
@@ -156,6 +166,7 @@ def _inline(figure: Figure, part: Axes | Legend | None) -> Markup:
     _, _, rest = buffer.getvalue().partition("<svg ")
     box = re.search(r'viewBox="([^"]*)"', rest)[1]
     content = re.sub(r"<metadata>.*?</metadata>\s*|\s+(?=[<\n])", "", rest[rest.index(">") + 1 :], flags=re.DOTALL)
+    content = _with_own_clips(content)
     width = float(box.split()[2]) / 72
     style = f"width:{96 * width:.0f}px;flex-basis:{0.7 * 96 * width:.0f}px;max-width:{_PIXELS * width:.0f}px"
     return Markup('<svg viewBox="{}" style="{}" aria-hidden="true">').format(box, style) + Markup(

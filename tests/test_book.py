@@ -121,7 +121,7 @@ def test_the_board_is_sorted_and_filtered(visit):
     shown = rows.count()
     assert 1 < shown <= 25
     page.locator("#board thead th", has_text="effect").first.locator("button").first.click()
-    page.locator("input[type=search]").first.fill("B1-100-one-layer")
+    page.locator(".dt-search input").first.fill("B1-100-one-layer")
     page.wait_for_function("document.querySelectorAll('#board tbody tr').length === 1")
     assert "one-layer" in rows.first.inner_text()
     assert not wrong

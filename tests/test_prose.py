@@ -181,7 +181,8 @@ def masked(code, html):
     if SHOWS_VERDICTS.search(code):
         text = _WORD.sub(" VERDICT ", re.sub(r"<ul>.*</ul>", "", text))
     text = " ".join(_VALUE.sub("#", re.sub(r"<[^>]*>", " ", text)).split())
-    text = re.sub(r"(VERDICT|#) –", r"\1 VERDICT", text)  # nothing turns a claim that is not tested
+    if SHOWS_VERDICTS.search(code):
+        text = re.sub(r"–(?= )|VERDICT", "VERDICT", text)  # nothing turns a claim that is not tested
     return re.sub(r"(VERDICT|#)(?: \1)+", r"\1", text)
 
 

@@ -14,7 +14,9 @@ def add_titles(app: Sphinx, doctree: nodes.document, _: str) -> None:
 
 
 def _definitions(app: Sphinx) -> dict[str, str]:
-    """The glossary's definitions by anchor, without the chapters that they name."""
+    """The glossary's definitions by anchor, without the chapters that they name; none in a book without one."""
+    if "glossary" not in app.env.found_docs:
+        return {}
     return {
         anchor: " ".join(item.next_node(nodes.definition).astext().split()).partition(" See ")[0]
         for item in app.env.get_doctree("glossary").findall(nodes.definition_list_item)
