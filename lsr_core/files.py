@@ -18,17 +18,17 @@ def is_key(text: object) -> bool:
 def cache_folder(variable: str, name: str) -> Path:
     """The folder that an environment variable names, or one of this name in the user's cache, as an absolute path.
 
-    Raises `InputError` where neither is known.
+    Raises `InputError` where a home folder is needed and there is none.
     """
+    given = os.environ.get(variable)
+    named = Path(given or os.environ.get("XDG_CACHE_HOME") or "~/.cache")
     try:
-        given = os.environ.get(variable)
-        cache_home = given or os.environ.get("XDG_CACHE_HOME") or Path("~").expanduser() / ".cache"
-        folder = Path(cache_home).expanduser()
+        folder = named.expanduser()
+        homeless = os.environ.get("HOME") == "" and named.parts[0] == "~"
     except RuntimeError:
-        folder = Path()
-    nowhere = folder == Path() or (not given and folder == Path("/.cache"))  # no HOME, or an empty one
-    require(not nowhere, f"there is no home folder; set {variable} to a folder of yours")
-    return folder.absolute() if given else folder / "lsr_core" / name
+        homeless = True
+    require(not homeless, f"there is no home folder; set {variable} to a folder of yours")
+    return folder.absolute() if given else folder.absolute() / "lsr_core" / name
 
 
 @contextmanager

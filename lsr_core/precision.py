@@ -18,7 +18,8 @@ _BATCH, _CLASSES, _ROUNDS = 16, 10, 3
 def training_precision(network: ImageNetwork, shape: tuple[int, int, int], device: torch.device) -> torch.dtype:
     """bfloat16 where a training step of this network on images of this shape takes clearly less time in it, or float32.
 
-    On a GPU it is where that computes in it. On a CPU both are timed the first time, in a few seconds; `precision.json`
+    On a GPU it is where that computes in it: a step that is not recorded waits for Python there, so that its time says
+    nothing. On a CPU both are timed the first time, in a few seconds; `precision.json`
     beside the records keeps the answer, so that it does not change from run to run.
     """
     if device.type == "cuda":
