@@ -205,8 +205,14 @@ def lines_table(preset: str) -> pd.DataFrame:
 def results(preset: str, arms: Iterable[Run]) -> Results:
     """The published records of arms, for the seeds of the preset; an arm that lacks a seed is left out."""
     published, seeds = lines(preset), published_study(preset).seeds
-    own = {arm: [published.get(run.key) for run in arm.runs(seeds)] for arm in arms}
+    own = {arm: [published.get(key) for key in _keys_of(arm, tuple(seeds))] for arm in arms}
     return Results({arm: [line.record for line in found] for arm, found in own.items() if all(found)})
+
+
+@cache
+def _keys_of(arm: Run, seeds: tuple[int, ...]) -> list[str]:
+    """The keys of an arm's runs, which every table of a page asks for again."""
+    return [run.key for run in arm.runs(seeds)]
 
 
 def named(preset: str, names: Sequence[str]) -> tuple[Results, dict[str, Run]]:
