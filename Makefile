@@ -4,7 +4,7 @@ TORCH_INDEX ?=
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-PYTEST = $(BIN)/python -m pytest -n 2 --dist worksteal
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal # a thread a process: two of each wait for one another
 EXECUTED := book/.executed
 PAGES := $(basename $(notdir $(wildcard notebooks/*.ipynb)))
 SUMMARIES := verdicts index

@@ -1,4 +1,4 @@
-"""Momentum SGD with coupled weight decay, of runs side by side and of one network."""
+"""Momentum SGD and Adam with coupled weight decay, of runs side by side and of one network."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from .run import Run
+
+BETA2 = 0.999  # of Adam
 
 
 class StackedSGD:
@@ -39,26 +41,46 @@ class StackedSGD:
         self.velocities = state["velocities"]
 
 
-class FusedSGD(torch.optim.SGD):
-    """The same of one run, by torch's fused kernel."""
-
-    def __init__(self, network: nn.Module, run: Run) -> None:
-        schedule, head = run.schedule, {id(parameter) for parameter in network.head}
-        groups = [[p for p in network.parameters() if (id(p) in head) == is_head] for is_head in (False, True)]
-        super().__init__(
-            [{"params": own, "weight_decay": decay} for own, decay in zip(groups, _decays(run), strict=True) if own],
-            lr=schedule.learning_rate,
-            momentum=schedule.momentum,
-            nesterov=schedule.nesterov,
-            fused=True,
-        )
+class _Fused(torch.optim.Optimizer):
+    """An optimizer of one run, by torch's fused kernel."""
 
     def step(self, factor: float | Tensor) -> None:
+        """One step with the learning rate multiplied by `factor`; gradients are cleared."""
         rate = self.defaults["lr"] * factor
         for group in self.param_groups:
             group["lr"] = rate.float() if isinstance(rate, Tensor) else rate
         super().step()
         self.zero_grad()
+
+
+class FusedSGD(_Fused, torch.optim.SGD):
+    """Momentum SGD of one run."""
+
+    def __init__(self, network: nn.Module, run: Run) -> None:
+        s = run.schedule
+        options = {"momentum": s.momentum, "nesterov": s.nesterov}
+        super().__init__(_groups(network, run), lr=s.learning_rate, fused=True, **options)
+
+
+class FusedAdam(_Fused, torch.optim.Adam):
+    """Adam of one run."""
+
+    def __init__(self, network: nn.Module, run: Run) -> None:
+        s, where = run.schedule, next(network.parameters()).device
+        options = {"betas": (s.momentum, BETA2), "capturable": where.type == "cuda"}
+        super().__init__(_groups(network, run), lr=s.learning_rate, fused=True, **options)
+
+
+def fused(network: nn.Module, run: Run) -> FusedSGD | FusedAdam:
+    """The optimizer of a run's schedule."""
+    return (FusedAdam if run.schedule.optimizer == "adam" else FusedSGD)(network, run)
+
+
+def _groups(network: nn.Module, run: Run) -> list[dict[str, Any]]:
+    """The parameters of all layers but the last, and of the last, with their weight decays."""
+    head = {id(parameter) for parameter in network.head}
+    groups = [[p for p in network.parameters() if (id(p) in head) == is_head] for is_head in (False, True)]
+    return [{"params": own, "weight_decay": decay} for own, decay in zip(groups, _decays(run), strict=True) if own]
 
 
 def _decays(run: Run) -> tuple[float, float]:

@@ -107,6 +107,8 @@ class Run:
         kind, right = ("images", "an ImageNetwork") if has_images else ("vectors", "a Perceptron or Convnet")
         require(has_images == takes_images, f"{self.data} holds {kind}, which {self.network} cannot take; give {right}")
         require(has_images or self.augmentation is None, f"augmentation is of images; {self.data} holds vectors")
+        is_sgd = self.schedule.optimizer == "sgd"
+        require(takes_images or is_sgd, f"adam trains networks for images; {self.data} holds vectors: give 'sgd'")
         self.network.check(source.input_dim)
         left = self.train % self.schedule.batch_size
         alone = (left or self.schedule.batch_size) == 1 and not self.network.takes_one(source.input_dim)

@@ -15,14 +15,16 @@ from .errors import (
     require_positive,
 )
 
+Optimizer = Literal["sgd", "adam"]
 Curve = Literal["cosine", "step", "one-cycle"]
 _RISE, _START, _END = 0.3, 1 / 25, 1 / 25e4  # one cycle: share of the epochs that rises, first and last rate
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Stochastic gradient descent with momentum, for `epochs` passes over the training set.
+    """Stochastic gradient descent with momentum, or Adam, for `epochs` passes over the training set.
 
+    Adam (Kingma & Ba 2015) has β₁ = `momentum` and β₂ = 0.999, and is for networks for images.
     The learning rate follows `curve`: `"cosine"` falls to zero by half a cosine, `"step"` is multiplied by `drop` at
     each epoch of `milestones`, `"one-cycle"` rises from 1/25 for 30 % of the time and falls to almost nothing (Smith &
     Topin 2019). Before that it rises linearly for `warmup` epochs. `weight_decay` is coupled (added to the gradient)
@@ -42,6 +44,7 @@ class Schedule:
     warmup: int = 0
     head_decay: float | None = None
     stop: int | None = None
+    optimizer: Optimizer = "sgd"
 
     def __post_init__(self) -> None:
         hold_plain(self)
@@ -55,6 +58,9 @@ class Schedule:
             require_fraction(name, getattr(self, name))
         require(isinstance(self.nesterov, bool), f"nesterov is {self.nesterov!r}; it must be True or False")
         require(self.curve in get_args(Curve), f"unknown curve {self.curve!r}; there are {', '.join(get_args(Curve))}")
+        names = get_args(Optimizer)
+        require(self.optimizer in names, f"unknown optimizer {self.optimizer!r}; there are {', '.join(names)}")
+        require(not (self.nesterov and self.optimizer == "adam"), "nesterov is True; adam has no such momentum")
         object.__setattr__(self, "milestones", counts("milestones", self.milestones))
         right = f"it must be a whole number of epochs below {self.epochs}"
         require_number("warmup", self.warmup, int, lambda n: 0 <= n < self.epochs, right)
@@ -83,8 +89,11 @@ class Schedule:
         return self.drop ** sum(epoch <= done for epoch in self.milestones)
 
     def canonical(self) -> dict[str, Any]:
-        """Every constant, as plain values."""
-        return {**vars(self), "milestones": list(self.milestones)}
+        """Every constant, as plain values; an optimizer where it is not SGD."""
+        constants = {**vars(self), "milestones": list(self.milestones)}
+        if self.optimizer == "sgd":
+            del constants["optimizer"]
+        return constants
 
 
 def _between(start: float, end: float, along: float) -> float:

@@ -33,7 +33,7 @@ from .memory import Memory, PastCopies, Predictions
 from .metrics import soft_nll
 from .models import ImageNetwork
 from .objectives import Batch, Fixed, Objective
-from .optimizers import FusedSGD, StackedSGD
+from .optimizers import StackedSGD, fused
 from .precision import training_precision
 from .run import Run, stream
 from .store import hardware
@@ -252,7 +252,7 @@ class Learner:
         if isinstance(self.memory, Predictions):
             self.memory.expect(data.labels.shape[-1])
         alone = runs[0].network.stack_size == 1 and len(runs) == 1  # torch's fused kernel has one rate for all runs
-        self.optimizer = FusedSGD(network, runs[0]) if alone else StackedSGD(network, runs)
+        self.optimizer = fused(network, runs[0]) if alone else StackedSGD(network, runs)
         self._forward = forward_of(network, data.recorded_on, runs[0].train * runs[0].schedule.last)
         self._begin()
 

@@ -134,7 +134,8 @@ def tiny_book(common):
 def executed_book(folder):
     """Execute every notebook for two seeds into a copy of the book's folder; what `make book` trained is there."""
     kept, here = Store(BOOKS), Store(folder.parent / "records")
-    for key in kept.keys():
+    keys = kept.keys()
+    for key in keys:
         with suppress(InputError):  # damaged, or of a data set that is gone
             if (record := kept.get(key)).run["seed"] < 2:
                 here.put(record)

@@ -59,6 +59,8 @@ def test_an_early_stop_changes_no_rate():
 def test_whole_numbers_and_decimals_are_one_schedule():
     assert Schedule(1, 0, head_decay=1).canonical() == Schedule(1.0, 0.0, head_decay=1.0).canonical()
     assert str(Schedule(1, 0).canonical()) == str(Schedule(1.0, 0.0).canonical())
+    assert "optimizer" not in Schedule(1).canonical()  # keys of runs by SGD are as they were
+    assert Schedule(**Schedule(1, optimizer="adam").canonical()).optimizer == "adam"
     assert Schedule(**Schedule(0.1, milestones=(3, 4), curve="step").canonical()).milestones == (3, 4)
 
 
@@ -71,6 +73,8 @@ def test_whole_numbers_and_decimals_are_one_schedule():
         ({"epochs": 2.5}, "epochs is 2.5"),
         ({"momentum": 2}, "momentum is 2"),
         ({"nesterov": 1}, "nesterov is 1; it must be True or False"),
+        ({"optimizer": "adamw"}, "unknown optimizer 'adamw'; there are sgd, adam"),
+        ({"optimizer": "adam", "nesterov": True}, "nesterov is True; adam has no such momentum"),
         ({"curve": "linear"}, "unknown curve 'linear'; there are cosine, step, one-cycle"),
         ({"milestones": (0.5,)}, "milestones is 0.5; it must be a whole number above 0"),
         ({"warmup": 60}, "warmup is 60; it must be a whole number of epochs below 60"),

@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from functools import partial
 from unittest.mock import Mock
 
 import pytest
@@ -52,7 +53,10 @@ def ordinary(run):
     split = source.split(run.train, run.seed)
     network = run.network.build(source.image_shape, source.classes, stream(run.seed, run.role, "weights"))
     schedule = run.schedule
-    optimizer = torch.optim.SGD(network.parameters(), lr=1.0, momentum=0.9, weight_decay=schedule.weight_decay)
+    adam = partial(torch.optim.Adam, betas=(0.9, 0.999))
+    optimizer = (adam if schedule.optimizer == "adam" else partial(torch.optim.SGD, momentum=0.9))(
+        network.parameters(), lr=1.0, weight_decay=schedule.weight_decay
+    )
     order, draws = (stream(run.seed, run.role, purpose) for purpose in ("order", "augmentation"))
     draws = torch.Generator().manual_seed(draws.initial_seed())
     for epoch in range(schedule.epochs):
@@ -77,7 +81,16 @@ def ordinary(run):
 
 @pytest.mark.parametrize("method", ["cross-entropy", "lsr"])
 def test_a_run_is_what_an_ordinary_loop_makes(make, method):
-    run = make(method, epochs=1)  # four steps: rounding grows with every further one
+    assert_is_ordinary(make(method, epochs=1))  # four steps: rounding grows with every further one
+
+
+def test_a_run_by_adam_is_what_an_ordinary_loop_makes(make):
+    run = make("lsr", epochs=1)
+    schedule = replace(run.schedule, optimizer="adam", learning_rate=1e-3, weight_decay=1e-4)
+    assert_is_ordinary(replace(run, schedule=schedule))
+
+
+def assert_is_ordinary(run):
     (outcome,), (weights,) = kept_weights([run])
     expected, accuracy = ordinary(run)
     for name, tensor in expected.items():

@@ -13,8 +13,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..errors import hold_plain, require, require_classes, require_count
 from ._base import Network
+from .binary import RPReLU, RSign, binary_resnet
 from .blocks import cifar_resnet, plain_cnn, torchvision_resnet
 
+_BINARY = {"binary": "everything", "binary_activations": "activations", "real_twin": "nothing"}
 # Each architecture's body, a function of the image's shape and of sizes, and the default of each size. Other packages
 # add their own: `ARCHITECTURES["mine"] = (body, {"width": 16})`.
 ARCHITECTURES: dict[str, tuple[Callable[..., tuple[nn.Module, int]], dict[str, int]]] = {
@@ -23,6 +25,11 @@ ARCHITECTURES: dict[str, tuple[Callable[..., tuple[nn.Module, int]], dict[str, i
     "resnet20": (partial(cifar_resnet, depth=20), {"width": 16}),
     "resnet56": (partial(cifar_resnet, depth=56), {"width": 16}),
     "resnet18": (partial(torchvision_resnet, name="resnet18"), {}),
+    **{
+        f"{name}_resnet{depth}": (partial(binary_resnet, depth=depth, binary=binary), {"width": 16})
+        for name, binary in _BINARY.items()
+        for depth in (8, 20)
+    },
 }
 
 
@@ -40,7 +47,7 @@ _IMAGES = "square images of 1 or 3 channels and 28 to 64 pixels a side"
 class ImageNetwork(Network):
     """The description of one network for square images of 28 to 64 pixels a side, in grey or colour.
 
-    `width` is the number of channels of the first stage (`plain_cnn`, `resnet8`, `resnet20`, `resnet56`) or the
+    `width` is the number of channels of the first stage (`plain_cnn`, `resnet8` and its kin) or the
     widening factor (`wide_resnet`); `depth` is the number of layers of `wide_resnet`, 6n + 4. None means the size of
     the architecture's paper. Raises `InputError` for a size that the architecture does not have.
     """
@@ -149,5 +156,5 @@ def _draw(layer: nn.Module, generator: torch.Generator) -> None:
         for parameter in layer.parameters():
             bound = 1 / math.sqrt(layer.in_features)
             nn.init.uniform_(parameter, -bound, bound, generator=generator)
-    elif isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)):
+    elif isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d, RSign, RPReLU)):
         layer.reset_parameters()
