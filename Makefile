@@ -11,6 +11,9 @@ SUMMARIES := verdicts index
 NOTES := $(PAGES:%=$(EXECUTED)/%.json)
 RESTS_ON := $(shell find lsr_core study results -name '*.py' -o -name '*.toml' -o -name '*.jsonl' -o -name '*.js' -o -path 'study/*.json' -o -name bench.json)
 HANDOUT = @$(BIN)/python -c "from pathlib import Path; from study import handout; handout.
+ifndef LSR_MAKE # the first make: with it, even where it is killed, study/build.py ends
+export LSR_MAKE := $(shell echo $$PPID)
+endif
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
 .PHONY: help env book slides pdf dist test test-all test-endurance test-machines coverage bench figure lint clean gone

@@ -56,7 +56,7 @@ def names() -> list[str]:
     from lsr_core.errors import require
 
     stems = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
-    require(bool(stems), f"there are no notebooks in {FOLDER}; install the package from a clone of the project")
+    require(bool(stems), f"there are no notebooks in {FOLDER}; this needs a clone, installed by `pip install -e`")
     return stems
 
 
@@ -275,8 +275,29 @@ def exit_code(outcomes: Sequence[Outcome]) -> int:
     return 0 if not results else 2 if results == {"refused"} else 1
 
 
+def _end_with_make() -> None:
+    """Wait until the make above this process is gone, or the first one; then end as SIGTERM does, with all notebooks.
+
+    A make that is killed tells nobody, and the one that it called would go on; that one passes on what it is told.
+    """
+    parent, first = os.getppid(), int(os.environ["LSR_MAKE"])
+    while os.getppid() == parent and _is_there(first):
+        time.sleep(1)
+    os.kill(parent if os.getppid() == parent else os.getpid(), signal.SIGTERM)
+
+
+def _is_there(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 def main(notebook: str, out: str) -> int:
     """Execute one notebook and say how it ended; returns the exit code."""
+    if "LSR_MAKE" in os.environ:
+        threading.Thread(target=_end_with_make, daemon=True).start()
     try:
         outcome = execute(Path(notebook), {}, Path(out))
     except KeyboardInterrupt:

@@ -1,63 +1,108 @@
-"""Processes that are ended, and what they leave."""
+"""Processes that are ended, and what they leave: nothing, whoever of them is killed."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import nbformat
 import pytest
 
-
-def started(code, mark):
-    """A process that runs this code, and the id that another one has written when it is at work."""
-    process = subprocess.Popen([sys.executable, "-c", code])
-    while not (mark.exists() and mark.read_text()) and process.poll() is None:
-        time.sleep(0.05)
-    assert process.poll() is None
-    return process, int(mark.read_text())
-
-
-def lives(pid):
-    """Whether a process is there and at work, rather than one that nobody has asked for its end."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def is_gone(pid, seconds=60):
-    deadline = time.monotonic() + seconds
-    while lives(pid) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    if lives(pid):
-        os.kill(pid, signal.SIGKILL)
-        return False
-    return True
-
-
-# A search with two processes was killed, and the second one trained on, with nobody to take its results.
-@pytest.mark.slow
-def test_helpers_end_with_the_process_that_asked_for_them(tmp_path):
-    mark = tmp_path / "pid"
-    code = f"""
-import os, time
-from lsr_core import execute as execution, objective
+from lsr_core import objective, sweep
 from lsr_core.run import Run
 from lsr_core.schedule import Schedule
-real = execution.subprocess.Popen
-class Noted(real):
-    def __init__(self, *arguments, **options):
-        super().__init__(*arguments, **options)
-        if "stdin" in options:
-            open({str(mark)!r}, "w").write(str(self.pid))
-execution.subprocess.Popen = Noted
-run = Run("digits", 700, objective("lsr"), Schedule(0.1, epochs=100_000, batch_size=1), 0)
-execution.execute([run, Run("digits", 699, run.objective, run.schedule, 0)], workers=2)
-"""
-    asking, helper = started(code, mark)
-    time.sleep(1)
-    asking.kill()  # it is told nothing and can do nothing
-    asking.wait()
-    assert is_gone(helper)
+
+ROOT = Path(__file__).parents[2]
+LONG = [Run("digits", n, objective("lsr"), Schedule(0.1, epochs=100_000, batch_size=1), 0) for n in (700, 699)]
+TRAINS = "from lsr_core import execute, sweep; execute.execute(sweep.read_grid(sweep.Path('grid.jsonl')), workers=2)"
+WAITS = "import os, time; lock = open(os.environ['LSR_STORE'] + str(os.getpid()) + '.lock', 'w'); time.sleep(600)"
+# What make takes for its environment's interpreter: the one of these tests, but for what is no notebook.
+PYTHON = f'#!/bin/sh\ntest "$1" = -c || exec {sys.executable} "$@"\n'
+
+LSR = [sys.executable, "-P", "-m", "study.cli"]
+# By name, each command with the number of its processes that hold a lock when it is at work.
+COMMANDS = {
+    "lsr results make": (1, [*LSR, "results", "make", "one-layer", "--workers", "2"]),
+    "lsr tune": (1, [*LSR, "tune", "lsr", "--workers", "2"]),
+    "lsr results recompute": (1, [*LSR, "results", "recompute", "one-layer"]),
+    "papermill": (2, [sys.executable, "-m", "papermill", "trains.ipynb", "out.ipynb"]),
+    "python -m lsr_core.sweep": (1, [sys.executable, "-m", "lsr_core.sweep", "grid.jsonl", "--budget-seconds", "3600"]),
+    "make book": (2, ["make", "book", "PAGES=one two", "SUMMARIES="]),
+}
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A folder in which every command finds what it works at: a grid, notebooks, and what make needs."""
+    if not Path("/proc/self/environ").exists():
+        pytest.skip("this system has no /proc that names the processes of a store")
+    sweep.write_grid(LONG, tmp_path / "grid.jsonl")
+    for folder in ("notebooks", "book", ".venv/bin"):
+        (tmp_path / folder).mkdir(parents=True)
+    for name, code in (("trains", TRAINS), ("notebooks/one", WAITS), ("notebooks/two", WAITS)):
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+        notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        nbformat.write(notebook, tmp_path / f"{name}.ipynb")
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / "study").symlink_to(ROOT / "study")
+    (tmp_path / ".venv/bin/python").write_text(PYTHON)
+    (tmp_path / ".venv/bin/python").chmod(0o755)
+    (tmp_path / ".venv/.installed").touch()
+    return tmp_path
+
+
+def processes(store):
+    """The ids of all processes whose environment names this store: a command's, its helpers' and its kernels'."""
+    return [pid for pid in filter(str.isdecimal, os.listdir("/proc")) if names(pid, store)]  # noqa: PTH208
+
+
+def names(pid, store):
+    try:
+        return f"LSR_STORE={store}\0".encode() in Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:  # another user's, or gone
+        return False
+
+
+def holds_a_lock(pid):
+    try:
+        return any(str(link.readlink()).endswith(".lock") for link in Path(f"/proc/{pid}/fd").iterdir())
+    except OSError:
+        return False
+
+
+def eventually(condition, store, seconds):
+    """Whether the processes of a store come to be so in this time."""
+    deadline = time.monotonic() + seconds
+    while not condition(processes(store)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return condition(processes(store))
+
+
+# A search with two processes was killed, and the second one trained on, with nobody to take its results; a killed make
+# left one that executed the rest of the book.
+@pytest.mark.slow
+@pytest.mark.parametrize("name", COMMANDS)
+def test_nothing_is_left_of_a_command_that_is_ended(name, project):
+    locks, command = COMMANDS[name]
+    if not shutil.which(command[0]):
+        pytest.skip(f"there is no {command[0]} on this machine")
+    started = {}
+    for how in (signal.SIGTERM, signal.SIGKILL):  # side by side
+        store = project / how.name
+        environment = {**os.environ, "LSR_STORE": str(store), "TMPDIR": str(project), "PYTHONPATH": str(ROOT)}
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        started[how, store] = subprocess.Popen(command, cwd=project, env=environment, **quiet)
+    try:
+        for (how, store), process in started.items():
+            assert eventually(lambda found: sum(map(holds_a_lock, found)) >= locks, store, 120), how
+            process.send_signal(how)
+            process.wait(60)
+        left = {how.name: store for how, store in started if not eventually(lambda found: not found, store, 60)}
+        assert not left
+    finally:
+        for pid in (pid for _, store in started for pid in processes(store)):
+            os.kill(int(pid), signal.SIGKILL)
