@@ -206,7 +206,7 @@ def verify_results(presets: tuple[str, ...]) -> None:
     from . import published_records
 
     names = presets or published_records.presets()
-    require(bool(names), f"there are no records in {published_records.FOLDER}; install the package from a clone")
+    require(bool(names), f"there are no records in {published_records.FOLDER}; the project's own come with a clone")
     for preset in names:
         count = published_records.verify(preset)
         click.echo(f"{preset}: {count} runs are what they say; {_verdicts(preset)} verdicts follow")

@@ -149,7 +149,8 @@ def _compares(entry: Any) -> bool:
 
 
 def planned() -> list[str]:
-    """The studies that have a plan."""
+    """The studies that have a plan; raises `InputError` where there is no folder of results."""
+    require(FOLDER.is_dir(), f"there is no folder {FOLDER}; this needs a clone, installed by `pip install -e`")
     return sorted(path.parent.name for path in FOLDER.glob("*/plan.toml"))
 
 
