@@ -37,6 +37,15 @@ def test_a_notebook_in_the_tree_has_no_outputs_no_functions_and_parameters(name)
 
 
 @pytest.mark.parametrize("name", CHAPTERS)
+def test_a_chapter_says_what_was_found_before_its_aims(name):
+    claim, parameters, _, box, aims = source(name).cells[:5]
+    assert re.fullmatch(r"# [^\n]+\n\n\*\*Claim\.\*\*[^\n]+\nSources: [^\n]+", claim.source)
+    assert "parameters" in parameters.metadata.tags
+    assert ".box(" in box.source
+    assert "Reading time" in aims.source
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
 def test_a_chapter_has_its_anatomy(name):
     text = "\n".join(cell.source for cell in source(name).cells if cell.cell_type == "markdown")
     for part in (
