@@ -1,14 +1,17 @@
 """The claims of `claims.toml` and of the plans: comparisons of arms on one metric, and their values in the records."""
 
+import re
 import tomllib
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 
 from lsr_core import statistics
 from lsr_core.errors import InputError
@@ -16,6 +19,7 @@ from lsr_core.run import Run
 from lsr_core.statistics import Kind, Paired
 
 from .arms import arm_of
+from .identities import IDENTITIES
 from .paper_values import quote
 from .plans import Plan, arms_of, plan, planned
 from .results import MEASURES, Results
@@ -26,6 +30,7 @@ Term = tuple[float, Run]
 Estimator = Callable[[Results, Sequence[Run]], np.ndarray | Paired]
 
 OWN = "this study"
+_PLACE = re.compile(r" \([^()]*\)$")  # the setting at the end of a claim's text
 _RECONSTRUCTED = "Wang 2020, 2021"  # the methods are known from abstracts
 
 
@@ -280,6 +285,26 @@ CLAIMS: dict[str, tuple[Claim, ...]] = {
     "desktop": tuple(_desktop()),
     **{study: tuple(_planned(study)) for study in planned()},
 }
+
+
+@cache
+def meanings() -> dict[str, str]:
+    """What each claim and identity says, and who says it, by its identifier with its setting and without."""
+    judged = [*IDENTITIES, *(claim for claims in CLAIMS.values() for claim in claims)]
+    said = [(each.id, each.text, each.paper) for each in judged]
+    said += [(entry["id"], entry["text"], entry["paper"]) for entry in UNTESTED]
+    found: dict[str, str] = {}
+    for name, text, paper in said:
+        base, _, setting = name.partition("-")
+        found.setdefault(base, f"{_PLACE.sub('', text) if setting else text} ({paper})")
+        found.setdefault(name, f"{text} ({paper})")
+    return found
+
+
+def explained(identifier: str) -> Markup:
+    """An identifier that says what it claims on hovering, and where it has the keyboard's focus."""
+    word = Markup('<abbr class="claim-id" tabindex="0" title="{}">{}</abbr>')
+    return word.format(meanings()[identifier], identifier)
 
 
 def judged(compared: Iterable[Run]) -> list[Run]:

@@ -1,7 +1,22 @@
-"""A word of the glossary says on hovering what it means: a `title`, which needs no script."""
+"""Words of the glossary and identifiers of claims say on hovering what they mean: a `title`, which needs no script."""
+
+import re
+from html import escape
 
 from docutils import nodes
 from sphinx.application import Sphinx
+
+_CLAIM = r"[A-Z]\d+[a-z]*(?:-\w+)*"
+# Pieces of a page: what has no words for a reader or says its own, a link with an identifier, other links, tags, and
+# identifiers among words.
+_PIECE = re.compile(
+    r"<(script|style|svg|pre|code|abbr)\b.*?</\1>"
+    r'|<(div|span)[^>]* class="math\b.*?</\2>'
+    rf"|<a\b(?P<link>[^>]*)>(?P<linked>{_CLAIM})</a>"
+    r"|<a\b.*?</a>|<[^>]*>"
+    rf"|(?<![\w-])(?P<named>{_CLAIM})(?![\w-])",
+    re.DOTALL,
+)
 
 
 def add_titles(app: Sphinx, doctree: nodes.document, _: str) -> None:
@@ -25,7 +40,28 @@ def _definitions(app: Sphinx) -> dict[str, str]:
     }
 
 
+def explain_claims(app: Sphinx, _name: str, _template: str, context: dict, _doctree: nodes.document | None) -> None:
+    """Let the claims of a page say what they claim."""
+    if "body" in context and app.builder.format == "html":
+        context["body"] = _PIECE.sub(_explained, context["body"])
+
+
+def _explained(piece: re.Match[str]) -> str:
+    """A piece of a page, with its claim's text where it is an identifier."""
+    name = piece["linked"] or piece["named"]
+    if name is None:
+        return piece[0]
+    from study.claims import explained, meanings  # late: a page without claims does not wait for torch
+
+    if name not in meanings():
+        return piece[0]
+    if piece["linked"]:
+        return f'<a{piece["link"]} title="{escape(meanings()[name])}">{name}</a>'
+    return explained(name)
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Hand the extension to Sphinx."""
     app.connect("doctree-resolved", add_titles)
+    app.connect("html-page-context", explain_claims)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
