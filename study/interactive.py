@@ -250,7 +250,7 @@ def _plane(source: ColumnDataSource, places: Sequence[Mapping[str, list]], title
 
 def _panel(**options: Any) -> plot:
     """An empty panel, as wide as its place; its colours are the page's, see `study.css`."""
-    return plot(height=320, min_width=280, sizing_mode="stretch_width", tools="", toolbar_location=None, **options)
+    return plot(height=280, min_width=280, sizing_mode="stretch_width", tools="", toolbar_location=None, **options)
 
 
 def _legend_below(panel: plot) -> plot:

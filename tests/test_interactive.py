@@ -31,9 +31,10 @@ def turn(browser, tmp_path):
         shutil.copytree(ROOT / "book" / "_static", tmp_path / "_static", dirs_exist_ok=True)
         built = SimpleNamespace(outdir=tmp_path, builder=SimpleNamespace(format="html"))
         pages.copy_scripts(built, None)
-        head = '<!doctype html><meta charset="utf-8"><script src="_static/turning.js"></script>'
-        head += '<link rel="stylesheet" href="_static/study.css">'
-        (tmp_path / "page.html").write_text(head + figure._repr_html_())
+        head = '<!doctype html><meta charset="utf-8"><link rel="stylesheet" href="_static/study.css">'
+        context = {"body": figure._repr_html_(), "pathto": lambda path, _: path}
+        pages.load_scripts(None, "page", "page.html", context, None)
+        (tmp_path / "page.html").write_text(head + context["body"])
         page, wrong = browser.new_context(viewport={"width": 1000, "height": 900}, **options).new_page(), []
         opened.append(page)
         page.on("console", lambda m: wrong.append(m.text) if m.type in ("error", "warning") else None)
@@ -148,6 +149,15 @@ def test_paper_and_a_page_without_scripts_have_the_twin(turn, scripts, medium, i
     assert page.locator("div.twin .panels").is_visible() == is_twin
     assert page.locator("div.turned").is_visible() != is_twin
     assert page.get_by_text("the caption").is_visible()
+
+
+@pytest.mark.parametrize(("body", "loads"), [('<div class="turning"></div>', True), ("<p>turning</p>", False)])
+def test_only_a_page_with_a_turned_figure_loads_bokeh(body, loads):
+    import pages
+
+    context = {"body": body, "pathto": lambda path, _: path}
+    pages.load_scripts(None, "page", "page.html", context, None)
+    assert ("bokeh.min.js" in context["body"]) == loads
 
 
 @pytest.mark.slow

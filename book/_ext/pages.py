@@ -1,7 +1,7 @@
 """What the pages need beside what Sphinx gives them, and what they do not need of it.
 
-They get Bokeh's scripts, and buttons that open a notebook elsewhere; they lose the parts of MathJax that no page loads,
-and the outputs of the notebooks that are downloaded, which stand on the pages.
+They get Bokeh's scripts where they turn a figure, and buttons that open a notebook elsewhere; they lose the parts of
+MathJax that no page loads, and the outputs of the notebooks that are downloaded, which stand on the pages.
 """
 
 import shutil
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import nbformat
 from bokeh.settings import settings
+from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.config import Config
 
@@ -18,12 +19,14 @@ LAUNCH = {
     "notebook_interface": "jupyterlab",
 }
 
+BOKEH = ("bokeh.min.js", "bokeh-widgets.min.js")
 MATHJAX = ("tex-chtml.js", "input/tex", "output/chtml", "a11y", "ui", "sre/mathmaps/base.json", "sre/mathmaps/en.json")
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register all of it with Sphinx."""
     app.connect("config-inited", offer_launch)
+    app.connect("html-page-context", load_scripts)
     app.connect("build-finished", copy_scripts)
     app.connect("build-finished", slim, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
@@ -37,13 +40,20 @@ def offer_launch(_: Sphinx, config: Config) -> None:
         config.html_theme_options["launch_buttons"] = offered
 
 
+def load_scripts(_app: Sphinx, _name: str, _template: str, context: dict, _doctree: nodes.document | None) -> None:
+    """Load what turns figures at the end of a page that has one, before the scripts that wait for the whole page."""
+    if '<div class="turning">' in context.get("body", ""):
+        for name in (*(f"bokeh/{script}" for script in BOKEH), "turning.js"):
+            context["body"] += f'<script src="{context["pathto"](f"_static/{name}", 1)}"></script>'
+
+
 def copy_scripts(app: Sphinx, error: Exception | None) -> None:
-    """Copy what `turning.js` loads from the installed package into a built book: its pages need no network."""
+    """Copy Bokeh's scripts from the installed package into a built book: its pages need no network."""
     folder = Path(app.outdir) / "_static" / "bokeh"
     if error is None and app.builder.format == "html":
         folder.mkdir(parents=True, exist_ok=True)
-        for name in ("bokeh", "bokeh-widgets"):
-            shutil.copy(Path(settings.bokehjs_path()) / "js" / f"{name}.min.js", folder)
+        for name in BOKEH:
+            shutil.copy(Path(settings.bokehjs_path()) / "js" / name, folder)
 
 
 def slim(app: Sphinx, error: Exception | None) -> None:
@@ -62,5 +72,6 @@ def slim(app: Sphinx, error: Exception | None) -> None:
     for path in filter(Path.is_file, mathjax.rglob("*")):
         if not any(path.is_relative_to(place) for place in kept):
             path.unlink()
-    for path in (*built.glob("_static/**/*.map"), *built.glob("_static/locales/**/*.*")):
+    unused = ("**/*.map", "locales/**/*.*", "vendor/**/*.ttf")  # the fonts are there as woff2, too
+    for path in (found for pattern in unused for found in list((built / "_static").glob(pattern))):
         path.unlink()

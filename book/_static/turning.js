@@ -1,18 +1,11 @@
-// Figures that can be turned: Bokeh is loaded where a page has one, and only then is the figure's static twin hidden.
+// Figures that can be turned. A page that has one loads this after Bokeh; only then is the figure's static twin hidden.
 {
-  const folder = new URL("bokeh/", document.currentScript.src)
-  const load = name => new Promise((loaded, failed) =>
-    document.head.append(Object.assign(document.createElement("script"), {src: new URL(name, folder), onload: loaded, onerror: failed})))
-  const turn = async figure => {
+  const turn = figure => {
     const [place, item] = figure.children
     figure.classList.add("turns")
-    await Bokeh.embed.embed_item(JSON.parse(item.textContent), place.id)
+    return Bokeh.embed.embed_item(JSON.parse(item.textContent), place.id)
   }
-  addEventListener("DOMContentLoaded", async () => {
-    const figures = document.querySelectorAll("div.turning")
-    if (!figures.length) return
-    await load("bokeh.min.js")
-    await load("bokeh-widgets.min.js")
-    for (const figure of figures) await turn(figure)
-  })
+  const turned = Promise.all([...document.querySelectorAll("div.turning")].map(turn))
+  // Formulas are typeset once the figures answer.
+  if (window.MathJax) MathJax.startup = {pageReady: () => turned.then(() => MathJax.startup.defaultPageReady())}
 }
