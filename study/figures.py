@@ -5,7 +5,7 @@ import hashlib
 import io
 import re
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice, product
 from pathlib import Path
 from typing import IO, Any
@@ -36,7 +36,7 @@ from lsr_core.teachers import VirtualTeacher
 
 from . import published_records
 from .arms import RUNGS
-from .claims import CLAIMS
+from .claims import CLAIMS, explained
 from .judging import NOT_TESTED, Judgement, board, judge_published, paper_vs_ours
 from .plans import plan, planned
 from .results import MEASURES, Effect, Results, effect_of
@@ -90,6 +90,12 @@ _ITABLES = Path(itables.__file__).parent / "html" / "dt_bundle.js"
 _ROW = 85  # characters in a row of a forest
 _PIXELS = 110  # that an inch of a figure has at most on a page
 _COLOUR = re.compile(r"#([0-9a-f]{6})\b")
+_VALUED = re.compile(r'<td><data value=(\\?"[^"\\]*\\?")>')  # also as a script's text
+_SORTED_BY: Mapping[str, Callable[[Judgement], float | None]] = {  # columns of a board that are numbers
+    "effect, 95 % interval": lambda j: j.differences.mean,
+    "n": lambda j: j.differences.n,
+    "p: Holm / sign-flip": lambda j: j.holm_p,
+}
 
 
 class HtmlOutput:
@@ -198,7 +204,10 @@ def show_board(judgements: Sequence[Judgement], caption: str) -> HtmlOutput:
 def show_sortable_board(judgements: Sequence[Judgement], caption: str) -> HtmlOutput:
     """The verdict board, to sort and to filter; a plain table where scripts are off."""
     cells = _laid_out(judgements).drop(columns="printed in the paper")
-    cells = cells.map(escape).rename_axis(columns="id", index=None)
+    for name, value in _SORTED_BY.items():
+        values = [value(j) if j.differences else None for j in judgements]
+        cells[name] = list(map(_valued, values, cells[name]))
+    cells = cells.map(escape).set_axis(map(explained, cells.index)).rename_axis(columns="id", index=None)
     filtered = [place for place, name in enumerate(cells, 1) if name in _FILTERS]
     body = to_html_datatable(
         cells,
@@ -208,15 +217,23 @@ def show_sortable_board(judgements: Sequence[Judgement], caption: str) -> HtmlOu
         table_id="board",
         classes="study display",
         autoWidth=False,
+        pageLength=8,
+        lengthMenu=[8, 25, 100],
         ordering={"indicators": False, "handler": False},
         columnControl=["order"],
         columnDefs=[{"targets": filtered, "columnControl": ["order", ["searchList"]]}],
         order=[],
     )
     program, _, _ = generate_init_offline_itables_html(_ITABLES).partition("<div")
+    body = _VALUED.sub(r"<td data-order=\1><data value=\1>", body)
     wide = Markup('<div class="scrolling full-width">{}</div>').format(Markup(body))
     html = Markup(program) + _figure(wide, caption, "table")
     return HtmlOutput(html, f"{cells.to_string()}\n{caption}")
+
+
+def _valued(value: float | None, text: object) -> Markup:
+    """A cell's text with the number by which the board sorts it; cells without one stand together."""
+    return Markup('<data value="{}">{}</data>').format("" if value is None else f"{value:.6g}", text)
 
 
 def _laid_out(judgements: Sequence[Judgement]) -> pd.DataFrame:
@@ -338,7 +355,7 @@ def show_csv(results: Results, name: str) -> HtmlOutput:
     """A link that hands out the records of a chapter as zipped CSV, from within the page."""
     records, buffer = records_table(results), io.BytesIO()
     with ZipFile(buffer, "w") as packed:  # without the time, so that the same records give the same page
-        packed.writestr(ZipInfo(f"{name}.csv"), records.to_csv(index=False, float_format="%.8g"), ZIP_DEFLATED)
+        packed.writestr(ZipInfo(f"{name}.csv"), records.to_csv(index=False, float_format="%.6g"), ZIP_DEFLATED)
     content = base64.b64encode(buffer.getvalue()).decode()
     label = f"{name}.csv, zipped: the {len(records)} runs behind this page"
     return HtmlOutput(f'<a download="{name}.csv.zip" href="data:application/zip;base64,{content}">{label}</a>', label)
@@ -384,7 +401,7 @@ def gradients_by_gap(gaps: Sequence[float], gradients: Mapping[str, Sequence[flo
 
 def conventions(weights: Mapping[float, pd.Series], correct: float, classes: Sequence[int]) -> Figure:
     """Weight of the soft gradient by convention and τ; K times the virtual teacher's share of the right class by τ."""
-    figure, (left, right) = _panels(1, 2, height=4)
+    figure, (left, right) = _panels(1, 2, height=3.4)
     names = list(reversed(next(iter(weights.values())).index))
     for colour, marker, (tau, weight) in zip(PALETTE, "os^D", weights.items(), strict=False):
         left.plot(weight[names], range(len(names)), marker, color=colour, label=f"τ = {tau:g}")
@@ -426,7 +443,7 @@ def ladder(results: Results, *kinds: Mapping[str, Mapping[str, Run]]) -> Figure:
         lines = {name: {rung: arms[rung] for rung in RUNGS} for name, arms in ladders.items()}
         baselines = {name: arms["cross-entropy"] for name, arms in ladders.items()}
         _draw_differences(panel, results, lines, baselines, "accuracy", islice(colours, len(lines)), ls="")
-        panel.tick_params(axis="x", rotation=20)
+        panel.set_xticks(range(len(RUNGS)), labels=RUNGS, rotation=30, ha="right", rotation_mode="anchor")
     return _with_legend(figure)
 
 
@@ -626,7 +643,7 @@ def four_labels() -> Figure:
 def four_verdicts() -> Figure:
     """How to read a verdict: four drawn intervals, one of each word."""
     drawn = ((UNDECIDED, 0.9, 1.4), (NEGLIGIBLE, 0.15, 0.5), (CONTRADICTED, -1.8, 0.7), (REPRODUCED, 1.9, 0.6))
-    figure, (panel,) = _panels(1, 1, height=2.2)
+    figure, (panel,) = _panels(1, 1, height=1.8)
     _draw_margin(panel, 1, across=True)
     for row, (word, mean, reach) in enumerate(drawn):
         style = {"color": VERDICT_COLOURS[word], "ms": 8, "lw": 2, "capsize": 4} | VERDICT_MARKERS[word]
@@ -691,7 +708,7 @@ def _places(imports: nx.DiGraph) -> dict[str, tuple[float, float]]:
     return places
 
 
-def _panels(rows: int, columns: int, width: float | None = None, height: float = 3.2) -> tuple[Figure, np.ndarray]:
+def _panels(rows: int, columns: int, width: float | None = None, height: float = 2.8) -> tuple[Figure, np.ndarray]:
     """A figure and its panels, row by row; `height` is a row's."""
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(width or (_WIDTH if columns == 1 else _WIDE), height * rows))

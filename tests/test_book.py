@@ -2,6 +2,7 @@
 
 import functools
 import http.server
+import re
 import threading
 from html.parser import HTMLParser
 from urllib.parse import unquote, urldefrag, urlparse
@@ -87,8 +88,9 @@ def test_a_page_opens_whole_and_fits_a_phone(visit, name):
     drawings = page.evaluate("[...document.querySelectorAll('.panels')].map(d => d.getAttribute('aria-label'))")
     assert all(drawings)
     assert page.evaluate(CUT) == []
-    if name in CHAPTERS and name != "verdicts":  # which has the board of all claims
+    if name in CHAPTERS:
         assert page.evaluate("document.documentElement.scrollHeight") <= 7200
+        assert page.locator("div.findings p").first.bounding_box()["y"] <= 600
     page.set_viewport_size({"width": 390, "height": 900})
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     page.wait_for_function("document.querySelectorAll('div.math:not(:has(mjx-container))').length === 0")
@@ -120,11 +122,21 @@ def test_the_board_is_sorted_and_filtered(visit):
     page.wait_for_selector("#board.dataTable")
     shown = rows.count()
     assert 1 < shown <= 25
-    page.locator("#board thead th", has_text="effect").first.locator("button").first.click()
+    for name in ("effect", "n", "p: Holm"):
+        page.locator("#board thead th", has_text=re.compile(f"^{name}")).first.locator("button").first.click()
+        values = page.evaluate(SORTED_BY, name)
+        assert values == sorted(values)
     page.locator(".dt-search input").first.fill("B1-100-one-layer")
     page.wait_for_function("document.querySelectorAll('#board tbody tr').length === 1")
     assert "one-layer" in rows.first.inner_text()
     assert not wrong
+
+
+# The numbers of the board's shown rows in the column that begins so, without those that have none.
+SORTED_BY = """name => {
+  const at = [...document.querySelectorAll('#board thead th')].findIndex(th => th.innerText.trim().startsWith(name));
+  return [...document.querySelectorAll('#board tbody tr')].map(row => row.cells[at].dataset.order)
+    .filter(Boolean).map(Number) }"""
 
 
 @pytest.mark.parametrize("name", ["index", "verdicts", "label_smoothing"])
@@ -257,6 +269,17 @@ def test_words_of_the_glossary_and_citations_say_what_they_mean(visit):
     page, _ = visit("index")
     assert "uniform distribution" in page.locator("a[href*='#term-label-smoothing']").first.get_attribute("title")
     assert "2020" in page.locator("a[href*='bibliography.html#id'][title]").first.get_attribute("title")
+
+
+def test_a_claim_says_what_it_claims_on_hovering_and_with_the_keyboard(visit):
+    page, _ = visit("smoothed_teachers", color_scheme="dark")
+    named = page.locator("article p abbr.claim-id", has_text="S4").first
+    assert "smoothed teacher's student" in named.get_attribute("title")
+    page.keyboard.press("Tab")
+    named.focus()
+    shown = named.evaluate("e => { const s = getComputedStyle(e, '::after'); return [s.content, s.color] }")
+    assert "smoothed teacher's student" in shown[0]
+    assert shown[1] == page.locator("article p").first.evaluate("e => getComputedStyle(e).color")
 
 
 def test_the_book_is_small(built_book):

@@ -114,6 +114,13 @@ def test_a_sortable_board_is_a_whole_table_without_scripts(judgements):
     assert all(judgement.claim.text in fallback for judgement in judgements)
 
 
+def test_a_sortable_board_has_the_numbers_that_sort_it(judgements):
+    content = figures.show_sortable_board(judgements, "caption")._repr_html_()
+    ordered = [float(value) for value in re.findall(r'<td data-order=\\?"([^"\\]+)', content)]
+    numbers = [number for j in judgements for number in (j.differences.mean, j.differences.n, j.holm_p)]
+    assert ordered == pytest.approx(numbers, rel=1e-5)
+
+
 def test_a_choice_shows_its_question_and_every_answer():
     answers = {name: figures.HtmlOutput(f"<p>{name} then</p>", f"{name} then") for name in ("yes", "no")}
     shown = figures.show_choice("Which?", answers, "caption")
