@@ -29,7 +29,7 @@ from torch.utils._pytree import tree_leaves
 from lsr_core import METHODS, _capture, objective, sweep
 from lsr_core.augmentation import Augmentation
 from lsr_core.data import dataset
-from lsr_core.execute import ABREAST
+from lsr_core.stacks import ABREAST
 from lsr_core.models import ImageNetwork, cost
 from lsr_core.run import Run, TrainedTeacher
 from lsr_core.schedule import Schedule

@@ -1,8 +1,10 @@
-"""Atomic writes, names of files, and the folders of a user's cache."""
+"""Atomic writes, names of files, the files of a folder, and the folders of a user's cache."""
 
 import os
 import re
-from collections.abc import Iterator
+import secrets
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -38,7 +40,7 @@ def whole_file(path: Path, *, sync: bool = False) -> Iterator[BinaryIO]:
     With `sync` it survives a loss of power.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part = path.with_name(f"{path.name}.{secrets.token_hex(8)}.part")  # processes of two machines may have one number
     try:
         with part.open("wb") as file:
             yield file
@@ -61,3 +63,46 @@ def remove_with_parts(path: Path) -> None:
     """Remove a file and what crashed writers left beside it."""
     for left in (path, *path.parent.glob(f"{path.name}.*.part")):
         left.unlink(missing_ok=True)
+
+
+class Folder:
+    """The files of a folder that every process which works on them sees.
+
+    `keep` is for files whose content never changes; the others are written again and again.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.name = path, str(path)
+
+    def has(self, path: Path) -> bool:
+        """Whether there is a file that was kept."""
+        return path.exists()
+
+    def keep(self, path: Path, content: bytes) -> None:
+        """Write a file whose content never changes."""
+        write_whole(path, content)
+
+    def kept(self, path: Path, is_sound: Callable[[bytes], bool]) -> bytes:  # noqa: ARG002
+        """The content of a file that was kept; what is not sound is the same when it is read again."""
+        return path.read_bytes()
+
+    def write(self, path: Path, content: bytes) -> None:
+        """Write a file so that it survives a loss of power."""
+        write_whole(path, content, sync=True)
+
+    def read(self, path: Path) -> bytes:
+        """The content that a file has now; raises `FileNotFoundError` where there is none."""
+        return path.read_bytes()
+
+    def remove(self, path: Path) -> None:
+        """Remove a file, if it is there, and what crashed writers left beside it."""
+        remove_with_parts(path)
+
+    def find(self, pattern: str) -> Iterable[Path]:
+        """The files that match a pattern of names within one folder."""
+        return self.path.glob(pattern)
+
+    def check_writable(self) -> None:
+        """Raise `OSError` unless files can be written here."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=self.path).close()

@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy
 
 from .files import write_whole
 from .models import ImageNetwork
-from .store import default_folder, provenance
+from .store import Store, provenance
 
 GAIN = 1.1  # bf16 must be so many times as fast: less is not worth other digits
 _BATCH, _CLASSES, _ROUNDS = 16, 10, 3
@@ -24,7 +24,7 @@ def training_precision(network: ImageNetwork, shape: tuple[int, int, int], devic
     """
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    path, origin = default_folder() / "precision.json", provenance()
+    path, origin = Store().folder / "precision.json", provenance()
     known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     sizes = "x".join(map(str, (network.architecture, network.width, network.depth, *shape)))
     machine = f"{origin['processor']}, {origin['isa']}, {torch.get_num_threads()} threads, torch {origin['torch']}"

@@ -4,13 +4,13 @@ import hashlib
 import io
 import json
 import math
+import os
 import platform
 import re
 import subprocess
-import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
@@ -27,7 +27,8 @@ from torch import Tensor
 
 from .data import dataset
 from .errors import InputError, require
-from .files import cache_folder, is_key, remove_with_parts, write_whole
+from .files import Folder, cache_folder, is_key
+from .remote import Remote
 from .run import NUMERICS, Run, key_of, require_key, run_of
 
 COLLAPSED = 3.0  # standard errors above the most frequent class
@@ -77,90 +78,92 @@ class Record:
 class Store:
     """A folder of records, one JSON file each, named by the run's key, and of weights that teach.
 
-    Writing is atomic; a damaged record is reported, never used and never overwritten.
+    An address such as `s3://bucket/name` is one, too: then `folder` is this machine's cache of it. Writing is atomic; a
+    damaged record is reported, never used and never overwritten.
     """
 
-    def __init__(self, folder: Path | str | None = None) -> None:
-        self.folder = Path(folder) if folder is not None else default_folder()
+    def __init__(self, place: Path | str | None = None) -> None:
+        named = default_place() if place is None else place
+        self.files = Remote(named) if "://" in str(named) else Folder(Path(named))
+        self.folder, self.place = self.files.path, self.files.name
 
     def __contains__(self, key: str) -> bool:
-        return is_key(key) and self._path(key).exists()
+        return is_key(key) and self.files.has(self._path(key))
 
     def keys(self) -> list[str]:
         """The keys of all records, sorted."""
-        found = self.folder.glob("??/*.json")
+        found = self.files.find("??/*.json")
         return sorted(path.stem for path in found if is_key(path.stem) and path == self._path(path.stem))
+
+    def present(self, keys: Iterable[str]) -> set[str]:
+        """Those of the keys that have a record; an address is asked once for all of them."""
+        there = set(self.keys()) if isinstance(self.files, Remote) else self
+        return {key for key in keys if key in there}
 
     def get(self, key: str) -> Record:
         """The record of a key; raises `InputError` where there is none, or a damaged one."""
-        path = self._path(key)
-        require(path.exists(), f"there is no record {key!r} in {self.folder}")
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            checksum = content.pop("checksum")
-            record = Record(**{_FORMER_NAMES.get(name, name): value for name, value in content.items()})
-            sound = checksum == _checksum(content) and record.key == path.stem
-        except (ValueError, TypeError, KeyError, AttributeError):
-            sound = False
-        remedy = f"remove it with `lsr runs rm {path.stem}`, and the run will be trained again when it is needed"
-        require(sound, f"record {path} is damaged (cut short or edited); {remedy}")
+        path, message = self._path(key), f"there is no record {key!r} in {self.place}"
+        require(self.files.has(path), message)
+        record = _record_of(key, self.files.kept(path, lambda content: _record_of(key, content) is not None))
+        remedy = f"remove it with `lsr runs rm {key}`, and the run will be trained again when it is needed"
+        require(record is not None, f"record {path} is damaged (cut short or edited); {remedy}")
         return record
 
     def put(self, record: Record) -> None:
         """Keep a record; raises `InputError` where the folder cannot be written."""
         content = vars(record)
-        self.write(self._path(record.key), json.dumps({**content, "checksum": _checksum(content)}).encode())
-
-    def write(self, path: Path, content: bytes, *, sync: bool = False) -> None:
-        """Write a file of the store atomically; raises `InputError` where that cannot be done."""
         with self.writing():
-            write_whole(path, content, sync=sync)
+            self.files.keep(self._path(record.key), json.dumps({**content, "checksum": _checksum(content)}).encode())
 
     def check_numerics(self) -> None:
         """Raise `InputError` where the folder has records of other numerics: its runs would not be found again."""
         others = {record.run.get("numerics") for record in self} - {NUMERICS}
-        have = f"{self.folder} has records of numerics {', '.join(map(str, others))}, and this version makes {NUMERICS}"
+        have = f"{self.place} has records of numerics {', '.join(map(str, others))}, and this version makes {NUMERICS}"
         require(not others, f"{have}; set LSR_STORE to another folder, or take the version that made them")
 
     def check_writable(self) -> None:
         """Raise `InputError` unless records can be written here."""
         with self.writing():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=self.folder).close()
+            self.files.check_writable()
 
     def remove(self, key: str) -> None:
         """Delete the record of a key, damaged or not; raises `InputError` where there is none."""
-        require(key in self, f"there is no record {key!r} in {self.folder}")
-        self._path(key).unlink()
+        require(key in self, f"there is no record {key!r} in {self.place}")
+        self.files.remove(self._path(key))
 
     def matching(self, prefix: str) -> list[str]:
         """The keys that begin with `prefix`; raises `InputError` where none does."""
         found = [key for key in self.keys() if prefix and key.startswith(prefix)]
-        require(bool(found), f"no record's key begins with {prefix!r} in {self.folder}; `lsr runs list` shows the keys")
+        require(bool(found), f"no record's key begins with {prefix!r} in {self.place}; `lsr runs list` shows the keys")
         return found
 
     def weights_path(self, key: str, epoch: int) -> Path:
         """The safetensors file of a run's network after an epoch; missing weights can be trained again."""
         return self.folder / "weights" / require_key(key)[:2] / f"{key}-{epoch}.safetensors"
 
+    def has_weights(self, key: str, epoch: int) -> bool:
+        """Whether a run's network after an epoch was kept."""
+        return self.files.has(self.weights_path(key, epoch))
+
     def put_weights(self, key: str, epoch: int, tensors: dict[str, Tensor]) -> None:
         """Keep a network; raises `InputError` where the folder cannot be written."""
         content = {name: tensor.contiguous() for name, tensor in tensors.items()}
-        self.write(self.weights_path(key, epoch), save(content, {"checksum": _checksum_of_tensors(content)}))
+        with self.writing():
+            path, checksum = self.weights_path(key, epoch), _checksum_of_tensors(content)
+            self.files.keep(path, save(content, {"checksum": checksum}))
 
     def weights(self, key: str, epoch: int) -> dict[str, Tensor]:
         """The tensors of a network; a damaged file is removed, and raises `InputError`."""
         path = self.weights_path(key, epoch)
-        content = path.read_bytes()
-        try:
-            tensors = load(content)
-            sound = _checksum_of_tensors(tensors).encode() in content
-        except (SafetensorError, ValueError):
-            sound = False
-        if not sound:
-            path.unlink()
+        tensors = _tensors_of(self.files.kept(path, lambda content: _tensors_of(content) is not None))
+        if tensors is None:
+            self.files.remove(path)
             raise InputError(f"weights {path} were damaged and are removed; the same command trains them again")
         return tensors
+
+    def remove_weights(self, key: str, epoch: int) -> None:
+        """Delete a network, if it is there."""
+        self.files.remove(self.weights_path(key, epoch))
 
     def __iter__(self) -> Iterator[Record]:
         return (self.get(key) for key in self.keys())
@@ -171,7 +174,7 @@ class Store:
         try:
             yield
         except OSError as error:
-            fact = f"results folder {self.folder} cannot be written ({error.strerror}); finished runs are kept"
+            fact = f"results folder {self.place} cannot be written ({error.strerror}); finished runs are kept"
             raise InputError(f"{fact}; make room there, or set LSR_STORE to a folder of yours") from None
 
     def _path(self, key: str) -> Path:
@@ -205,12 +208,13 @@ class Checkpoint:
             "provenance": {**provenance(), **conditions},
             "checksum": hashlib.sha256(content).hexdigest(),
         }
-        self._store.write(self.path, json.dumps(head).encode() + b"\n" + content, sync=True)
+        with self._store.writing():
+            self._store.files.write(self.path, json.dumps(head).encode() + b"\n" + content)
         self._last = time.monotonic()
 
     def load(self, conditions: dict[str, Any]) -> dict[str, Any] | None:
         """The last state, or None; warns where it comes from other conditions, or cannot be used."""
-        usable = _usable(self.path)
+        usable = _usable(self._store, self.path)
         if usable is None:
             return None
         (head, content), now = usable, {**provenance(), **conditions}
@@ -224,7 +228,7 @@ class Checkpoint:
 
     def remove(self) -> None:
         """Delete the state."""
-        remove_with_parts(self.path)
+        self._store.files.remove(self.path)
 
 
 def unfinished(store: Store) -> list[Checkpoint]:
@@ -233,8 +237,8 @@ def unfinished(store: Store) -> list[Checkpoint]:
     One whose data set is gone or has changed is left aside, with a warning that names both.
     """
     found = []
-    for path in sorted((store.folder / "checkpoints").glob("*.state")):
-        state = _usable(path)
+    for path in sorted(store.files.find("checkpoints/*.state")):
+        state = _usable(store, path)
         try:
             runs = [run_of(run) for run in state[0]["runs"]] if state else []
         except InputError as error:  # such as images that are gone or changed
@@ -245,10 +249,10 @@ def unfinished(store: Store) -> list[Checkpoint]:
     return found
 
 
-def _usable(path: Path) -> tuple[dict[str, Any], bytes] | None:
+def _usable(store: Store, path: Path) -> tuple[dict[str, Any], bytes] | None:
     """The first line of a state and its tensors; None where there is no state, or none that can be used."""
     try:
-        line, content = path.read_bytes().split(b"\n", 1)
+        line, content = store.files.read(path).split(b"\n", 1)
         head = json.loads(line)
         is_sound = head["checksum"] == hashlib.sha256(content).hexdigest()
         is_own = head["provenance"]["sources"] == provenance()["sources"]
@@ -258,7 +262,7 @@ def _usable(path: Path) -> tuple[dict[str, Any], bytes] | None:
         is_sound = is_own = False
     if is_sound and is_own:
         return head, content
-    remove_with_parts(path)
+    store.files.remove(path)
     reason = "was made by another version of lsr_core" if is_sound else "is damaged (cut short or changed)"
     warnings.warn(f"checkpoint {path} {reason} and is removed; its runs start again", stacklevel=3)
     return None
@@ -295,9 +299,10 @@ class RunLocks:
             self.release(key)
 
 
-def default_folder() -> Path:
-    """`LSR_STORE`, or a folder in the user's cache."""
-    return cache_folder("LSR_STORE", "records")
+def default_place() -> Path | str:
+    """`LSR_STORE`, a folder or an address, or a folder in the user's cache."""
+    given = os.environ.get("LSR_STORE", "")
+    return given if "://" in given else cache_folder("LSR_STORE", "records")
 
 
 @cache
@@ -327,6 +332,26 @@ def hardware(device: torch.device) -> dict[str, str | int]:
         return {"device": device.type}
     versions = {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
     return {"device": torch.cuda.get_device_name(device), **versions}
+
+
+def _record_of(key: str, content: bytes) -> Record | None:
+    """The record of a key in the content of its file; None where that is damaged."""
+    try:
+        values = json.loads(content)
+        checksum = values.pop("checksum")
+        record = Record(**{_FORMER_NAMES.get(name, name): value for name, value in values.items()})
+        return record if checksum == _checksum(values) and record.key == key else None
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def _tensors_of(content: bytes) -> dict[str, Tensor] | None:
+    """The tensors in the content of a file of weights; None where that is damaged."""
+    try:
+        tensors = load(content)
+        return tensors if _checksum_of_tensors(tensors).encode() in content else None
+    except (SafetensorError, ValueError):
+        return None
 
 
 def _checksum(content: dict[str, Any]) -> str:

@@ -18,9 +18,10 @@ from pathlib import Path
 from statistics import mean
 
 from .errors import InputError, require, require_positive
-from .execute import OutOfTime, abreast, execute
+from .execute import execute
 from .files import write_whole
 from .run import Run, run_of
+from .stacks import OutOfTime, abreast
 from .store import Record, Store
 
 _MARGIN = 0.1  # of the budget, at most so many seconds, is left for evaluation and writing

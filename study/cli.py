@@ -140,10 +140,10 @@ def remove_runs(keys: tuple[str, ...]) -> None:
 
     store = Store()
     for key in keys:
-        require(key in store, f"there is no record {key!r} in {store.folder}; `lsr runs list` shows the keys")
+        require(key in store, f"there is no record {key!r} in {store.place}; `lsr runs list` shows the keys")
     for key in set(keys):
         store.remove(key)
-    click.echo(f"removed {len(set(keys))} of the records in {store.folder}")
+    click.echo(f"removed {len(set(keys))} of the records in {store.place}")
 
 
 @results.command("grid")

@@ -88,7 +88,7 @@ def publish(preset: str, store: Store) -> dict[str, int]:
     """
     published, plan = lines(preset), _plan_hash(preset)
     found = published or any(key in store for arms in _keys(preset).values() for arm in arms for key in arm)
-    require(bool(found), f"{preset} has no published records, and {store.folder} has none of its runs")
+    require(bool(found), f"{preset} has no published records, and {store.place} has none of its runs")
     _check_writable(FOLDER / preset)
     counts = {}
     for name, arms in _keys(preset).items():

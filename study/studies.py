@@ -183,9 +183,9 @@ def forget_teachers(name: str, store: Store) -> None:
     """Remove the weights of a planned study's teachers that no missing run needs: what travels stays small."""
     runs = _planned_order(name)
     taught = [run for run in runs if isinstance(run.teacher, TrainedTeacher)]
-    paths = {run.key: store.weights_path(run.teacher.run.key, run.teacher.epoch) for run in taught}
-    for path in set(paths.values()) - {path for key, path in paths.items() if key not in store}:
-        path.unlink(missing_ok=True)
+    teachers = {run.key: (run.teacher.run.key, run.teacher.epoch) for run in taught}
+    for key, epoch in set(teachers.values()) - {teacher for key, teacher in teachers.items() if key not in store}:
+        store.remove_weights(key, epoch)
 
 
 def _untuned(call: Mapping[str, Any], setting: Setting) -> str | None:

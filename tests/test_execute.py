@@ -5,14 +5,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lsr_core import InputError, objective, precision
-from lsr_core import execute as execution
+from lsr_core import InputError, objective, precision, stacks
 from lsr_core.data import dataset
-from lsr_core.execute import execute, stack_size, teacher_logits
+from lsr_core.execute import execute
 from lsr_core.models import Convnet, ImageNetwork, Perceptron, StackedPerceptron
 from lsr_core.objectives import ladder
 from lsr_core.run import ExactPosterior, Run, TrainedTeacher
 from lsr_core.schedule import Schedule
+from lsr_core.stacks import stack_size, teacher_logits
 from lsr_core.store import Store, hardware, provenance, unfinished
 from lsr_core.trainer import Trainer, train
 
@@ -184,7 +184,7 @@ def test_runs_that_finish_late_are_kept_and_no_stack_begins_after_the_deadline(o
         real(self)
 
     monkeypatch.setattr(Trainer, "evaluate", slow)
-    with pytest.raises(execution.OutOfTime):
+    with pytest.raises(stacks.OutOfTime):
         execute(runs(STACK + 1), own_store, deadline=deadline)
     assert len(own_store.keys()) == STACK
 
@@ -367,7 +367,7 @@ def test_programs_side_by_side_make_the_same_records(tmp_path, monkeypatch, imag
             steps.append(trainer.runs[0].seed)
             yield
 
-    monkeypatch.setattr(execution, "abreast", lambda _: 2)
+    monkeypatch.setattr(stacks, "abreast", lambda _: 2)
     monkeypatch.setattr(Trainer, "_epoch", noted)
     together = execute(wanted)
     assert steps[:8] == [0, 1] * 4  # of teachers; the third seed comes after them
@@ -379,7 +379,7 @@ def test_programs_side_by_side_make_the_same_records(tmp_path, monkeypatch, imag
 def test_programs_side_by_side_keep_their_states_when_the_time_is_over(own_store, monkeypatch, image_file):
     network, schedule = ImageNetwork("plain_cnn", width=4), Schedule(0.05, epochs=2, batch_size=32)
     wanted = Run(str(image_file), 60, objective("lsr"), schedule, network=network).runs(range(3))
-    monkeypatch.setattr(execution, "abreast", lambda _: 3)
+    monkeypatch.setattr(stacks, "abreast", lambda _: 3)
     real, deadline = Trainer._epoch, time.monotonic() + 3600
 
     def slow(trainer):
@@ -387,13 +387,13 @@ def test_programs_side_by_side_keep_their_states_when_the_time_is_over(own_store
         monkeypatch.setattr(time, "monotonic", lambda: deadline)
 
     monkeypatch.setattr(Trainer, "_epoch", slow)
-    with pytest.raises(execution.OutOfTime):
+    with pytest.raises(stacks.OutOfTime):
         execute(wanted, deadline=deadline)
     assert len(unfinished(own_store)) == 3
     monkeypatch.undo()
     monkeypatch.setenv("LSR_STORE", str(own_store.folder))
     monkeypatch.setattr(precision, "_gain", lambda *_: 1.0)
-    monkeypatch.setattr(execution, "abreast", lambda _: 3)
+    monkeypatch.setattr(stacks, "abreast", lambda _: 3)
     again = execute(wanted, own_store)
     assert all(record.provenance["resumed"] and record.provenance["abreast"] == 3 for record in again)
 
@@ -405,6 +405,6 @@ def test_a_gpu_trains_small_networks_in_turn(monkeypatch):
             ("cifar100", ImageNetwork("resnet20")), ("cifar100", ImageNetwork("resnet18")), ("digits", Perceptron())
         )
     )  # fmt: skip
-    assert execution.abreast(resnet20) == 1
+    assert stacks.abreast(resnet20) == 1
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert [execution.abreast(run) for run in (resnet20, resnet18, digits)] == [8, 1, 1]
+    assert [stacks.abreast(run) for run in (resnet20, resnet18, digits)] == [8, 1, 1]

@@ -9,8 +9,7 @@ import time
 
 import pytest
 
-from lsr_core import InputError, objective, store
-from lsr_core import execute as execution
+from lsr_core import InputError, files, objective, stacks, store
 from lsr_core.execute import execute
 from lsr_core.models import Convnet
 from lsr_core.run import Run, TrainedTeacher
@@ -22,7 +21,8 @@ from lsr_core.trainer import Learner
 SCRIPT = """
     import sys
     sys.path.insert(0, {tests!r})
-    from lsr_core import execute as execution, store
+    from lsr_core import store
+    from lsr_core.execute import execute
     from lsr_core.store import Store
     from lsr_core.trainer import Trainer
     import test_resume
@@ -35,7 +35,7 @@ SCRIPT = """
         return outcomes
     Trainer.training = noted
     print("ready", flush=True)
-    execution.execute(test_resume.{grid}(), Store({store!r}))
+    execute(test_resume.{grid}(), Store({store!r}))
 """
 
 
@@ -210,7 +210,7 @@ def test_a_full_disk_ends_in_a_sentence_and_the_store_is_whole(own_store, monkey
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(store, "SECONDS", 0)
-    monkeypatch.setattr(store, "write_whole", full)
+    monkeypatch.setattr(files, "write_whole", full)
     with pytest.raises(InputError, match=r"cannot be written \(No space left on device\); finished runs are kept"):
         execute(RUNS, own_store)
     monkeypatch.undo()
@@ -241,7 +241,7 @@ def test_what_a_killed_process_locked_is_taken_over(own_store, tmp_path, monkeyp
     locks = own_store.folder / "locks"
     while not (locks.exists() and len(list(locks.iterdir())) >= 32):
         time.sleep(0.01)
-    monkeypatch.setattr(execution, "_POLL", 0.01)
+    monkeypatch.setattr(stacks, "_POLL", 0.01)
     waited = []
     monkeypatch.setattr(time, "sleep", lambda seconds: waited.append(seconds) or process.kill())
     locked = [run for run in large_grid() if (locks / f"{run.key}.lock").exists()]

@@ -15,12 +15,13 @@ from lsr_core import METHODS, InputError, objective, precision, store
 from lsr_core.augmentation import Augmentation, normalised
 from lsr_core.data import dataset
 from lsr_core.evaluation import cluster_metrics
-from lsr_core.execute import execute, stack_size
+from lsr_core.execute import execute
 from lsr_core.models import ImageNetwork, Perceptron
 from lsr_core.objectives import ALIASES
 from lsr_core.run import Run, TrainedTeacher, run_of, stream
 from lsr_core.schedule import Schedule
-from lsr_core.store import Checkpoint, Store, default_folder
+from lsr_core.stacks import stack_size
+from lsr_core.store import Checkpoint, Store
 from lsr_core.trainer import Trainer, train
 
 MEASURED_GAIN = precision._gain  # elsewhere it is not measured
@@ -257,7 +258,7 @@ def test_precision_is_measured_once_and_kept(monkeypatch):
     first = precision.training_precision(network, shape, cpu)
     monkeypatch.setattr(precision, "_gain", None)  # would raise
     assert precision.training_precision(network, shape, cpu) is first
-    (gain,) = json.loads((default_folder() / "precision.json").read_text()).values()
+    (gain,) = json.loads((Store().folder / "precision.json").read_text()).values()
     assert (gain >= precision.GAIN) == (first is torch.bfloat16)
 
 
