@@ -163,14 +163,20 @@ def write_grid(preset: str, file: Path) -> None:
 @results.command("make")
 @click.argument("preset")
 @click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes to use.")
-def make_results(preset: str, workers: int) -> None:
-    """Tune and run what the store lacks of a planned study, in the plan's order; stopped, it goes on from there."""
+@click.option("--ray", "address", is_flag=False, flag_value="", help="A Ray cluster instead: HOST:PORT, auto, or none.")
+def make_results(preset: str, workers: int, address: str | None) -> None:
+    """Tune and run what the store lacks of a planned study, in the plan's order; stopped, it goes on from there.
+
+    With --ray, every stack of runs is a task of the cluster at the address; without one, Ray starts on this machine.
+    """
+    from lsr_core.cluster import Ray
     from lsr_core.store import Store
 
     from . import published_records, studies
 
     published_records.lines(preset)  # raises it where they stand under another plan
-    for done in studies.make(preset, Store(), workers):
+    backend = workers if address is None else Ray(address or None)
+    for done in studies.make(preset, Store(), backend):
         click.echo(done)
 
 

@@ -1,0 +1,122 @@
+"""A Ray cluster as one connects to it: its tasks and resources, and its refusals in a sentence each."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from .errors import InputError, require
+
+PATIENCE = 20.0  # seconds in which an address must answer
+_RETRIES = 10  # of a task whose worker or node is gone
+_SHARED = 10**8  # bytes of memory that a local Ray keeps for objects; what tasks return is a few texts
+_QUIET = {"log_to_driver": False, "logging_level": "error"}
+_FORWARD = 2  # tasks in flight for each CPU: while one trains, the next one waits beside it
+
+
+class Cluster:
+    """A connection that lasts as long as the process; raises `InputError` as `cluster.Ray` says."""
+
+    def __init__(self, address: str | None) -> None:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to its makers
+        try:
+            import ray
+        except ImportError:
+            raise InputError("Ray is not installed; pip install 'lsr-core[cluster]' brings it") from None
+        self._ray, self.name = ray, f"the cluster at {address}" if address else "Ray on this machine"
+        if not ray.is_initialized():
+            try:
+                _start(ray) if address is None else _join(ray, address)
+            except (ConnectionError, RuntimeError, ValueError, subprocess.SubprocessError) as error:
+                right = "start one with `ray start --head`, or leave the address out"
+                raise InputError(f"{self.name} cannot be used ({_first_line(error)}); {right}") from None
+
+    @property
+    def slots(self) -> int:
+        """How many tasks are in flight at most: enough for every CPU that is there now."""
+        return max(2, int(_FORWARD * self._ray.cluster_resources().get("CPU", 1)))
+
+    @property
+    def has_gpu(self) -> bool:
+        """Whether a node has a GPU."""
+        return self._ray.cluster_resources().get("GPU", 0) > 0
+
+    def task(self, function: Callable[..., Any], gpus: float = 0.0, **options: Any) -> Any:
+        """A function as a task on a CPU and a share of a GPU; Ray repeats it where its worker or node is lost."""
+        return self._ray.remote(num_cpus=1, num_gpus=gpus, max_retries=_RETRIES, **options)(function)
+
+    def ended(self, tasks: Collection[Any], seconds: float) -> Iterator[tuple[Any, Any]]:
+        """The tasks that are over within a time, with what they returned; raises `InputError` for one that failed."""
+        over, _ = self._ray.wait(list(tasks), num_returns=len(tasks), timeout=seconds)
+        for task in over:
+            yield task, self._result(task)
+
+    def cancel(self, tasks: Iterable[Any]) -> None:
+        """Stop tasks that nobody waits for any more."""
+        for task in tasks:
+            self._ray.cancel(task, force=True)
+
+    def require_everywhere(self, sources: str, function: Callable[..., Any], *arguments: Any) -> None:
+        """Raise `InputError` unless each node has `lsr_core` of these sources, and the function returns there."""
+        nodes = [node for node in self._ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
+        require(bool(nodes), f"{self.name} has no node with a CPU to lend; join one with `ray start --address`")
+        found = self._each(nodes, _asking())
+        for node, there in zip(nodes, found, strict=True):
+            what = "another version of lsr_core" if there else "no lsr_core that can be imported"
+            right = "install the same there as on this machine"
+            require(there == sources, f"node {node['NodeManagerHostname']} of {self.name} has {what}; {right}")
+        self._each(nodes, function, *arguments)
+
+    def _each(self, nodes: Sequence[Mapping[str, Any]], function: Callable[..., Any], *arguments: Any) -> list[Any]:
+        """What a function returns on each node."""
+        on = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
+        task = self.task(function)
+        asked = [task.options(scheduling_strategy=on(node["NodeID"], soft=False)).remote(*arguments) for node in nodes]
+        return [self._result(one) for one in asked]
+
+    def _result(self, task: Any) -> Any:
+        exceptions = self._ray.exceptions
+        try:
+            return self._ray.get(task)
+        except exceptions.RayTaskError as error:
+            raise InputError(str(error.cause)) if isinstance(error.cause, InputError) else error from None
+        except (exceptions.WorkerCrashedError, exceptions.NodeDiedError, exceptions.OutOfMemoryError) as error:
+            fact = f"a task of {self.name} was lost {_RETRIES + 1} times ({_first_line(error)})"
+            raise InputError(f"{fact}; finished runs are kept, and the same command goes on") from None
+
+
+def _start(ray: Any) -> None:
+    """Start Ray on this machine: its workers import what this process does, and nothing is served or sent outside."""
+    path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
+    with mock.patch.dict(os.environ, PYTHONPATH=path, TQDM_DISABLE="1"):
+        ray.init("local", include_dashboard=False, object_store_memory=_SHARED, **_QUIET)
+
+
+def _join(ray: Any, address: str) -> None:
+    """Join a cluster, after asking whether one answers: Ray itself would wait for minutes."""
+    if address != "auto":
+        health = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
+        done = subprocess.run(health, capture_output=True, text=True, timeout=PATIENCE, check=False)
+        if done.returncode:
+            raise ConnectionError("nobody answers there as a Ray cluster does")
+    ray.init(address, **_QUIET)
+
+
+def _asking() -> Callable[[], str | None]:
+    """A function that a node without `lsr_core` can call, too, as it is sent by value."""
+
+    def sources() -> str | None:
+        try:
+            from lsr_core.store import provenance
+        except ImportError:
+            return None
+        return provenance()["sources"]
+
+    return sources
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
