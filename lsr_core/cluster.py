@@ -87,7 +87,7 @@ def _mark(store: Store) -> bytes:
 
 
 def _trained(modules: Sequence[str], store: Store, mark: bytes, jobs: Sequence[Job], *_teachers: Any) -> list[str]:
-    """Train a stack of jobs in a worker, after its teachers' tasks, and return the warnings; no jobs are only checks."""
+    """Train a stack of jobs in a worker, after its teachers' tasks; returns the warnings. No jobs: only the checks."""
     node = socket.gethostname()
     for module in modules:
         import_module(module)

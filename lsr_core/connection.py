@@ -30,7 +30,7 @@ class Cluster:
         if not ray.is_initialized():
             try:
                 _start(ray) if address is None else _join(ray, address)
-            except (ConnectionError, RuntimeError, ValueError, subprocess.SubprocessError) as error:
+            except (ConnectionError, RuntimeError, ValueError) as error:
                 right = "start one with `ray start --head`, or leave the address out"
                 raise InputError(f"{self.name} cannot be used ({_first_line(error)}); {right}") from None
 
@@ -74,17 +74,19 @@ class Cluster:
         """What a function returns on each node."""
         on = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
         task = self.task(function)
-        asked = [task.options(scheduling_strategy=on(node["NodeID"], soft=False)).remote(*arguments) for node in nodes]
+        asked = [
+            task.options(num_cpus=0, scheduling_strategy=on(node["NodeID"], soft=False)).remote(*arguments)
+            for node in nodes  # on no CPU, so that nothing waits for a busy node
+        ]
         return [self._result(one) for one in asked]
 
     def _result(self, task: Any) -> Any:
-        exceptions = self._ray.exceptions
         try:
             return self._ray.get(task)
-        except exceptions.RayTaskError as error:
+        except self._ray.exceptions.RayTaskError as error:
             raise InputError(str(error.cause)) if isinstance(error.cause, InputError) else error from None
-        except (exceptions.WorkerCrashedError, exceptions.NodeDiedError, exceptions.OutOfMemoryError) as error:
-            fact = f"a task of {self.name} was lost {_RETRIES + 1} times ({_first_line(error)})"
+        except self._ray.exceptions.RayError as error:
+            fact = f"a task of {self.name} was lost, and all its repetitions ({_first_line(error)})"
             raise InputError(f"{fact}; finished runs are kept, and the same command goes on") from None
 
 
@@ -99,9 +101,10 @@ def _join(ray: Any, address: str) -> None:
     """Join a cluster, after asking whether one answers: Ray itself would wait for minutes."""
     if address != "auto":
         health = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
-        done = subprocess.run(health, capture_output=True, text=True, timeout=PATIENCE, check=False)
-        if done.returncode:
-            raise ConnectionError("nobody answers there as a Ray cluster does")
+        try:
+            subprocess.run(health, capture_output=True, timeout=PATIENCE, check=True)
+        except subprocess.SubprocessError:
+            raise ConnectionError("nothing answers there as a Ray cluster does") from None
     ray.init(address, **_QUIET)
 
 

@@ -1,4 +1,4 @@
-"""Processes of one machine that train the same runs: they share the folder of the store, whose locks keep them apart."""
+"""Processes of one machine that train the same runs; the locks of the store keep them apart."""
 
 import math
 import os

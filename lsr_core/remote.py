@@ -36,7 +36,7 @@ class Remote(Folder):
             return path.exists() or self._storage.exists(self._at(path))
 
     def keep(self, path: Path, content: bytes) -> None:
-        with self._asking(), suppress(FileExistsError):
+        with suppress(FileExistsError), self._asking(FileExistsError):
             self._storage.pipe_file(self._at(path), content, mode="create")
             self._cache(path, content)
 
@@ -55,20 +55,21 @@ class Remote(Folder):
             self._storage.pipe_file(self._at(path), content)
 
     def read(self, path: Path) -> bytes:
-        with self._asking():
+        with self._asking(FileNotFoundError):
             return self._storage.cat_file(self._at(path))
 
     def remove(self, path: Path) -> None:
         super().remove(path)
-        with self._asking(), suppress(FileNotFoundError):
+        with suppress(FileNotFoundError), self._asking(FileNotFoundError):
             self._storage.rm_file(self._at(path))
 
     def find(self, pattern: str) -> Iterable[Path]:
         folder = pattern.split("/")[0]
         root = f"{self._root}/{folder}" if folder.isalpha() else self._root
-        with self._asking():
+        with suppress(FileNotFoundError), self._asking(FileNotFoundError):
             found = (Path(name).relative_to(self._root) for name in self._storage.find(root))
             return [self.path / name for name in found if fnmatch(str(name), pattern)]
+        return []
 
     def check_writable(self) -> None:
         probe = self.path / "probes" / secrets.token_hex(8)
@@ -83,11 +84,11 @@ class Remote(Folder):
             write_whole(path, content)
 
     @contextmanager
-    def _asking(self) -> Iterator[None]:
-        """Raise `InputError` for whatever a storage's own client raises but where a file is there, or is not."""
+    def _asking(self, *expected: type[Exception]) -> Iterator[None]:
+        """Raise `InputError` for whatever a storage's own client raises and is not expected."""
         try:
             yield
-        except (FileNotFoundError, FileExistsError):
+        except expected:
             raise
         except ImportError as error:
             raise InputError(

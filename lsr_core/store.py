@@ -78,14 +78,23 @@ class Record:
 class Store:
     """A folder of records, one JSON file each, named by the run's key, and of weights that teach.
 
-    An address such as `s3://bucket/name` is one, too: then `folder` is this machine's cache of it. Writing is atomic; a
-    damaged record is reported, never used and never overwritten.
+    An address such as `s3://bucket/name` is one, too. Writing is atomic; a damaged record is reported, never used and
+    never overwritten.
     """
 
     def __init__(self, place: Path | str | None = None) -> None:
         named = default_place() if place is None else place
         self.files = Remote(named) if "://" in str(named) else Folder(Path(named))
-        self.folder, self.place = self.files.path, self.files.name
+
+    @property
+    def folder(self) -> Path:
+        """The folder itself, or this machine's cache of an address."""
+        return self.files.path
+
+    @property
+    def place(self) -> str:
+        """The folder or address by name."""
+        return self.files.name
 
     def __contains__(self, key: str) -> bool:
         return is_key(key) and self.files.has(self._path(key))

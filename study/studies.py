@@ -158,10 +158,12 @@ def groups(name: str, store: Store) -> Iterator[list[Run]]:
     yield from by_seed(_planned_order(name))
 
 
-def require_device(name: str) -> None:
-    """Raise `InputError` where the device of a planned study is missing."""
-    there = plan(name).content.get("device") != "cuda" or torch.cuda.is_available()
-    require(there, f"preset {name!r} is made on a GPU, and torch {torch.__version__} finds none here")
+def require_device(name: str, has_gpu: bool | None = None) -> None:
+    """Raise `InputError` where the device of a planned study is missing, here or on the cluster that is asked about."""
+    where = f"torch {torch.__version__} finds none here" if has_gpu is None else "no node of the cluster has one"
+    there = torch.cuda.is_available() if has_gpu is None else has_gpu
+    is_there = plan(name).content.get("device") != "cuda" or there
+    require(is_there, f"preset {name!r} is made on a GPU, and {where}")
 
 
 def tune_from_records(name: str, store: Store) -> None:
