@@ -93,7 +93,7 @@ class Cluster:
 def _start(ray: Any) -> None:
     """Start Ray on this machine: its workers import what this process does, and nothing is served or sent outside."""
     path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
-    with mock.patch.dict(os.environ, PYTHONPATH=path, TQDM_DISABLE="1"):
+    with mock.patch.dict(os.environ, PYTHONPATH=path, TQDM_DISABLE="1", RAY_worker_niceness="0"):
         ray.init("local", include_dashboard=False, object_store_memory=_SHARED, **_QUIET)
 
 

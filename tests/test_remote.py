@@ -142,6 +142,7 @@ def test_a_store_travels_to_a_machine_with_another_cache(s3, tmp_path, monkeypat
     assert pickle.loads(sent).place == s3.place
 
 
+@pytest.mark.usefixtures("s3")
 @pytest.mark.parametrize(
     ("address", "message"),
     [
@@ -149,7 +150,7 @@ def test_a_store_travels_to_a_machine_with_another_cache(s3, tmp_path, monkeypat
         ("nosuch://bucket", "results at nosuch://bucket cannot be used"),
     ],
 )
-def test_an_address_that_cannot_be_used_is_told_before_training(s3, address, message):
+def test_an_address_that_cannot_be_used_is_told_before_training(address, message):
     with pytest.raises(InputError, match=message) as caught:
         execute(runs(1), Store(address))
     assert "\n" not in str(caught.value)
