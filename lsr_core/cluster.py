@@ -20,7 +20,7 @@ from .run import Run, TrainedTeacher
 from .stacks import Claims, Job, OutOfTime, Training, grouped, side_by_side
 from .store import Store, provenance
 
-_POLL = 0.1  # seconds between two looks at what is done
+_POLL = 1.0  # seconds between two looks at the clock, at most
 
 
 class Ray:

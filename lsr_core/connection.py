@@ -49,8 +49,12 @@ class Cluster:
         return self._ray.remote(num_cpus=1, num_gpus=gpus, max_retries=_RETRIES, **options)(function)
 
     def ended(self, tasks: Collection[Any], seconds: float) -> Iterator[tuple[Any, Any]]:
-        """The tasks that are over within a time, with what they returned; raises `InputError` for one that failed."""
-        over, _ = self._ray.wait(list(tasks), num_returns=len(tasks), timeout=seconds)
+        """The tasks that are over as soon as one is, with what they returned, or none after a time.
+
+        Raises `InputError` for one that failed.
+        """
+        self._ray.wait(list(tasks), num_returns=1, timeout=seconds)
+        over, _ = self._ray.wait(list(tasks), num_returns=len(tasks), timeout=0)
         for task in over:
             yield task, self._result(task)
 
