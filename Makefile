@@ -9,7 +9,7 @@ EXECUTED := book/.executed
 PAGES := $(basename $(notdir $(wildcard notebooks/*.ipynb)))
 SUMMARIES := verdicts index
 NOTES := $(PAGES:%=$(EXECUTED)/%.json)
-RESTS_ON := $(shell find lsr_core study results -name '*.py' -o -name '*.toml' -o -name '*.jsonl' -o -name '*.js' -o -path 'study/*.json' -o -name bench.json)
+RESTS_ON := $(shell find lsr_core study results -name '*.py' -o -name '*.toml' -o -name '*.jsonl' -o -name '*.js' -o -path 'study/*.json' -o -name bench.json -o -name 'cluster*.json')
 HANDOUT = @$(BIN)/python -c "from pathlib import Path; from study import handout; handout.
 ifndef LSR_MAKE # the first make: with it, even where it is killed, study/build.py ends
 export LSR_MAKE := $(shell echo $$PPID)

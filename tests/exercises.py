@@ -6,7 +6,7 @@ import nbformat
 
 from study import build
 
-CHAPTERS = [name for name in build.names() if name not in ("index", "published", "how_it_is_made")]
+CHAPTERS = [name for name in build.names() if name not in ("index", "published", "how_it_is_made", "cluster")]
 GRADED = re.compile(r"^\d+\. \*\((reading|doing|research)(?:, referee the paper)?\)\*", re.MULTILINE)
 DROPDOWN = re.compile(r"^(`{3,})\{dropdown\} Solutions\n(.*?)^\1$", re.MULTILINE | re.DOTALL)
 BLOCK = re.compile(r"^ *```python\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
