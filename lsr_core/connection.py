@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from unittest import mock
 from .errors import InputError, require
 
 PATIENCE = 20.0  # seconds in which an address must answer
+_MOMENT = 1.0  # seconds for which the cluster's size is remembered
 _RETRIES = 10  # of a task whose worker or node is gone
 _SHARED = 10**8  # bytes of memory that a local Ray keeps for objects; what tasks return is a few texts
 _QUIET = {"log_to_driver": False, "logging_level": "error"}
@@ -26,6 +28,7 @@ class Cluster:
             import ray
         except ImportError:
             raise InputError("Ray is not installed; pip install 'lsr-core[cluster]' brings it") from None
+        self._look_again = 0.0
         self._ray, self.name = ray, f"the cluster at {address}" if address else "Ray on this machine"
         if not ray.is_initialized():
             try:
@@ -36,8 +39,11 @@ class Cluster:
 
     @property
     def slots(self) -> int:
-        """How many tasks are in flight at most: enough for every CPU that is there now."""
-        return max(2, int(_FORWARD * self._ray.cluster_resources().get("CPU", 1)))
+        """How many tasks are in flight at most: enough for every CPU that was there a moment ago."""
+        if time.monotonic() >= self._look_again:
+            self._look_again = time.monotonic() + _MOMENT
+            self._slots = max(2, int(_FORWARD * self._ray.cluster_resources().get("CPU", 1)))
+        return self._slots
 
     @property
     def has_gpu(self) -> bool:
