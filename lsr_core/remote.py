@@ -1,6 +1,7 @@
 """Files at an address such as `s3://bucket/name`, of any storage that fsspec knows, with a folder here as cache."""
 
 import hashlib
+import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -11,6 +12,14 @@ from .errors import InputError
 from .files import Folder, cache_folder, write_whole
 
 _TRIES = 3  # to read a file whole
+
+
+def files_of(place: Path | str | None = None) -> Folder:
+    """The files of a store at a folder or an address: without one, at `LSR_STORE`, or in the user's cache."""
+    named = str(os.environ.get("LSR_STORE", "") if place is None else place)
+    if "://" in named:
+        return Remote(named)
+    return Folder(cache_folder("LSR_STORE", "records") if place is None else Path(place))
 
 
 class Remote(Folder):

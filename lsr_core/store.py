@@ -4,7 +4,6 @@ import hashlib
 import io
 import json
 import math
-import os
 import platform
 import re
 import subprocess
@@ -27,8 +26,8 @@ from torch import Tensor
 
 from .data import dataset
 from .errors import InputError, require
-from .files import Folder, cache_folder, is_key
-from .remote import Remote
+from .files import is_key
+from .remote import Remote, files_of
 from .run import NUMERICS, Run, key_of, require_key, run_of
 
 COLLAPSED = 3.0  # standard errors above the most frequent class
@@ -83,8 +82,7 @@ class Store:
     """
 
     def __init__(self, place: Path | str | None = None) -> None:
-        named = default_place() if place is None else place
-        self.files = Remote(named) if "://" in str(named) else Folder(Path(named))
+        self.files = files_of(place)
 
     @property
     def folder(self) -> Path:
@@ -306,12 +304,6 @@ class RunLocks:
     def __exit__(self, *_: object) -> None:
         for key in list(self._locks):
             self.release(key)
-
-
-def default_place() -> Path | str:
-    """`LSR_STORE`, a folder or an address, or a folder in the user's cache."""
-    given = os.environ.get("LSR_STORE", "")
-    return given if "://" in given else cache_folder("LSR_STORE", "records")
 
 
 @cache

@@ -8,19 +8,24 @@ from pathlib import Path
 from typing import Any
 
 from lsr_core.errors import InputError
-from lsr_core.files import cache_folder, is_key, write_whole
+from lsr_core.files import is_key, write_whole
+from lsr_core.remote import Remote, files_of
 
 Row = dict[str, Any]
 
 
 def folder() -> Path:
-    """The store's folder."""
-    return cache_folder("LSR_STORE", "records")
+    """The store's folder, or this machine's cache of its address."""
+    return files_of().path
 
 
 def summaries() -> list[Row]:
     """A row a record, sorted by key: what it is, and what came out; of a damaged one, what is wrong with it."""
-    index = folder() / "index.json"
+    files = files_of()
+    if isinstance(files, Remote):
+        for path in files.find("??/*.json"):
+            files.kept(path, bool)
+    index = files.path / "index.json"
     known = _read(index)
     rows = {key: _summary(key, stamp, known.get(key)) for key, stamp in sorted(_stamps())}
     kept = {key: row for key, row in rows.items() if "damaged" not in row}

@@ -1,7 +1,12 @@
 """Ray trains: the bits of one process, faults, and the sentences that refuse."""
 
+import os
+import signal
 import socket
+import subprocess
 import sys
+import textwrap
+import threading
 import time
 from pathlib import Path
 
@@ -10,8 +15,9 @@ from click.testing import CliRunner
 
 ray = pytest.importorskip("ray")
 
+from ray import cluster_utils  # noqa: E402
 from test_execute import kd, runs  # noqa: E402
-from test_resume import stated  # noqa: E402
+from test_resume import large_grid, stated  # noqa: E402
 
 from lsr_core import InputError, cluster, connection  # noqa: E402
 from lsr_core.cluster import Ray  # noqa: E402
@@ -143,3 +149,66 @@ def test_a_cluster_without_a_cpu_is_refused(here, own_store, monkeypatch):
     monkeypatch.setattr(ray, "nodes", list)
     with pytest.raises(InputError, match="Ray on this machine has no node with a CPU to lend; join one"):
         execute(runs(1), own_store, here)
+
+
+# Faults, slowly.
+
+PATHS = {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+DRIVER = """
+    import sys
+    sys.path.insert(0, {tests!r})
+    import test_resume
+    from lsr_core.cluster import Ray
+    from lsr_core.execute import execute
+    from lsr_core.store import Store
+    execute(test_resume.large_grid(), Store({store!r}), Ray())
+"""
+
+
+def driver(own_store):
+    script = textwrap.dedent(DRIVER.format(tests=str(Path(__file__).parent), store=str(own_store.folder)))
+    return subprocess.Popen([sys.executable, "-c", script], env={**os.environ, **PATHS})
+
+
+@pytest.fixture
+def two_nodes():
+    """A cluster of two nodes, and the one that may leave."""
+    ray.shutdown()
+    nodes = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "env_vars": PATHS})
+    leaving = nodes.add_node(num_cpus=1, env_vars=PATHS)
+    yield nodes, leaving
+    ray.shutdown()
+    nodes.shutdown()
+
+
+@pytest.mark.endurance
+def test_a_node_that_leaves_loses_nothing(two_nodes, own_store, tmp_path):
+    nodes, leaving = two_nodes
+
+    def leave():
+        while not own_store.keys():
+            time.sleep(0.05)
+        nodes.remove_node(leaving, allow_graceful=False)
+
+    thread = threading.Thread(target=leave)
+    thread.start()
+    records = execute(large_grid(), own_store, Ray(nodes.address))
+    thread.join()
+    assert own_store.keys() == sorted(run.key for run in large_grid())
+    assert stated(records) == stated(execute(large_grid(), Store(tmp_path / "alone")))
+
+
+@pytest.mark.endurance
+def test_a_killed_driver_that_is_started_again_loses_nothing_and_makes_nothing_twice(own_store, tmp_path):
+    begun = driver(own_store)
+    while not own_store.keys():
+        time.sleep(0.05)
+    begun.send_signal(signal.SIGKILL)
+    begun.wait()
+    time.sleep(5)  # its workers end with it
+    before = {record.key: record for record in own_store}
+    assert 0 < len(before) < 200
+    assert driver(own_store).wait(timeout=600) == 0
+    assert own_store.keys() == sorted(run.key for run in large_grid())
+    assert all(own_store.get(key) == record for key, record in before.items())
+    assert stated(execute(large_grid(), own_store)) == stated(execute(large_grid(), Store(tmp_path / "alone")))

@@ -10,6 +10,7 @@ fsspec = pytest.importorskip("fsspec")
 pytest.importorskip("s3fs")
 moto_server = pytest.importorskip("moto.server")
 
+from click.testing import CliRunner  # noqa: E402
 from test_execute import kd, runs  # noqa: E402
 from test_resume import Stopped, stated  # noqa: E402
 from test_store import RUN, record  # noqa: E402
@@ -17,6 +18,7 @@ from test_store import RUN, record  # noqa: E402
 from lsr_core import InputError, files, remote, store  # noqa: E402
 from lsr_core.execute import execute  # noqa: E402
 from lsr_core.store import Checkpoint, Store  # noqa: E402
+from study.cli import main  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -163,3 +165,11 @@ def test_all_runs_are_looked_up_in_one_question(s3, monkeypatch):
     assert s3.present([RUN.key, "0" * 20]) == {RUN.key}
     assert not asked
     assert json.dumps(s3.keys()) == json.dumps([RUN.key])
+
+
+def test_runs_are_listed_from_an_address(s3, tmp_path, monkeypatch):
+    s3.put(record())
+    elsewhere(monkeypatch, tmp_path)
+    listed = CliRunner().invoke(main, ["runs", "list"]).output
+    assert listed.startswith(RUN.key)
+    assert "90.00 %" in listed
