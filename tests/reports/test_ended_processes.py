@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
@@ -25,10 +26,10 @@ PYTHON = f'#!/bin/sh\ntest "$1" = -c || exec {sys.executable} "$@"\n'
 LSR = [sys.executable, "-P", "-m", "study.cli"]
 # By name, each command with the number of its processes that hold a lock when it is at work.
 COMMANDS = {
+    "papermill": (2, [sys.executable, "-m", "papermill", "trains.ipynb", "out.ipynb"]),
     "lsr results make": (1, [*LSR, "results", "make", "one-layer", "--workers", "2"]),
     "lsr tune": (1, [*LSR, "tune", "lsr", "--workers", "2"]),
     "lsr results recompute": (1, [*LSR, "results", "recompute", "one-layer"]),
-    "papermill": (2, [sys.executable, "-m", "papermill", "trains.ipynb", "out.ipynb"]),
     "python -m lsr_core.sweep": (1, [sys.executable, "-m", "lsr_core.sweep", "grid.jsonl", "--budget-seconds", "3600"]),
     "make book": (2, ["make", "book", "PAGES=one two", "SUMMARIES="]),
 }
@@ -78,31 +79,36 @@ def eventually(condition, store, seconds):
     """Whether the processes of a store come to be so in this time."""
     deadline = time.monotonic() + seconds
     while not condition(processes(store)) and time.monotonic() < deadline:
-        time.sleep(0.2)
+        time.sleep(0.5)
     return condition(processes(store))
+
+
+def left_of(locks, command, how, project, store):
+    """The processes that are left of a command, at most a minute after it was at work and got a signal."""
+    environment = {**os.environ, "LSR_STORE": str(store), "TMPDIR": str(project), "PYTHONPATH": str(ROOT)}
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(command, cwd=project, env=environment, **quiet)
+    is_at_work = eventually(lambda found: sum(map(holds_a_lock, found)) >= locks, store, 120)
+    process.send_signal(how if is_at_work else signal.SIGKILL)
+    eventually(lambda found: process.poll() is not None and not found, store, 60)
+    left = processes(store)
+    for pid in left:
+        os.kill(int(pid), signal.SIGKILL)
+    process.wait()
+    return len(left) if is_at_work else "never at work"
 
 
 # A search with two processes was killed, and the second one trained on, with nobody to take its results; a killed make
 # left one that executed the rest of the book.
 @pytest.mark.slow
-@pytest.mark.parametrize("name", COMMANDS)
-def test_nothing_is_left_of_a_command_that_is_ended(name, project):
-    locks, command = COMMANDS[name]
-    if not shutil.which(command[0]):
-        pytest.skip(f"there is no {command[0]} on this machine")
-    started = {}
-    for how in (signal.SIGTERM, signal.SIGKILL):  # side by side
-        store = project / how.name
-        environment = {**os.environ, "LSR_STORE": str(store), "TMPDIR": str(project), "PYTHONPATH": str(ROOT)}
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        started[how, store] = subprocess.Popen(command, cwd=project, env=environment, **quiet)
-    try:
-        for (how, store), process in started.items():
-            assert eventually(lambda found: sum(map(holds_a_lock, found)) >= locks, store, 120), how
-            process.send_signal(how)
-            process.wait(60)
-        left = {how.name: store for how, store in started if not eventually(lambda found: not found, store, 60)}
-        assert not left
-    finally:
-        for pid in (pid for _, store in started for pid in processes(store)):
-            os.kill(int(pid), signal.SIGKILL)
+def test_nothing_is_left_of_a_command_that_is_ended(project):
+    ended = [
+        (name, how)
+        for name in COMMANDS
+        for how in (signal.SIGTERM, signal.SIGKILL)
+        if shutil.which(COMMANDS[name][1][0])
+    ]
+    with ThreadPoolExecutor(4) as pool:  # they mostly wait for imports
+        stores = [project / f"{name} {how.name}" for name, how in ended]
+        left = list(pool.map(lambda one, store: left_of(*COMMANDS[one[0]], one[1], project, store), ended, stores))
+    assert {one: count for one, count in zip(ended, left, strict=True) if count} == {}

@@ -84,7 +84,7 @@ ALL_PAGES = "lsr notebooks run --out book --status book/status.md && jupyter-boo
 CLONING = "git clone <this project> && cd <its folder>"  # the address is the reader's
 DEAR = {command: command.replace("make ", "make -n ") for command in (*(f"make {name}" for name in MADE), *MADE_SO)}
 DEAR |= {command: f"{command} --help" for command in TRAINED}
-DEAR |= {EPSILONS[0]: f"{EPSILONS[0]} --prepare-only", EPSILONS[1]: f"{EPSILONS[1]} --time-limit 3 || test $? = 1"}
+DEAR |= {EPSILONS[0]: f"{EPSILONS[0]} --prepare-only", EPSILONS[1]: f"{EPSILONS[1]} --time-limit 1 || test $? = 1"}
 DEAR |= {ALL_PAGES: ALL_PAGES.replace(" &&", " --help &&") + " --help"}
 DEAR |= {CLONING: "git clone -h || test $? = 129", "pytest": "pytest --version"}
 WITHOUT_CLONE = {*ANYWHERE, CLONING}
