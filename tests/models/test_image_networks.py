@@ -10,6 +10,7 @@ from torch import nn
 from lsr_core import InputError, objective
 from lsr_core.data import Images
 from lsr_core.models import ARCHITECTURES, ImageNetwork
+from lsr_core.models.binary import RPReLU, RSign
 from lsr_core.run import Run, run_of
 from lsr_core.schedule import Schedule
 
@@ -53,6 +54,8 @@ def test_every_parameter_serves_the_logits_and_none_is_left_undrawn(architecture
             assert (layer.eps, layer.momentum) == (fresh.eps, fresh.momentum), name
         elif isinstance(layer, (nn.Conv2d, nn.Linear)):
             assert layer.bias is None or isinstance(layer, nn.Linear), name
+        elif isinstance(layer, (RSign, RPReLU)):
+            continue
         else:
             assert not list(layer.parameters(recurse=False)), name
             assert not isinstance(layer, nn.Dropout) or layer.p == 0, name

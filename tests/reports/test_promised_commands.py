@@ -74,6 +74,7 @@ TRAINED = [
     "lsr results recompute --sample 3",  # CIFAR-100, and three runs of minutes
     "lsr results recompute desktop --sample 3",
     "lsr results make one-layer",  # a preset
+    "lsr results make one-layer --ray",
     "lsr tune METHOD --workers 2",  # hundreds of trials
 ]
 EPSILONS = [  # sixty seeds
