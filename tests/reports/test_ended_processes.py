@@ -84,13 +84,16 @@ def eventually(condition, store, seconds):
 
 
 def left_of(locks, command, how, project, store):
-    """The processes that are left of a command, at most a minute after it was at work and got a signal."""
+    """How many processes are left of a command that was at work and got a signal.
+
+    On a busy machine a helper takes a while to import what it needs, and only then sees that it is alone.
+    """
     environment = {**os.environ, "LSR_STORE": str(store), "TMPDIR": str(project), "PYTHONPATH": str(ROOT)}
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     process = subprocess.Popen(command, cwd=project, env=environment, **quiet)
-    is_at_work = eventually(lambda found: sum(map(holds_a_lock, found)) >= locks, store, 120)
+    is_at_work = eventually(lambda found: sum(map(holds_a_lock, found)) >= locks, store, 300)
     process.send_signal(how if is_at_work else signal.SIGKILL)
-    eventually(lambda found: process.poll() is not None and not found, store, 60)
+    eventually(lambda found: process.poll() is not None and not found, store, 180)
     left = processes(store)
     for pid in left:
         os.kill(int(pid), signal.SIGKILL)
