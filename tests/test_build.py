@@ -111,7 +111,7 @@ def test_plain_papermill_works_from_any_folder(tmp_path):
 
 
 def test_unknown_names_and_parameters_are_refused_before_anything_runs(tmp_path):
-    with pytest.raises(InputError, match="unknown notebook 'label'; there are digits_or_cifar, dist"):
+    with pytest.raises(InputError, match="unknown notebook 'label'; there are cluster, digits_or_cifar, dist"):
         build.run(["label"], {}, tmp_path)
     with pytest.raises(InputError, match=r"notebook 'lsrkd' has no parameter 'tau'; its parameters are .*seeds"):
         build.run(["lsrkd"], {"tau": 3}, tmp_path)
