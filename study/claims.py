@@ -30,7 +30,6 @@ Term = tuple[float, Run]
 Estimator = Callable[[Results, Sequence[Run]], np.ndarray | Paired]
 
 OWN = "this study"
-_PLACE = re.compile(r" \([^()]*\)$")  # the setting at the end of a claim's text
 _RECONSTRUCTED = "Wang 2020, 2021"  # the methods are known from abstracts
 
 
@@ -287,6 +286,11 @@ CLAIMS: dict[str, tuple[Claim, ...]] = {
 }
 
 
+def without_setting(text: str) -> str:
+    """A claim's text without the setting at its end."""
+    return re.sub(r" \([^()]*\)$", "", text)
+
+
 @cache
 def meanings() -> dict[str, str]:
     """What each claim and identity says, and who says it, by its identifier with its setting and without."""
@@ -296,7 +300,7 @@ def meanings() -> dict[str, str]:
     found: dict[str, str] = {}
     for name, text, paper in said:
         base, _, setting = name.partition("-")
-        found.setdefault(base, f"{_PLACE.sub('', text) if setting else text} ({paper})")
+        found.setdefault(base, f"{without_setting(text) if setting else text} ({paper})")
         found.setdefault(name, f"{text} ({paper})")
     return found
 

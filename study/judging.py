@@ -4,7 +4,6 @@ A claim is judged by the rule in `statistics`; its family is paper × preset. An
 and gradient: it is proved where the text derives it too, checked where these numbers alone show it, or refuted.
 """
 
-import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from lsr_core.statistics import CHECKED, PROVED, REFUTED, REPRODUCED, SUPPORTED,
 from lsr_core.store import Store
 
 from . import published_records
-from .claims import CLAIMS, Claim
+from .claims import CLAIMS, Claim, without_setting
 from .identities import IDENTITIES, Identity
 from .results import MEASURES, Results, collect, effect_of, signed
 from .studies import QUICK, is_exploratory
@@ -289,7 +288,7 @@ def across_presets(live: Sequence[Judgement], others: Sequence[Judgement]) -> pd
     rows = [
         {
             "id": base,
-            "claim": _linked(claim, re.sub(r" \([^()]*\)$", "", claim.text)),
+            "claim": _linked(claim, without_setting(claim.text)),
             **{preset: Markup("<br>").join(by_base[base].get(preset, ["–"])) for preset in presets},
         }
         for base, claim in {j.claim.base: j.claim for j in others}.items()

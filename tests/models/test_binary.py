@@ -48,6 +48,14 @@ def test_shifts_are_learnt(generator):
     assert torch.autograd.gradcheck(rprelu, maps.requires_grad_())
 
 
+def test_shifts_begin_at_nothing_and_slopes_at_a_quarter(generator):
+    network = ImageNetwork("binary_resnet8", width=4).build(CIFAR, 10, generator)
+    own = [layer for layer in network.modules() if isinstance(layer, (RSign, RPReLU))]
+    assert len(own) == 12
+    for name, value in (pair for layer in own for pair in layer.named_parameters()):
+        assert value.unique().tolist() == [0.25 if name == "slope" else 0.0]
+
+
 def test_everything_between_the_real_layers_is_plus_or_minus_one(generator):
     network = ImageNetwork("binary_resnet8", width=4).build(CIFAR, 10, generator).eval()
     seen = []
