@@ -298,5 +298,5 @@ def test_the_printed_interval_is_scipys_from_the_records(built_book):
     low, high = test.confidence_interval(0.95)
     printed = f"{(low + high) / 2:+.2f} [{low:+.2f}, {high:+.2f}]".replace("-", "−")
     page = (built_book / "label_smoothing.html").read_text()
-    row = page[page.index("LSR beats cross-entropy (digits, n = 100)") :]
+    row = page[page.index(">LSR beats cross-entropy (digits, n = 100)<") :]
     assert f"<td>{printed} " in row[: row.index("</tr>")]

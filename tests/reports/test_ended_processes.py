@@ -21,7 +21,7 @@ LONG = [Run("digits", n, objective("lsr"), Schedule(0.1, epochs=100_000, batch_s
 TRAINS = "from lsr_core import execute, sweep; execute.execute(sweep.read_grid(sweep.Path('grid.jsonl')), workers=2)"
 WAITS = "import os, time; lock = open(os.environ['LSR_STORE'] + str(os.getpid()) + '.lock', 'w'); time.sleep(600)"
 # What make takes for its environment's interpreter: the one of these tests, but for what is no notebook.
-PYTHON = f'#!/bin/sh\ntest "$1" = -c || exec {sys.executable} "$@"\n'
+PYTHON = f'#!/bin/sh\ntest "$1" = -c || exec "{sys.executable}" "$@"\n'
 
 LSR = [sys.executable, "-P", "-m", "study.cli"]
 # By name, each command with the number of its processes that hold a lock when it is at work.
@@ -89,6 +89,8 @@ def left_of(locks, command, how, project, store):
     On a busy machine a helper takes a while to import what it needs, and only then sees that it is alone.
     """
     environment = {**os.environ, "LSR_STORE": str(store), "TMPDIR": str(project), "PYTHONPATH": str(ROOT)}
+    for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "LSR_MAKE"):  # of a make that runs these tests
+        environment.pop(name, None)
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     process = subprocess.Popen(command, cwd=project, env=environment, **quiet)
     is_at_work = eventually(lambda found: sum(map(holds_a_lock, found)) >= locks, store, 300)
