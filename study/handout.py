@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+import math
 import os
 import re
 import shutil
@@ -27,7 +28,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 QUIET = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")
 
 _DRAWN = re.compile(r'<div class="panels" role="img" aria-label="([^"]*)">(.*?)</div><figcaption>', re.DOTALL)
-_PART = re.compile(r'(<div class="legend">)?<svg viewBox="0 0 ([\d.]+) ([\d.]+)"[^>]*>(.*?)</svg>', re.DOTALL)
+_PART = re.compile(r'<svg viewBox="0 0 ([\d.]+) ([\d.]+)"[^>]*>(.*?)</svg>', re.DOTALL)
 _COLOUR = re.compile(r"var\(--figure-\w+, (#\w+)\)")
 _CSV = re.compile(r'<a download="([\w.-]+)\.zip" href="data:application/zip;base64,([^"]+)"')
 _FINDINGS = re.compile(r'<div class="findings">.*?</div>', re.DOTALL)
@@ -74,14 +75,25 @@ def figures(book: Path) -> Iterator[Shown]:
 
 def _whole(parts: str) -> str:
     """One SVG of a figure's parts, its panels side by side above its legend, in colours of its own."""
-    drawn, right, height = "", 0.0, 0.0
-    for legend, *size, content in _PART.findall(_COLOUR.sub(r"\1", parts)):
-        wide, high = map(float, size)
-        x, y = (0.0, height) if legend else (right, 0.0)
-        drawn += f'<svg x="{x}" y="{y}" width="{wide}" height="{high}">{content}</svg>'
-        right, height = max(right, x + wide), max(height, y + high)
+    panels, _, legend = _COLOUR.sub(r"\1", parts).partition('<div class="legend">')
+    above, width, middle = _in_rows(panels, math.inf, 0.0)
+    below, wide, height = _in_rows(legend, width, middle)
+    size = max(width, wide), height
     names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
-    return f'<svg {names} width="{right}" height="{height}" viewBox="0 0 {right} {height}">{drawn}</svg>'
+    return f'<svg {names} width="{size[0]}" height="{size[1]}" viewBox="0 0 {size[0]} {size[1]}">{above}{below}</svg>'
+
+
+def _in_rows(parts: str, width: float, top: float) -> tuple[str, float, float]:
+    """Parts of a figure in rows of at most this width, from `top` down; with the ends of all to the right and below."""
+    drawn, x, y, right, bottom = "", 0.0, top, 0.0, top
+    for *size, content in _PART.findall(parts):
+        wide, high = map(float, size)
+        if x and x + wide > width:
+            x, y = 0.0, bottom
+        drawn += f'<svg x="{x}" y="{y}" width="{wide}" height="{high}">{content}</svg>'
+        x += wide
+        right, bottom = max(right, x), max(bottom, y + high)
+    return drawn, right, bottom
 
 
 def findings(book: Path) -> Iterator[Shown]:

@@ -31,8 +31,9 @@ def shown(*html):
 
 
 def image(alt):
-    """A figure of two panels and a legend, as `figures.show` shows it."""
-    parts = PART.format(40, "a") + PART.format(30, "b") + f'<div class="legend">{PART.format(25, "c")}</div>'
+    """A figure of two panels and a legend of three entries, as `figures.show` shows it."""
+    entries = PART.format(25, "c") + PART.format(35, "d") + PART.format(20, "e")
+    parts = PART.format(40, "a") + PART.format(30, "b") + f'<div class="legend">{entries}</div>'
     drawn = f'<div class="panels" role="img" aria-label="{alt}">{parts}</div>'
     return f'<figure class="study drawn">{drawn}<figcaption>caption</figcaption></figure>'
 
@@ -87,9 +88,12 @@ def test_figures_are_made_whole_from_what_notebooks_show(book):
     assert {shown.text for shown in drawn.values()} == {"a figure & more"}
     (content,) = {shown.content for shown in drawn.values()}
     whole = ElementTree.fromstring(content)
-    assert whole.get("viewBox") == "0 0 70.0 40.0"
+    assert whole.get("viewBox") == "0 0 70.0 60.0"
     places = [(part.get("x"), part.get("y"), part[0].get("id"), part[0].get("fill")) for part in whole]
-    assert places == [("0.0", "0.0", "a", "#123456"), ("40.0", "0.0", "b", "#123456"), ("0.0", "20.0", "c", "#123456")]
+    assert {colour for *_, colour in places} == {"#123456"}
+    ends = [(name, float(x), float(y)) for x, y, name, _ in places]
+    panels, legend = [("a", 0, 0), ("b", 40, 0)], [("c", 0, 20), ("d", 25, 20), ("e", 0, 40)]
+    assert ends == panels + legend
 
 
 def test_a_figure_that_is_shown_can_be_taken_from_its_page(tmp_path):

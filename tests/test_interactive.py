@@ -32,9 +32,7 @@ def turn(browser, tmp_path):
         built = SimpleNamespace(outdir=tmp_path, builder=SimpleNamespace(format="html"))
         pages.copy_scripts(built, None)
         head = '<!doctype html><meta charset="utf-8"><link rel="stylesheet" href="_static/study.css">'
-        context = {"body": figure._repr_html_(), "pathto": lambda path, _: path}
-        pages.load_scripts(None, "page", "page.html", context, None)
-        (tmp_path / "page.html").write_text(head + context["body"])
+        (tmp_path / "page.html").write_text(head + with_scripts(figure._repr_html_())["body"])
         page, wrong = browser.new_context(viewport={"width": 1000, "height": 900}, **options).new_page(), []
         opened.append(page)
         page.on("console", lambda m: wrong.append(m.text) if m.type in ("error", "warning") else None)
@@ -46,6 +44,16 @@ def turn(browser, tmp_path):
     yield open_page
     for page in opened:
         page.context.close()
+
+
+def with_scripts(body, *scripts):
+    """The context of a page with this body and scripts, after those for figures were chosen."""
+    import pages
+
+    context = {"body": body, "pathto": lambda path, _: path, "script_files": scripts}
+    app = SimpleNamespace(builder=SimpleNamespace(name="html"))
+    pages.load_scripts(app, "page", "page.html", context, None)
+    return context
 
 
 def rows(page):
@@ -151,13 +159,12 @@ def test_paper_and_a_page_without_scripts_have_the_twin(turn, scripts, medium, i
     assert page.get_by_text("the caption").is_visible()
 
 
-@pytest.mark.parametrize(("body", "loads"), [('<div class="turning"></div>', True), ("<p>turning</p>", False)])
-def test_only_a_page_with_a_turned_figure_loads_bokeh(body, loads):
-    import pages
-
-    context = {"body": body, "pathto": lambda path, _: path}
-    pages.load_scripts(None, "page", "page.html", context, None)
-    assert ("bokeh.min.js" in context["body"]) == loads
+@pytest.mark.parametrize(("body", "turns"), [('<div class="turning"></div>', True), ("<p>turning</p>", False)])
+def test_only_a_page_with_a_turned_figure_loads_bokeh_and_there_formulas_come_later(body, turns):
+    context = with_scripts(body, SimpleNamespace(filename="_static/mathjax/tex-chtml.js"))
+    assert ("bokeh.min.js" in context["body"]) == turns
+    assert ('data-formulas="_static/mathjax/tex-chtml.js"' in context["body"]) == turns
+    assert (context["script_files"] == []) == turns
 
 
 @pytest.mark.slow

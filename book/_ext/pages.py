@@ -26,7 +26,7 @@ MATHJAX = ("tex-chtml.js", "input/tex", "output/chtml", "a11y", "ui", "sre/mathm
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register all of it with Sphinx."""
     app.connect("config-inited", offer_launch)
-    app.connect("html-page-context", load_scripts)
+    app.connect("html-page-context", load_scripts, priority=900)  # after MathJax was added
     app.connect("build-finished", copy_scripts)
     app.connect("build-finished", slim, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
@@ -40,11 +40,17 @@ def offer_launch(_: Sphinx, config: Config) -> None:
         config.html_theme_options["launch_buttons"] = offered
 
 
-def load_scripts(_app: Sphinx, _name: str, _template: str, context: dict, _doctree: nodes.document | None) -> None:
-    """Load what turns figures at the end of a page that has one, before the scripts that wait for the whole page."""
-    if '<div class="turning">' in context.get("body", ""):
-        for name in (*(f"bokeh/{script}" for script in BOKEH), "turning.js"):
-            context["body"] += f'<script src="{context["pathto"](f"_static/{name}", 1)}"></script>'
+def load_scripts(app: Sphinx, _name: str, _template: str, context: dict, _doctree: nodes.document | None) -> None:
+    """Load what turns figures at the end of a page that has one, and MathJax after it; paper has the static twins."""
+    if app.builder.name != "html" or '<div class="turning">' not in context.get("body", ""):
+        return
+    loaded = [str(script.filename) for script in context["script_files"]]
+    places = [place for place in loaded if place.endswith(MATHJAX[0])]
+    context["script_files"] = [s for s in context["script_files"] if str(s.filename) not in places]
+    for name in (f"bokeh/{script}" for script in BOKEH):
+        context["body"] += f'<script src="{context["pathto"](f"_static/{name}", 1)}"></script>'
+    formulas = "".join(f' data-formulas="{context["pathto"](place, 1)}"' for place in places)
+    context["body"] += f'<script src="{context["pathto"]("_static/turning.js", 1)}"{formulas}></script>'
 
 
 def copy_scripts(app: Sphinx, error: Exception | None) -> None:
