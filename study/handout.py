@@ -152,6 +152,7 @@ def print_page(source: Path, file: Path) -> None:
         page = browser.new_page()
         page.set_default_timeout(0)
         page.goto(source.resolve().as_uri(), wait_until="networkidle")
+        page.wait_for_function("!window.MathJax || window.MathJax.startup?.promise")
         page.evaluate("async () => { await window.MathJax?.startup.promise }")
         page.evaluate(_UNFOLD)
         page.pdf(path=file, format="A4", outline=True, tagged=True)

@@ -19,6 +19,7 @@ LAUNCH = {
     "notebook_interface": "jupyterlab",
 }
 
+TURNING = Path(__file__).with_name("turning.js")  # in `_static`, every page would load it
 BOKEH = ("bokeh.min.js", "bokeh-widgets.min.js")
 MATHJAX = ("tex-chtml.js", "input/tex", "output/chtml", "a11y", "ui", "sre/mathmaps/base.json", "sre/mathmaps/en.json")
 
@@ -47,19 +48,18 @@ def load_scripts(app: Sphinx, _name: str, _template: str, context: dict, _doctre
     loaded = [str(script.filename) for script in context["script_files"]]
     places = [place for place in loaded if place.endswith(MATHJAX[0])]
     context["script_files"] = [s for s in context["script_files"] if str(s.filename) not in places]
-    for name in (f"bokeh/{script}" for script in BOKEH):
-        context["body"] += f'<script src="{context["pathto"](f"_static/{name}", 1)}"></script>'
     formulas = "".join(f' data-formulas="{context["pathto"](place, 1)}"' for place in places)
-    context["body"] += f'<script src="{context["pathto"]("_static/turning.js", 1)}"{formulas}></script>'
+    for name in (*BOKEH, TURNING.name):
+        context["body"] += f'<script src="{context["pathto"](f"_static/bokeh/{name}", 1)}"{formulas}></script>'
 
 
 def copy_scripts(app: Sphinx, error: Exception | None) -> None:
-    """Copy Bokeh's scripts from the installed package into a built book: its pages need no network."""
+    """Copy what turns figures into a built book, Bokeh from the installed package: its pages need no network."""
     folder = Path(app.outdir) / "_static" / "bokeh"
     if error is None and app.builder.format == "html":
         folder.mkdir(parents=True, exist_ok=True)
-        for name in BOKEH:
-            shutil.copy(Path(settings.bokehjs_path()) / "js" / name, folder)
+        for path in (*(Path(settings.bokehjs_path()) / "js" / name for name in BOKEH), TURNING):
+            shutil.copy(path, folder)
 
 
 def slim(app: Sphinx, error: Exception | None) -> None:
