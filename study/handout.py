@@ -32,9 +32,12 @@ _PART = re.compile(r'<svg viewBox="0 0 ([\d.]+) ([\d.]+)"[^>]*>(.*?)</svg>', re.
 _COLOUR = re.compile(r"var\(--figure-\w+, (#\w+)\)")
 _CSV = re.compile(r'<a download="([\w.-]+)\.zip" href="data:application/zip;base64,([^"]+)"')
 _FINDINGS = re.compile(r'<div class="findings">.*?</div>', re.DOTALL)
-# On paper what is folded is open, links lead to the paper itself or to the outside, and there are no lists of all runs.
+# On paper what is folded is open, without its code; links lead to the paper itself or to the outside, and there are no
+# lists of all runs.
 _UNFOLD = """() => {
-  document.querySelectorAll("details:not(.hide)").forEach(folded => folded.open = true)
+  for (const cell of document.querySelectorAll("details.hide"))
+    cell.replaceWith(...cell.querySelectorAll(".cell_output"))
+  document.querySelectorAll("details").forEach(folded => folded.open = true)
   for (const table of document.querySelectorAll("table"))
     if (table.rows.length > 150) table.outerHTML = `<p><em>${table.rows.length - 1} rows stand in the book.</em></p>`
   for (const link of document.querySelectorAll("a[href]")) {

@@ -161,7 +161,10 @@ def test_the_slides_ask_nothing_of_the_outside_and_have_their_figures(book, brow
 @pytest.mark.slow
 def test_a_page_is_printed_with_what_is_folded(browser, tmp_path):  # noqa: ARG001  (skips without Chromium)
     sizes = []
-    for folded in ("", "<details><summary>more</summary>" + "<p>A folded paragraph.</p>" * 200 + "</details>"):
+    long = "<p>A folded paragraph.</p>" * 200
+    output = f'<div class="cell_output"><details><summary>more</summary>{long}</details></div>'
+    for inside in (f"<pre>{long}</pre>", output):
+        folded = f'<details class="hide"><summary>a cell</summary>{inside}</details>'
         (tmp_path / "page.html").write_text(f"<!doctype html><h1>Title</h1>{folded}")
         subprocess.run(
             [
