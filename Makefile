@@ -96,7 +96,7 @@ bench: env ## programs and losses against the ordinary way; the table of the boo
 	$(BIN)/python benchmarks/bench.py --json results/bench.json
 
 figure: env ## draw the README's figures anew: the ladder from the records, the house from the imports
-	$(BIN)/python -c "from study import figures; figures.save(figures.house(), 'book/_static/house.svg')"
+	$(BIN)/python -c "from study import figures, house; figures.save(house.house(), 'book/_static/house.svg')"
 	$(BIN)/python -c "from study import arms, figures, published_records, results, settings, studies; \
 		trained, of_truth = arms.ladders(); cifar_rungs = arms.rungs(settings.CIFAR); \
 		live = results.collect(results.flat(trained, of_truth), studies.QUICK.seeds); \

@@ -11,15 +11,11 @@ from pathlib import Path
 from typing import IO, Any
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
-import grimp
-import itables
 import matplotlib as mpl
-import networkx as nx
 import numpy as np
 import pandas as pd
 import seaborn as sns
 import torch
-from itables.javascript import generate_init_offline_itables_html, to_html_datatable
 from markupsafe import Markup, escape
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -27,7 +23,6 @@ from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 
 from lsr_core import statistics
-from lsr_core.errors import require
 from lsr_core.losses import kl_divergence, optimum_gap, smoothed_labels
 from lsr_core.objectives import describe
 from lsr_core.run import Run
@@ -37,10 +32,10 @@ from lsr_core.teachers import VirtualTeacher
 from . import published_records
 from .arms import RUNGS
 from .claims import CLAIMS, explained
-from .judging import NOT_TESTED, Judgement, board, judge_published, paper_vs_ours
+from .judging import NOT_TESTED, Judgement, board, paper_vs_ours
 from .plans import plan, planned
 from .results import MEASURES, Effect, Results, effect_of
-from .studies import QUICK, arms_by_setting
+from .studies import arms_by_setting
 from .tables import records_table, table
 from .tuning import BASELINE
 
@@ -79,14 +74,12 @@ _STYLE = {
     "figure.constrained_layout.use": True,
 }
 _INLINE = _STYLE | {"svg.fonttype": "none"}  # text that is searched, and read in the page's size
-_HOUSE = {"lsr_core": (PALETTE[0], 2.4), "study": (PALETTE[1], 6.0)}  # each package's colour and centre, in inches
 _WIDTH = 5.6  # inches of a figure of one panel: its text is read on a phone
-_WIDE = 7.5  # of panels side by side, a column on a phone
+WIDE = 7.5  # of panels side by side, a column on a phone
 _LEGEND_INCH = 15  # characters in an inch of a legend
 _NARROW, _SHORT = 4, 40  # columns and rows of a table that fits the page
 _MANY = 10  # sentences of a list
 _FILTERS = ("verdict", "preset", "paper", "flags", "turned by")  # columns of a board with few values
-_ITABLES = Path(itables.__file__).parent / "html" / "dt_bundle.js"
 _ROW = 85  # characters in a row of a forest
 _PIXELS = 110  # that an inch of a figure has at most on a page
 _COLOUR = re.compile(r"#([0-9a-f]{6})\b")
@@ -203,13 +196,16 @@ def show_board(judgements: Sequence[Judgement], caption: str) -> HtmlOutput:
 
 def show_sortable_board(judgements: Sequence[Judgement], caption: str) -> HtmlOutput:
     """The verdict board, to sort and to filter; a plain table where scripts are off."""
+    import itables.javascript  # takes most of a second, and one page has such a board
+
+    scripts = Path(itables.__file__).parent / "html" / "dt_bundle.js"
     cells = _laid_out(judgements).drop(columns="printed in the paper")
     for name, value in _SORTED_BY.items():
         values = [value(j) if j.differences else None for j in judgements]
         cells[name] = list(map(_valued, values, cells[name]))
     cells = cells.map(escape).set_axis(map(explained, cells.index)).rename_axis(columns="id", index=None)
     filtered = [place for place, name in enumerate(cells, 1) if name in _FILTERS]
-    body = to_html_datatable(
+    body = itables.javascript.to_html_datatable(
         cells,
         use_to_html=True,
         connected=False,
@@ -224,7 +220,7 @@ def show_sortable_board(judgements: Sequence[Judgement], caption: str) -> HtmlOu
         columnDefs=[{"targets": filtered, "columnControl": ["order", ["searchList"]]}],
         order=[],
     )
-    program, _, _ = generate_init_offline_itables_html(_ITABLES).partition("<div")
+    program, _, _ = itables.javascript.generate_init_offline_itables_html(scripts).partition("<div")
     body = _VALUED.sub(r"<td data-order=\1><data value=\1>", body)
     wide = Markup('<div class="scrolling full-width">{}</div>').format(Markup(body))
     html = Markup(program) + _figure(wide, caption, "table")
@@ -263,12 +259,13 @@ def show_choice(question: str, answers: Mapping[str, HtmlOutput], caption: str) 
     return HtmlOutput(_figure(box, caption, "chart"), plain)
 
 
-def show_published_claims(live: Sequence[Judgement], chapter: str) -> HtmlOutput:
+def show_published_claims(live: Sequence[Judgement], published: Sequence[Judgement], chapter: str) -> HtmlOutput:
     """A chapter's claims and arms in each published study beside what the papers print, all effects in one figure."""
-    studies = {preset: judge_published(preset, chapter) for preset in CLAIMS if preset != QUICK.name}
+    own = [judgement for judgement in published if judgement.claim.chapter == chapter]
+    studies = {preset: [judgement for judgement in own if judgement.preset == preset] for preset in CLAIMS}
     shown = [part for preset, others in studies.items() if others for part in _of_study(preset, others, chapter)]
     forest_of_all = show(
-        forest([*live, *(j for others in studies.values() for j in others)]),
+        forest([*live, *own]),
         "This chapter's claims in every study: effects in margins δ with 95 % intervals. Compare where each claim lies "
         "on digits, on other networks and on photographs.",
         "A row for each claim with its effect and interval, a marker and a colour for each verdict.",
@@ -366,7 +363,7 @@ def penalties() -> Figure:
     gap = torch.linspace(-30, 30, 301, dtype=torch.float64)
     logits = torch.nn.functional.pad(gap[:, None], (0, 9))
     uniform = torch.full_like(logits, 0.1)
-    figure, (left, right) = _panels(1, 2)
+    figure, (left, right) = blank(1, 2)
     for colour, tau in zip(PALETTE, (1.0, 2.0, 4.0, 20.0), strict=False):
         left.plot(gap, tau**2 * kl_divergence(uniform, logits, tau), color=colour, label=f"τ = {tau:g}")
     left.plot(gap, logits.var(-1, correction=0) / 2, "k--", label="half the logit variance")
@@ -391,7 +388,7 @@ def _optimum_gaps(axes: Axes) -> None:
 
 def gradients_by_gap(gaps: Sequence[float], gradients: Mapping[str, Sequence[float]]) -> Figure:
     """Gradients on the right class's logit against the student's logit gap: a line a method."""
-    figure, (panel,) = _panels(1, 1)
+    figure, (panel,) = blank(1, 1)
     for colour, (name, line) in zip(PALETTE, gradients.items(), strict=False):
         panel.plot(gaps, line, color=colour, label=name)
     panel.axhline(0, color="0.4", lw=0.8)
@@ -401,7 +398,7 @@ def gradients_by_gap(gaps: Sequence[float], gradients: Mapping[str, Sequence[flo
 
 def conventions(weights: Mapping[float, pd.Series], correct: float, classes: Sequence[int]) -> Figure:
     """Weight of the soft gradient by convention and τ; K times the virtual teacher's share of the right class by τ."""
-    figure, (left, right) = _panels(1, 2, height=3.4)
+    figure, (left, right) = blank(1, 2, height=3.4)
     names = list(reversed(next(iter(weights.values())).index))
     for colour, marker, (tau, weight) in zip(PALETTE, "os^D", weights.items(), strict=False):
         left.plot(weight[names], range(len(names)), marker, color=colour, label=f"τ = {tau:g}")
@@ -428,7 +425,7 @@ def curves_by_constant(
     label: str,
 ) -> Figure:
     """Paired difference to the control against a constant: a line a group, a panel a metric, 95 % intervals."""
-    figure, panels = _panels(1, len(metrics))
+    figure, panels = blank(1, len(metrics))
     for panel, metric in zip(panels, metrics, strict=True):
         _draw_differences(panel, results, arms, control, metric)
         panel.set(xlabel=label)
@@ -437,7 +434,7 @@ def curves_by_constant(
 
 def ladder(results: Results, *kinds: Mapping[str, Mapping[str, Run]]) -> Figure:
     """Each rung's paired gain over cross-entropy: a panel a kind of teachers, a colour a teacher."""
-    figure, panels = _panels(1, len(kinds), height=2.2)
+    figure, panels = blank(1, len(kinds), height=2.2)
     colours = iter(PALETTE)
     for panel, ladders in zip(panels, kinds, strict=True):
         lines = {name: {rung: arms[rung] for rung in RUNGS} for name, arms in ladders.items()}
@@ -469,7 +466,7 @@ def _draw_differences(
 
 def by_setting(results: Results, arms: Mapping[str, Mapping[str, Run]], metrics: Sequence[str]) -> Figure:
     """Means with 95 % intervals, a group of points a setting, a colour a method, a panel a metric."""
-    figure, panels = _panels(1, len(metrics))
+    figure, panels = blank(1, len(metrics))
     for panel, metric in zip(panels, metrics, strict=True):
         measure = MEASURES[metric]
         means = {
@@ -485,7 +482,7 @@ def gains_by_teacher(
     results: Results, lines: Mapping[str, Mapping[float, Run]], control: Run, teacher: Mapping[float, np.ndarray]
 ) -> Figure:
     """Students' paired gain over the control against their teacher's accuracy `[n]`: a line a rung, 95 % intervals."""
-    figure, (panel,) = _panels(1, 1)
+    figure, (panel,) = blank(1, 1)
     measure = MEASURES["accuracy"]
     _draw_margin(panel, measure.margin)
     for colour, marker, (name, line) in zip(PALETTE, "os^D", lines.items(), strict=False):
@@ -501,7 +498,7 @@ def gains_by_network(results: Results, networks: Mapping[str, Mapping[str, Run]]
 
     Both are means with 95 % intervals.
     """
-    figure, (panel,) = _panels(1, 1)
+    figure, (panel,) = blank(1, 1)
     measure = MEASURES["accuracy"]
     _draw_margin(panel, measure.margin)
     for colour, marker, (name, arms) in zip(PALETTE, "os^DvP<>X*", networks.items(), strict=False):
@@ -515,7 +512,7 @@ def gains_by_network(results: Results, networks: Mapping[str, Mapping[str, Run]]
 
 def along_training(results: Results, arms: Mapping[str, Run], metric: str, label: str) -> Figure:
     """A curve of the records against the epoch, a line an arm: means with 95 % intervals over seeds."""
-    figure, (panel,) = _panels(1, 1)
+    figure, (panel,) = blank(1, 1)
     for colour, (name, arm) in zip(PALETTE, arms.items(), strict=False):
         records = [record for record in results.records(arm) if record.diverged_at is None]
         values = np.array([record.curves[metric] for record in records], dtype=float)
@@ -531,7 +528,7 @@ def along_training(results: Results, arms: Mapping[str, Run], metric: str, label
 
 def projection(results: Results, arms: Mapping[str, Run]) -> Figure:
     """Features of three classes on the plane of their templates, a column an arm, from results of `PROJECTION_SEED`."""
-    figure, panels = _panels(2, len(arms), height=2.6)
+    figure, panels = blank(2, len(arms), height=2.6)
     for panel, (part, (name, arm)) in zip(panels, product(("train", "test"), arms.items()), strict=True):
         (record,) = results.records(arm)
         x, y, labels = np.array(record.projection[part]).T
@@ -545,7 +542,7 @@ def projection(results: Results, arms: Mapping[str, Run]) -> Figure:
 
 def heat(cells: pd.DataFrame, label: str) -> Figure:
     """A table of numbers as coloured cells, zero in the middle of the colours."""
-    figure, (panel,) = _panels(1, 1)
+    figure, (panel,) = blank(1, 1)
     reach = float(np.abs(cells.to_numpy()).max()) or 1.0
     colours = {"cmap": "vlag_r", "vmin": -reach, "vmax": reach, "cbar_kws": {"label": label}}
     with mpl.rc_context(_STYLE):
@@ -566,7 +563,7 @@ def forest(judgements: Sequence[Judgement]) -> Figure:
     for j in tested:
         groups.setdefault(j.claim.chapter.replace("_", " ") if several else f"preset {j.preset}", []).append(j)
     heights = [sum(map(_row_height, own)) + 0.8 for own in groups.values()]
-    figure, panels = _panels(len(groups), 1, height=sum(heights) / len(groups))
+    figure, panels = blank(len(groups), 1, height=sum(heights) / len(groups))
     figure.axes[0].get_gridspec().set_height_ratios(heights)
     for panel, (name, own) in zip(panels, groups.items(), strict=True):
         _draw_forest(panel, own)
@@ -631,7 +628,7 @@ def four_labels() -> Figure:
         "distilled": teacher,
         "corrected": torch.where(hard > 0, 0.8, 0.2 / (len(classes) - 1)),
     }
-    figure, panels = _panels(1, len(drawn), height=1.6)
+    figure, panels = blank(1, len(drawn), height=1.6)
     for panel, (name, masses) in zip(panels, drawn.items(), strict=True):
         panel.bar(range(len(classes)), masses[0].numpy(), color=[PALETTE[2], *[PALETTE[0]] * (len(classes) - 1)])
         panel.set_xticks(range(len(classes)), labels=classes)
@@ -643,7 +640,7 @@ def four_labels() -> Figure:
 def four_verdicts() -> Figure:
     """How to read a verdict: four drawn intervals, one of each word."""
     drawn = ((UNDECIDED, 0.9, 1.4), (NEGLIGIBLE, 0.15, 0.5), (CONTRADICTED, -1.8, 0.7), (REPRODUCED, 1.9, 0.6))
-    figure, (panel,) = _panels(1, 1, height=1.8)
+    figure, (panel,) = blank(1, 1, height=1.8)
     _draw_margin(panel, 1, across=True)
     for row, (word, mean, reach) in enumerate(drawn):
         style = {"color": VERDICT_COLOURS[word], "ms": 8, "lw": 2, "capsize": 4} | VERDICT_MARKERS[word]
@@ -654,64 +651,10 @@ def four_verdicts() -> Figure:
     return figure
 
 
-def house(way: Sequence[str] = ()) -> Figure:
-    """The modules of both packages, each below all that import it, and a way through them: a line that joins `way`.
-
-    An import that others imply is not drawn. Modules are named as `study.cli`; `InputError` is raised for an unknown
-    one.
-    """
-    imports = _imports()
-    places = _places(imports)
-    for name in way:
-        require(name in places, f"unknown module {name!r}; there are {', '.join(sorted(places))}")
-    lowest = min(height for _, height in places.values())
-    figure, (panel,) = _panels(1, 1, width=_WIDE, height=-lowest + 0.5)
-    for edge in sorted(nx.transitive_reduction(imports).edges):
-        panel.plot(*zip(*map(places.get, edge), strict=True), color="0.8", lw=0.8)
-    panel.plot(*np.reshape([places[name] for name in way], (-1, 2)).T, color=PALETTE[3], lw=4)
-    for name, place in places.items():
-        package, _, module = name.partition(".")
-        colour = PALETTE[3] if name in way else _HOUSE[package][0]
-        box = {"boxstyle": "round", "facecolor": "white", "edgecolor": colour, "linewidth": 2 if name in way else 1}
-        panel.text(*place, module, ha="center", va="center", fontsize=7.5, bbox=box)
-    for package, (colour, _) in _HOUSE.items():
-        panel.plot([], [], "s", mfc="white", color=colour, label=package)
-    panel.legend(loc="upper left", frameon=False)
-    panel.set(xlim=(0, 7.5), ylim=(lowest - 0.25, 0.25))
-    panel.axis("off")
-    return figure
-
-
-def _imports() -> nx.DiGraph:
-    """Which module or subpackage imports which, without private ones."""
-    graph = grimp.build_graph(*_HOUSE, cache_dir=None)
-    imports = nx.DiGraph()
-    for importer in sorted(graph.modules):
-        for imported in sorted(graph.find_modules_directly_imported_by(importer)):
-            above, below = (".".join(name.split(".")[:2]) for name in (importer, imported))
-            if above != below and all("." in name and "._" not in name for name in (above, below)):
-                imports.add_edge(above, below)
-    return imports
-
-
-def _places(imports: nx.DiGraph) -> dict[str, tuple[float, float]]:
-    """Where each module stands, in inches: a row below the lowest that imports it, near the mean of those."""
-    places: dict[str, tuple[float, float]] = {}
-    for row, modules in enumerate(nx.topological_generations(imports)):
-        for package, (_, centre) in _HOUSE.items():
-            own = [name for name in modules if name.startswith(package)]
-            above = {name: [places[importer][0] for importer in imports.predecessors(name)] for name in own}
-            own.sort(key=lambda name, above=above: (np.mean(above[name] or 0), name))
-            widths = np.array([0.065 * len(name.partition(".")[2]) + 0.35 for name in own])
-            at = centre - widths.sum() / 2 + widths.cumsum() - widths / 2
-            places |= {name: (x, -0.4 * row) for name, x in zip(own, at, strict=True)}
-    return places
-
-
-def _panels(rows: int, columns: int, width: float | None = None, height: float = 2.8) -> tuple[Figure, np.ndarray]:
+def blank(rows: int, columns: int, width: float | None = None, height: float = 2.8) -> tuple[Figure, np.ndarray]:
     """A figure and its panels, row by row; `height` is a row's."""
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(width or (_WIDTH if columns == 1 else _WIDE), height * rows))
+        figure = Figure(figsize=(width or (_WIDTH if columns == 1 else WIDE), height * rows))
         return figure, figure.subplots(rows, columns, squeeze=False).ravel()
 
 

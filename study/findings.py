@@ -48,11 +48,15 @@ def finding(text: str, *rests_on: str | bool) -> Finding:
 
 
 class Findings:
-    """A chapter's findings, written for the verdicts of the live study's seeds and of all published studies."""
+    """A chapter's findings, written for the verdicts of the live study's seeds and of all published studies.
+
+    `judgements` are those of the chapter, of all chapters where it is None; `identities` and `published` are all.
+    """
 
     def __init__(self, seeds: Sequence[int], chapter: str | None) -> None:
-        judged = [*judge_identities(), *judge(seeds, chapter=chapter), *judge_all_published()]
-        self._judgements = {j.claim.id: j for j in judged}
+        self.identities, self.judgements = judge_identities(), judge(seeds, chapter=chapter)
+        self.published = judge_all_published()
+        self._judgements = {j.claim.id: j for j in [*self.identities, *self.judgements, *self.published]}
         self._exploratory = is_exploratory(seeds)
 
     def box(self, *, found: Sequence[Finding], why: Sequence[Finding], advice: Sequence[Finding]) -> HtmlOutput:

@@ -156,13 +156,14 @@ def _scale_is_rate_and_decay() -> float:
     """Five steps of SGD on a scaled loss, and on the plain one with learning rate times, decay over the scale."""
     scale, rate, decay = 0.0595, 0.1, 5e-4
     moves = []
-    for factor, lr, weight_decay in ((scale, rate, decay), (1.0, rate * scale, decay / scale)):
+    for factor, learning_rate, weight_decay in ((scale, rate, decay), (1.0, rate * scale, decay / scale)):
         weight = torch.eye(_CLASSES, dtype=torch.float64, requires_grad=True)
-        optimizer = torch.optim.SGD([weight], lr=lr, momentum=0.9, weight_decay=weight_decay)
+        velocity = torch.zeros_like(weight)
         for _ in range(5):
-            optimizer.zero_grad()
-            (factor * nn.functional.cross_entropy(_LOGITS.detach() @ weight, _LABELS)).backward()
-            optimizer.step()
+            loss = factor * nn.functional.cross_entropy(_LOGITS.detach() @ weight, _LABELS)
+            (gradient,) = torch.autograd.grad(loss, weight)
+            velocity = 0.9 * velocity + gradient + weight_decay * weight.detach()
+            weight = (weight.detach() - learning_rate * velocity).requires_grad_()
         moves.append(weight.detach() - torch.eye(_CLASSES))
     return _distance(*moves)
 

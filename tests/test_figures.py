@@ -14,7 +14,7 @@ from lsr_core import InputError, objective
 from lsr_core.run import Run
 from lsr_core.schedule import Schedule
 from lsr_core.statistics import CONTRADICTED, NEGLIGIBLE, REPRODUCED, UNDECIDED
-from study import claims, figures, judging, published_records
+from study import claims, figures, house, judging, published_records
 from study.results import collect
 from study.studies import DESKTOP
 
@@ -205,7 +205,7 @@ def test_a_sum_of_accuracies_is_not_shown_as_a_mean():
 def test_every_chapter_shows_its_published_claims(judgements):
     published = judging.judge_all_published()
     for chapter in {judgement.claim.chapter for judgement in published}:
-        text = repr(figures.show_published_claims(judgements, chapter))
+        text = repr(figures.show_published_claims(judgements, published, chapter))
         own = [judgement for judgement in published if judgement.claim.chapter == chapter]
         assert all(judgement.claim.id in text and judgement.effect in text for judgement in own)
 
@@ -222,7 +222,7 @@ def test_every_preset_stands_beside_the_others():
 
 
 def test_a_chapters_claims_are_shown_in_every_published_study(judgements):
-    shown = figures.show_published_claims(judgements, "label_smoothing")
+    shown = figures.show_published_claims(judgements, judging.judge_all_published(), "label_smoothing")
     judged = {
         preset: judging.judge_published(preset, "label_smoothing") for preset in claims.CLAIMS if preset != "quick"
     }
@@ -234,14 +234,14 @@ def test_a_chapters_claims_are_shown_in_every_published_study(judgements):
 
 
 def test_the_readmes_house_is_drawn_from_the_imports_as_they_are(tmp_path):
-    figures.save(figures.house(), tmp_path / "house.svg")
+    figures.save(house.house(), tmp_path / "house.svg")
     kept = (ROOT / "book" / "_static" / "house.svg").read_bytes()
     assert (tmp_path / "house.svg").read_bytes() == kept, "the imports have changed; `make figure` draws them anew"
 
 
 def test_the_house_has_a_box_for_every_module_and_none_lies_on_another():
     way = ["study.cli", "lsr_core.execute", "lsr_core.losses"]
-    figure = figures.house(way)
+    figure = house.house(way)
     figure.draw_without_rendering()
     (panel,) = figure.axes
     files = [path for package in ("lsr_core", "study") for path in (ROOT / package).glob("[!_]*")]
@@ -253,7 +253,7 @@ def test_the_house_has_a_box_for_every_module_and_none_lies_on_another():
     marked = [text.get_text() for text in panel.texts if text.get_bbox_patch().get_linewidth() == 2]
     assert sorted(marked) == ["cli", "execute", "losses"]
     with pytest.raises(InputError, match=r"unknown module 'study.shelf'; there are lsr_core.augmentation, "):
-        figures.house(["study.shelf"])
+        house.house(["study.shelf"])
 
 
 def test_a_chapter_names_the_planned_studies_that_are_not_yet_run(monkeypatch):
