@@ -17,7 +17,6 @@ import tempfile
 import threading
 import time
 import timeit
-from _thread import interrupt_main
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -128,9 +127,12 @@ def run(chosen: Sequence[str], given: Mapping[str, Any], out: Path, time_limit: 
 class _QuietKernel(AsyncKernelManager):
     """A kernel without progress bars on its page and without warnings of its own on the terminal."""
 
+    process = 0  # of the last one
+
     async def start_kernel(self, **options: Any) -> None:
         environment = {**os.environ, "TQDM_DISABLE": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
         await super().start_kernel(env=environment, stderr=subprocess.DEVNULL, **options)
+        _QuietKernel.process = self.provisioner.pid
 
 
 def execute(notebook: Path, given: Mapping[str, Any], out: Path, time_limit: float = TIME_LIMIT) -> Outcome:
@@ -182,8 +184,15 @@ def outcome(name: str, out: Path) -> Outcome:
 
 def _execute_within(time_limit: float, notebook: Path, executed: Path, given: Mapping[str, Any]) -> tuple[str, str]:
     """Execute a notebook within so many seconds; returns the result and the report of its outcome."""
-    is_late = threading.Event()
-    timer = threading.Timer(time_limit, lambda: (is_late.set(), interrupt_main()))
+    is_late, _QuietKernel.process = threading.Event(), 0
+
+    def end_kernel() -> None:  # an interrupt of the main thread may be lost in what calls back into Python
+        is_late.set()
+        while not _QuietKernel.process:
+            time.sleep(0.1)
+        os.kill(_QuietKernel.process, signal.SIGKILL)
+
+    timer = threading.Timer(time_limit, end_kernel)
     timer.daemon = True
     timer.start()
     try:
@@ -194,11 +203,10 @@ def _execute_within(time_limit: float, notebook: Path, executed: Path, given: Ma
             return "refused", error.evalue
         return "failed", "\n".join([f"cell {error.cell_index}:", error.source, "", *error.traceback])
     except DeadKernelError:
-        return "failed", f"its kernel died in {_last_cell(executed)}"
-    except KeyboardInterrupt:
-        if not is_late.is_set():
-            raise
-        return "out of time", f"ended after the time limit of {time_limit:.0f} s\nended in {_last_cell(executed)}"
+        where = _last_cell(executed)
+        if is_late.is_set():
+            return "out of time", f"ended after the time limit of {time_limit:.0f} s\nended in {where}"
+        return "failed", f"its kernel died in {where}"
     finally:
         timer.cancel()
     return "done", ""

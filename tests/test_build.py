@@ -22,7 +22,7 @@ from lsr_core.schedule import Schedule
 from study import build
 
 NAMES = build.names()
-SLEEPS = "print('begun')\nimport os, time\nopen({mark!r}, 'w').write(str(os.getpid()))\ntime.sleep(600)"
+SLEEPS = "print('begun', flush=True)\nimport os, time\nopen({mark!r}, 'w').write(str(os.getpid()))\ntime.sleep(600)"
 
 
 def code_cells(notebook):
@@ -173,7 +173,7 @@ def test_a_time_limit_names_the_cell_keeps_the_notebook_and_ends_the_kernel(writ
     write("slow", "a = 1", SLEEPS.format(mark=str(mark)))
     (outcome,) = build.run(["slow"], {}, tmp_path / "out", 15)
     assert outcome.result == "out of time"
-    assert outcome.report.startswith("ended after the time limit of 15 s\nended in cell 1:\nprint('begun')")
+    assert outcome.report.startswith("ended after the time limit of 15 s\nended in cell 1:\nprint('begun', flush=True)")
     assert nbformat.read(tmp_path / "out" / "slow.ipynb", as_version=4).cells[1].outputs[0].text == "begun\n"
     assert is_gone(int(mark.read_text()))
 
