@@ -50,7 +50,7 @@ def load_scripts(app: Sphinx, _name: str, _template: str, context: dict, _doctre
     context["script_files"] = [s for s in context["script_files"] if str(s.filename) not in places]
     formulas = "".join(f' data-formulas="{context["pathto"](place, 1)}"' for place in places)
     for name in (*BOKEH, TURNING.name):
-        context["body"] += f'<script src="{context["pathto"](f"_static/bokeh/{name}", 1)}"{formulas}></script>'
+        context["body"] += f'<script defer src="{context["pathto"](f"_static/bokeh/{name}", 1)}"{formulas}></script>'
 
 
 def copy_scripts(app: Sphinx, error: Exception | None) -> None:
