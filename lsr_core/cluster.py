@@ -16,7 +16,7 @@ from . import connection
 from ._progress import bar
 from .errors import require
 from .models.images import ImageNetwork, defining_modules
-from .run import Run, TrainedTeacher
+from .run import Run
 from .stacks import Claims, Job, OutOfTime, Training, grouped, side_by_side
 from .store import Store, provenance
 
@@ -42,7 +42,7 @@ class Ray:
             for stack in _stacks(levels, training):
                 while len(flying) >= self.cluster.slots:
                     self._land(flying, training)
-                teachers = {teaching.get(_teacher(job.run)) for job in stack} & flying.keys()
+                teachers = {teaching.get(trained.run.key) for job in stack for trained in job.run.needs} & flying.keys()
                 gpus = self._gpus(stack[0].run)
                 begun = task.options(num_gpus=gpus).remote(*common, stack, *teachers)
                 flying[begun] = stack
@@ -72,10 +72,6 @@ def _stacks(levels: Sequence[Sequence[Job]], training: Training) -> Iterator[lis
     for level in levels:
         yield from (stack for _, stack in training.begun(level, claims))
         yield from grouped(job for job in level if claims.lock(job.run.key))
-
-
-def _teacher(run: Run) -> str | None:
-    return run.teacher.run.key if isinstance(run.teacher, TrainedTeacher) else None
 
 
 def _mark(store: Store) -> bytes:

@@ -4,13 +4,13 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import torch
 
 from .augmentation import Augmentation
-from .data import Mixture, dataset
+from .data import Mixture, Source, dataset
 from .errors import hold_plain, require, require_count, require_seed
 from .files import is_key
 from .models import Convnet, ImageNetwork, Perceptron
@@ -44,16 +44,16 @@ class TrainedTeacher:
         """The same teacher, trained with this seed."""
         return replace(self, run=self.run.at(seed))
 
-    def check(self, data: str, seed: int | None, role: str) -> None:
+    def check(self, data: str, seed: int | None, role: str, name: str = "teacher") -> None:
         """Raise `InputError` unless it can teach a run on this data set with this seed and role."""
         own, other = dataset(data), dataset(self.run.data)
         same = (own.classes, own.input_dim) == (other.classes, other.input_dim)
-        require(same, f"the teacher was trained on {self.run.data}, which has other inputs or classes than {data}")
+        require(same, f"the {name} was trained on {self.run.data}, which has other inputs or classes than {data}")
         alike = (self.run.seed is None) == (seed is None)
-        require(alike, f"the teacher's seed is {self.run.seed} and the student's {seed}; give both a seed, or neither")
+        require(alike, f"the {name}'s seed is {self.run.seed} and the student's {seed}; give both a seed, or neither")
         shared = (self.run.seed, self.run.role) == (seed, role)
         which = "every seed" if seed is None else f"seed {seed}"
-        require(not shared, f"teacher and student share the streams of {which}, role {role!r}; name another role")
+        require(not shared, f"{name} and student share the streams of {which}, role {role!r}; name another role")
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Run:
     The seed fixes the split; initial weights, batch order and draws come from streams of (seed, `role`), so that all
     methods compared share them and no teacher shares its student's. Raises `InputError` for values out of range, for
     a `teacher` that the objective does not take, and for one that is missing. Images are seen through `augmentation`,
-    or as they are.
+    or as they are; their network may start from the weights of another one, `initial`, that has the same tensors.
 
     Without a seed it is a template, an arm of a comparison: `at` gives its run of a seed, with a teacher of that seed.
     Templates are equal, and one key of a dictionary, where all their values are equal.
@@ -95,6 +95,7 @@ class Run:
     role: str = "student"
     teacher: TrainedTeacher | ExactPosterior | None = None
     augmentation: Augmentation | None = None
+    initial: TrainedTeacher | None = None
 
     def __post_init__(self) -> None:
         hold_plain(self)
@@ -122,11 +123,26 @@ class Run:
             self.teacher.check(self.data, self.seed, self.role)
         if isinstance(method, Fixed):
             method.check(source.classes)
+        if self.initial is not None:
+            self._check_initial(source)
+
+    def _check_initial(self, source: Source) -> None:
+        require(source.image_shape is not None, f"initial weights are of networks for images; {self.data} has none")
+        self.initial.check(self.data, self.seed, self.role, "first step")
+        first = self.initial.run.network
+        own, other = (_tensors(network, source.image_shape, source.classes) for network in (self.network, first))
+        require(own == other, f"{self.network} cannot start from the weights of {first}; both need the same tensors")
+
+    @property
+    def needs(self) -> list[TrainedTeacher]:
+        """The trained networks that it needs: its teacher, and the one whose weights it starts from."""
+        return [trained for trained in (self.teacher, self.initial) if isinstance(trained, TrainedTeacher)]
 
     def at(self, seed: int) -> "Run":
-        """The run of this seed; its trained teacher has the seed too."""
+        """The run of this seed; what it needs has the seed too."""
         require_seed(seed)
-        return replace(self, seed=seed, teacher=self.teacher and self.teacher.at(seed))
+        needed = {"teacher": self.teacher and self.teacher.at(seed), "initial": self.initial and self.initial.at(seed)}
+        return replace(self, seed=seed, **needed)
 
     def runs(self, seeds: Iterable[int]) -> list["Run"]:
         """The run of each seed."""
@@ -148,6 +164,7 @@ class Run:
             "teacher": None if self.teacher is None else self.teacher.canonical(),
             "augmentation": None if self.augmentation is None else asdict(self.augmentation),
             "numerics": NUMERICS,
+            **({} if self.initial is None else {"initial": self.initial.canonical()}),
         }
 
     @cached_property
@@ -174,10 +191,7 @@ class Run:
 def run_of(canonical: dict[str, Any]) -> Run:
     """The run that has this canonical form; raises `InputError` where this version of the study makes none of it."""
     try:
-        data, teacher, augmentation = canonical["data"], canonical["teacher"], canonical["augmentation"]
-        if teacher is not None:
-            trained = "run" in teacher
-            teacher = TrainedTeacher(run_of(teacher["run"]), teacher["epoch"]) if trained else ExactPosterior()
+        data, augmentation = canonical["data"], canonical["augmentation"]
         network, described = dict(canonical["network"]), dict(canonical["objective"])
         run = Run(
             data["name"],
@@ -187,14 +201,28 @@ def run_of(canonical: dict[str, Any]) -> Run:
             canonical["seed"],
             _NETWORKS[network.pop("name")](**network),
             canonical["role"],
-            teacher,
+            _trained(canonical["teacher"]),
             augmentation and Augmentation(**augmentation),
+            _trained(canonical.get("initial")),
         )
     except (KeyError, TypeError, AttributeError):
         run = None
     same = run is not None and run.key == key_of(canonical)
     require(same, f"run {key_of(canonical)} was described by another version of the study; it cannot be made again")
     return run
+
+
+def _trained(canonical: dict[str, Any] | None) -> TrainedTeacher | ExactPosterior | None:
+    """The teacher, or the source of the initial weights, that has this canonical form."""
+    if canonical is None or "run" not in canonical:
+        return canonical and ExactPosterior()
+    return TrainedTeacher(run_of(canonical["run"]), canonical["epoch"])
+
+
+@cache
+def _tensors(network: ImageNetwork, shape: tuple[int, int, int], classes: int) -> dict[str, torch.Size]:
+    """The shapes of a network's tensors by name, for images of this shape."""
+    return {name: tensor.shape for name, tensor in network.skeleton(shape, classes).state_dict().items()}
 
 
 def require_key(key: str) -> str:

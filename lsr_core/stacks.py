@@ -45,10 +45,11 @@ def levels_of(runs: Sequence[Run], store: Store) -> list[list[Job]]:
 
     def need(run: Run) -> int:
         if run.key not in jobs:
-            jobs[run.key], depth[run.key], teacher = Job(run), 0, run.teacher
-            if isinstance(teacher, TrainedTeacher) and not Job(teacher.run, {teacher.epoch}).is_done(store):
-                depth[run.key] = 1 + need(teacher.run)
-                jobs[teacher.run.key].epochs.add(teacher.epoch)
+            jobs[run.key], depth[run.key] = Job(run), 0
+            for trained in run.needs:
+                if not Job(trained.run, {trained.epoch}).is_done(store):
+                    depth[run.key] = max(depth[run.key], 1 + need(trained.run))
+                    jobs[trained.run.key].epochs.add(trained.epoch)
         return depth[run.key]
 
     for run in runs:
@@ -149,9 +150,9 @@ class Training:
             is_over = all(job.is_done(self.store) for job in stack)
             if not is_over and wanted.keys().isdisjoint(job.run.key for job in stack):
                 continue
-            teachers = [job.run.teacher for job in stack if isinstance(job.run.teacher, TrainedTeacher)]
-            if not all(self.store.has_weights(teacher.run.key, teacher.epoch) for teacher in teachers):
-                continue  # the wanted ones start again, with teachers of their own
+            needed = [trained for job in stack for trained in job.run.needs]
+            if not all(self.store.has_weights(trained.run.key, trained.epoch) for trained in needed):
+                continue  # the wanted ones start again, with what they need made before them
             locked = [job for job in stack if locks.lock(job.run.key)]
             is_over = all(job.is_done(self.store) for job in stack)
             if len(locked) == len(stack) and not is_over:
@@ -173,7 +174,7 @@ class Training:
             raise OutOfTime
         start, runs, store = time.perf_counter(), checkpoint.runs, self.store
         self.progress.set_description(f"{runs[0].data}, {runs[0].train} examples", refresh=False)
-        trainer = Trainer(runs, _teacher(runs, store))
+        trainer = Trainer(runs, _teacher(runs, store), initial=[_initial(run, store) for run in runs])
         state = checkpoint.load(trainer.conditions())
         if state:
             trainer.load_state_dict(state)
@@ -224,6 +225,11 @@ def _teacher(runs: Sequence[Run], store: Store) -> Tensor | Tensors | None:
     if isinstance(runs[0].network, ImageNetwork):
         return teacher and store.weights(teacher.run.key, teacher.epoch)
     return teacher_logits(runs, store)
+
+
+def _initial(run: Run, store: Store) -> Tensors | None:
+    """The tensors that a run starts from, where it does not draw them."""
+    return run.initial and store.weights(run.initial.run.key, run.initial.epoch)
 
 
 def teacher_logits(runs: Sequence[Run], store: Store) -> Tensor | None:

@@ -335,7 +335,8 @@ class Trainer:
 
     `teacher` holds the logits `[S, N, K]` of each run's teacher on its training examples, or for images the tensors of
     the runs' common teacher. Images are trained on a GPU where there is one and no other `device` is asked for,
-    anything else on the CPU; `dtype` is of stacks. Raises `InputError` for runs of several `stack_key`s, and for a GPU
+    anything else on the CPU; `dtype` is of stacks, and `initial` the tensors that each network for images starts from
+    instead of drawn ones, if any. Raises `InputError` for runs of several `stack_key`s, and for a GPU
     where there is none.
 
     `network` maps inputs to logits `[S, B, K]`: a stack on `OwnExamples`, an `Ensemble` on `SharedImages`. The runs
@@ -348,6 +349,7 @@ class Trainer:
         teacher: Tensor | Tensors | None = None,
         device: Device = None,
         dtype: torch.dtype = torch.float32,
+        initial: Sequence[Tensors | None] = (),
     ) -> None:
         kind = SharedImages if isinstance(runs[0].network, ImageNetwork) else OwnExamples
         require(len({run.stack_key for run in runs}) == 1, f"runs in one {kind.shared}")
@@ -355,6 +357,8 @@ class Trainer:
         self.runs, self.schedule, self.data = runs, runs[0].schedule, kind(runs, teacher, device, dtype)
         self.network = self.data.network(runs)
         if isinstance(self.network, Ensemble):
+            for network, tensors in zip(self.network.networks, initial, strict=False):
+                network.load_state_dict(tensors or network.state_dict())
             own = zip(self.network.networks, runs, strict=True)
             self.learners = [Learner(network, [run], self.data) for network, run in own]
         else:

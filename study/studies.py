@@ -17,7 +17,7 @@ from lsr_core.errors import require
 from lsr_core.execute import execute
 from lsr_core.models import ImageNetwork
 from lsr_core.objectives import objective
-from lsr_core.run import Run, TrainedTeacher
+from lsr_core.run import Run
 from lsr_core.schedule import Schedule
 from lsr_core.store import Store
 from lsr_core.sweep import by_seed
@@ -83,9 +83,7 @@ def _tier_by_tier(arms: dict[str, Run], tiers: Sequence[Sequence[str]], seeds: S
     runs: dict[Run, None] = {}
     for tier in tiers:
         for run in (arms[name].at(seed) for seed in seeds for name in tier if name in arms):
-            if isinstance(run.teacher, TrainedTeacher):
-                runs.setdefault(run.teacher.run)
-            runs.setdefault(run)
+            runs |= dict.fromkeys([*(trained.run for trained in run.needs), run])
     return list(runs)
 
 
@@ -184,9 +182,9 @@ def arms_by_key(name: str) -> dict[str, str]:
 def forget_teachers(name: str, store: Store) -> None:
     """Remove the weights of a planned study's teachers that no missing run needs: what travels stays small."""
     runs = _planned_order(name)
-    taught = [run for run in runs if isinstance(run.teacher, TrainedTeacher)]
-    teachers = {run.key: (run.teacher.run.key, run.teacher.epoch) for run in taught}
-    for key, epoch in set(teachers.values()) - {teacher for key, teacher in teachers.items() if key not in store}:
+    needed = {run.key: {(trained.run.key, trained.epoch) for trained in run.needs} for run in runs}
+    wanted = set().union(*(own for key, own in needed.items() if key not in store))
+    for key, epoch in set().union(*needed.values()) - wanted:
         store.remove_weights(key, epoch)
 
 
