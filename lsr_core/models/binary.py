@@ -6,38 +6,45 @@ There the weights' signs are multiplied by the mean size of a channel's weights,
 cancels: here they are ±1.
 """
 
-from collections.abc import Callable
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d
+from torch.nn.functional import conv2d, prelu
 
 from .blocks import Residual, convolution, stages
 
 
-def clipped(values: Tensor) -> Tensor:
-    """The estimator with gradient 1 where |x| ≤ 1, else 0 (Hubara et al. 2016)."""
-    return values.clamp(-1, 1)
+class Sign(torch.autograd.Function):
+    """+1 where a value is 0 or more, else −1; backward, the gradient of an estimator that is flat outside −1 … 1."""
+
+    @staticmethod
+    def forward(ctx, values, estimator):  # noqa: ANN001, ANN205
+        ctx.save_for_backward(values)
+        ctx.estimator = estimator
+        return (values >= 0).to(values).mul_(2).sub_(1)
+
+    @staticmethod
+    def backward(ctx, gradient):  # noqa: ANN001, ANN205
+        (values,) = ctx.saved_tensors
+        return ctx.estimator(values.abs()).mul_(gradient), None
 
 
-def polynomial(values: Tensor) -> Tensor:
-    """The estimator with gradient 2 − 2|x| where |x| < 1, else 0 (Bi-Real Net, equation 8)."""
-    inside = values.clamp(-1, 1)
-    return inside * (2 - inside.abs())
+def clipped(size: Tensor) -> Tensor:
+    """The gradient 1 where |x| ≤ 1, else 0 (Hubara et al. 2016)."""
+    return (size <= 1).to(size)
 
 
-def sign(values: Tensor, estimator: Callable[[Tensor], Tensor]) -> Tensor:
-    """+1 where a value is 0 or more, else −1, of any shape; its gradient is the estimator's."""
-    smooth = estimator(values)
-    return torch.where(values >= 0, 1.0, -1.0).to(values) + (smooth - smooth.detach())
+def polynomial(size: Tensor) -> Tensor:
+    """The gradient 2 − 2|x| where |x| < 1, else 0 (Bi-Real Net, equation 8)."""
+    return size.clamp_max_(1).mul_(-2).add_(2)
 
 
 class BinaryConv2d(nn.Conv2d):
     """A convolution with the signs of its weights, whose gradients are clipped."""
 
     def forward(self, maps: Tensor) -> Tensor:
-        return conv2d(maps, sign(self.weight, clipped), None, self.stride, self.padding)
+        return conv2d(maps, Sign.apply(self.weight, clipped), None, self.stride, self.padding)
 
 
 class RSign(nn.Module):
@@ -52,7 +59,7 @@ class RSign(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         shifted = maps - self.shift
-        return sign(shifted, polynomial) if self.binary else shifted
+        return Sign.apply(shifted, polynomial) if self.binary else shifted
 
 
 class RPReLU(nn.Module):
@@ -68,8 +75,7 @@ class RPReLU(nn.Module):
         nn.init.constant_(self.slope, 0.25)
 
     def forward(self, maps: Tensor) -> Tensor:
-        shifted = maps - self.before
-        return torch.where(shifted > 0, shifted, self.slope * shifted) + self.after
+        return prelu(maps - self.before, self.slope.flatten()) + self.after
 
 
 Binary = Literal["nothing", "activations", "everything"]

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from lsr_core.models import ImageNetwork, binary
-from lsr_core.models.binary import BinaryConv2d, RPReLU, RSign, clipped, polynomial, sign
+from lsr_core.models.binary import BinaryConv2d, RPReLU, RSign, Sign, clipped, polynomial
 from lsr_core.models.images import cost
 
 CIFAR = (3, 32, 32)
@@ -12,13 +12,13 @@ X = torch.tensor([-2.0, -1.0, -0.75, -0.5, -0.1, 0.0, 0.1, 0.5, 0.75, 2.0], dtyp
 
 def estimated(estimator):
     values = X.clone().requires_grad_()
-    (sign(values, estimator) * torch.arange(10)).sum().backward()
+    (Sign.apply(values, estimator) * torch.arange(10)).sum().backward()
     return values.grad / torch.arange(10)
 
 
 def test_a_sign_is_a_sign_and_its_gradient_the_written_estimator():
     for estimator in (clipped, polynomial):
-        assert sign(X, estimator).tolist() == [-1, -1, -1, -1, -1, 1, 1, 1, 1, 1]
+        assert Sign.apply(X, estimator).tolist() == [-1, -1, -1, -1, -1, 1, 1, 1, 1, 1]
     torch.testing.assert_close(estimated(clipped)[1:], (X.abs() <= 1).double()[1:], rtol=0, atol=0)
     torch.testing.assert_close(estimated(polynomial)[1:], (2 - 2 * X.abs()).clamp(min=0)[1:], rtol=0, atol=1e-15)
 
@@ -63,7 +63,7 @@ def test_everything_between_the_real_layers_is_plus_or_minus_one(generator):
     def look(layer, inputs, _):
         seen.append(layer)
         assert set(inputs[0].unique().tolist()) == {-1.0, 1.0}
-        assert set(sign(layer.weight, clipped).unique().tolist()) == {-1.0, 1.0}
+        assert set(Sign.apply(layer.weight, clipped).unique().tolist()) == {-1.0, 1.0}
 
     for layer in network.modules():
         if isinstance(layer, BinaryConv2d):
