@@ -80,6 +80,7 @@ _LEGEND_INCH = 15  # characters in an inch of a legend
 _NARROW, _SHORT = 4, 40  # columns and rows of a table that fits the page
 _MANY = 10  # sentences of a list
 _FILTERS = ("verdict", "preset", "paper", "flags", "turned by")  # columns of a board with few values
+_BEHIND = 1e9  # in the order of a board: as good as infinite, which is no number to it
 _ROW = 85  # characters in a row of a forest
 _PIXELS = 110  # that an inch of a figure has at most on a page
 _COLOUR = re.compile(r"#([0-9a-f]{6})\b")
@@ -228,8 +229,8 @@ def show_sortable_board(judgements: Sequence[Judgement], caption: str) -> HtmlOu
 
 
 def _valued(value: float | None, text: object) -> Markup:
-    """A cell's text with the number by which the board sorts it; cells without one stand together."""
-    return Markup('<data value="{}">{}</data>').format("" if value is None else f"{value:.6g}", text)
+    """A cell's text with the number by which the board sorts it; cells without one stand behind all that have one."""
+    return Markup('<data value="{:.6g}">{}</data>').format(_BEHIND if value is None else value, text)
 
 
 def _laid_out(judgements: Sequence[Judgement]) -> pd.DataFrame:

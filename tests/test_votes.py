@@ -109,6 +109,6 @@ def test_the_study_is_made_published_and_judged(tuned_methods, own_store, monkey
         assert np.isfinite(judgement.differences.mean)
         assert "people's votes" in judgement.sentence
         assert judgement.claim.own
-    shown = figures.show_published_claims([], "ladder")._repr_html_()
+    shown = figures.show_published_claims([], judgements, "ladder")._repr_html_()
     assert "The arms of cifar10-votes in this chapter" in shown
     assert "votes on the wrong classes than a student of its permuted teacher (rung 3)" in shown
