@@ -18,6 +18,7 @@ import threading
 import time
 import timeit
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -190,7 +191,8 @@ def _execute_within(time_limit: float, notebook: Path, executed: Path, given: Ma
         is_late.set()
         while not _QuietKernel.process:
             time.sleep(0.1)
-        os.kill(_QuietKernel.process, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it has just ended
+            os.kill(_QuietKernel.process, signal.SIGKILL)
 
     timer = threading.Timer(time_limit, end_kernel)
     timer.daemon = True

@@ -16,7 +16,7 @@ from .blocks import Residual, convolution, stages
 
 
 class Sign(torch.autograd.Function):
-    """+1 where a value is 0 or more, else −1; backward, the gradient of an estimator that is flat outside −1 … 1."""
+    """+1 where a value is 0 or more, else −1, of any shape; its gradient is the estimator's, a function of |x|."""
 
     @staticmethod
     def forward(ctx, values, estimator):  # noqa: ANN001, ANN205
@@ -37,7 +37,7 @@ def clipped(size: Tensor) -> Tensor:
 
 def polynomial(size: Tensor) -> Tensor:
     """The gradient 2 − 2|x| where |x| < 1, else 0 (Bi-Real Net, equation 8)."""
-    return size.clamp_max_(1).mul_(-2).add_(2)
+    return (1 - size).clamp_min_(0).mul_(2)
 
 
 class BinaryConv2d(nn.Conv2d):
