@@ -22,7 +22,7 @@ from unittest import mock
 
 import torch
 
-from lsr_core import cluster, stacks
+from lsr_core import stacks, worker
 from lsr_core.cluster import Ray
 from lsr_core.execute import execute, train_missing
 from lsr_core.objectives import objective
@@ -33,6 +33,8 @@ from lsr_core.store import Store, provenance
 _MARK = f"RAY_BENCH={os.getpid()}"  # in the environment of this program's workers
 WORKERS, RUNS, TASKS, KILLS = 2, 2000, 20_000, 10
 _FIRST = """
+from lsr_core.connection import Cluster
+Cluster()
 from lsr_core.cluster import Ray
 from lsr_core.execute import execute
 import ray_bench
@@ -85,7 +87,7 @@ def driver(ray: Ray, folder: Path) -> Row:
     start = time.perf_counter()
     with (
         mock.patch.object(stacks, "stack_size", return_value=1),
-        mock.patch.object(cluster, "_trained", nothing),
+        mock.patch.object(worker, "trained", nothing),
         mock.patch.object(Ray, "_land", looked),
     ):
         train_missing(runs, Store(folder), ray)
@@ -105,8 +107,10 @@ def _until_first_record(folder: Path) -> float:
     path = os.pathsep.join([*sys.path, str(Path(__file__).parent)])
     environment = {**os.environ, "LSR_STORE": str(folder), "PYTHONPATH": path}
     start = time.monotonic()
-    with subprocess.Popen([sys.executable, "-c", _FIRST], env=environment):
+    with subprocess.Popen([sys.executable, "-c", _FIRST], env=environment) as program:
         while not any(folder.glob("??/*.json")):
+            if program.poll():
+                sys.exit(f"the program ended with code {program.returncode} before its first record")
             time.sleep(0.05)
         return time.monotonic() - start
 
@@ -156,7 +160,7 @@ def _training_workers() -> list[int]:
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            is_training = b"ray::_trained" in path.read_bytes()
+            is_training = b"ray::trained" in path.read_bytes()
             is_own = _MARK.encode() in (path.parent / "environ").read_bytes()
         except OSError:
             continue
@@ -176,7 +180,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help="of the rows to measure: all, where none is named")
     given = parser.parse_args()
     measures = {"first record": first_record, "throughput": throughput, "kills": kills, "driver": driver}
-    device = f"{provenance()['processor']}, {WORKERS} workers, torch {torch.__version__}"
+    device = f"{provenance()['processor']} with {provenance()['isa']}, {WORKERS} workers, torch {torch.__version__}"
     name, _, value = _MARK.partition("=")
     os.environ[name] = value
     for wanted in given.names or measures:

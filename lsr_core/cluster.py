@@ -3,22 +3,16 @@
 The driver alone says what is trained, so that tasks need no locks; what they make travels by the store.
 """
 
-import secrets
-import socket
 import time
 import warnings
-from collections.abc import Iterator, Sequence
-from importlib import import_module
-from math import inf
+from collections.abc import Sequence
 from typing import Any
 
-from . import connection
-from ._progress import bar
-from .errors import require
+from . import connection, worker
 from .models.images import ImageNetwork, defining_modules
 from .run import Run
-from .stacks import Claims, Job, OutOfTime, Training, grouped, side_by_side
-from .store import Store, provenance
+from .stacks import Job, OutOfTime, Training, side_by_side, stacks_of
+from .store import provenance
 
 _POLL = 1.0  # seconds between two looks at the clock, at most
 
@@ -34,17 +28,16 @@ class Ray:
 
     def finish(self, levels: Sequence[Sequence[Job]], training: Training) -> None:
         """Train the jobs of every level, and keep their records; raises `InputError` where a node cannot do that."""
-        store, flying, teaching = training.store, dict[Any, list[Job]](), dict[str, Any]()
-        sources, common = provenance()["sources"], (defining_modules(), store, _mark(store))
-        self.cluster.require_everywhere(sources, _trained, *common, [])
-        task = self.cluster.task(_trained)
+        flying, teaching = dict[Any, list[Job]](), dict[str, Any]()
+        common = defining_modules(), training.store, training.store.mark()
+        self.cluster.require_everywhere(provenance()["sources"], worker.trained, *common, [])
+        task = self.cluster.task(worker.trained)
         try:
-            for stack in _stacks(levels, training):
+            for stack in stacks_of(levels, training):
                 while len(flying) >= self.cluster.slots:
                     self._land(flying, training)
                 teachers = {teaching.get(trained.run.key) for job in stack for trained in job.run.needs} & flying.keys()
-                gpus = self._gpus(stack[0].run)
-                begun = task.options(num_gpus=gpus).remote(*common, stack, *teachers)
+                begun = task.options(num_gpus=self._gpus(stack[0].run)).remote(*common, stack, *teachers)
                 flying[begun] = stack
                 teaching |= {job.run.key: begun for job in stack if job.epochs}
             while flying:
@@ -64,33 +57,3 @@ class Ray:
     def _gpus(self, run: Run) -> float:
         """The share of a GPU that a stack like this run's needs, where the cluster has one."""
         return 1 / side_by_side(run) if self.cluster.has_gpu and isinstance(run.network, ImageNetwork) else 0.0
-
-
-def _stacks(levels: Sequence[Sequence[Job]], training: Training) -> Iterator[list[Job]]:
-    """All stacks, those first in each level that a killed driver or node left."""
-    claims = Claims()
-    for level in levels:
-        yield from (stack for _, stack in training.begun(level, claims))
-        yield from grouped(job for job in level if claims.lock(job.run.key))
-
-
-def _mark(store: Store) -> bytes:
-    """What tells a store from a folder of the same name on another machine."""
-    path = store.folder / "mark"
-    if not store.files.has(path):
-        store.files.keep(path, secrets.token_hex(8).encode())
-    return store.files.read(path)
-
-
-def _trained(modules: Sequence[str], store: Store, mark: bytes, jobs: Sequence[Job], *_teachers: Any) -> list[str]:
-    """Train a stack of jobs in a worker, after its teachers' tasks; returns the warnings. No jobs: only the checks."""
-    node = socket.gethostname()
-    for module in modules:
-        import_module(module)
-    path = store.folder / "mark"
-    place = f"node {node} does not see the store {store.place}; LSR_STORE must name a folder that all nodes share, or "
-    require(store.files.has(path) and store.files.read(path) == mark, f"{place}an address such as s3://BUCKET/NAME")
-    with warnings.catch_warnings(record=True) as said, bar(total=len(jobs)) as progress:
-        warnings.simplefilter("always")
-        Training(store, inf, progress).finish_stack(jobs)
-    return [str(warning.message) for warning in said]

@@ -22,7 +22,7 @@ _FORWARD = 2  # tasks in flight for each CPU: while one trains, the next one wai
 class Cluster:
     """A connection that lasts as long as the process; raises `InputError` as `cluster.Ray` says."""
 
-    def __init__(self, address: str | None) -> None:
+    def __init__(self, address: str | None = None) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to its makers
         try:
             import ray
@@ -36,6 +36,7 @@ class Cluster:
             except (ConnectionError, RuntimeError, ValueError) as error:
                 right = "start one with `ray start --head`, or leave the address out"
                 raise InputError(f"{self.name} cannot be used ({_first_line(error)}); {right}") from None
+            self._ask(self._nodes(), _asking())  # so that workers import torch while this process does
 
     @property
     def slots(self) -> int:
@@ -71,24 +72,25 @@ class Cluster:
 
     def require_everywhere(self, sources: str, function: Callable[..., Any], *arguments: Any) -> None:
         """Raise `InputError` unless each node has `lsr_core` of these sources, and the function returns there."""
-        nodes = [node for node in self._ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
+        nodes = self._nodes()
         require(bool(nodes), f"{self.name} has no node with a CPU to lend; join one with `ray start --address`")
-        found = self._each(nodes, _asking())
-        for node, there in zip(nodes, found, strict=True):
+        for node, asked in zip(nodes, self._ask(nodes, _asking()), strict=True):
+            there = self._result(asked)
             what = "another version of lsr_core" if there else "no lsr_core that can be imported"
             right = "install the same there as on this machine"
             require(there == sources, f"node {node['NodeManagerHostname']} of {self.name} has {what}; {right}")
-        self._each(nodes, function, *arguments)
+        for asked in self._ask(nodes, function, *arguments):
+            self._result(asked)
 
-    def _each(self, nodes: Sequence[Mapping[str, Any]], function: Callable[..., Any], *arguments: Any) -> list[Any]:
-        """What a function returns on each node."""
-        on = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
-        task = self.task(function)
-        asked = [
-            task.options(num_cpus=0, scheduling_strategy=on(node["NodeID"], soft=False)).remote(*arguments)
-            for node in nodes  # on no CPU, so that nothing waits for a busy node
-        ]
-        return [self._result(one) for one in asked]
+    def _nodes(self) -> list[Mapping[str, Any]]:
+        """The nodes that have a CPU to lend."""
+        return [node for node in self._ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
+
+    def _ask(self, nodes: Sequence[Mapping[str, Any]], function: Callable[..., Any], *arguments: Any) -> list[Any]:
+        """A function as a task on each node, on no CPU, so that nothing waits for a busy node."""
+        on, task = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy, self.task(function)
+        places = [on(node["NodeID"], soft=False) for node in nodes]
+        return [task.options(num_cpus=0, scheduling_strategy=place).remote(*arguments) for place in places]
 
     def _result(self, task: Any) -> Any:
         try:

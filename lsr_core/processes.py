@@ -1,12 +1,9 @@
 """Processes of one machine that train the same runs; the locks of the store keep them apart."""
 
-import math
 import os
 import pickle
-import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -14,7 +11,6 @@ from pathlib import Path
 
 import torch
 
-from ._progress import bar
 from .models.images import defining_modules
 from .stacks import Job, Training
 from .trainer import threads
@@ -34,7 +30,7 @@ class Processes:
 
     @contextmanager
     def _helpers(self, work: bytes) -> Iterator[None]:
-        program = f"import {', '.join(defining_modules())}; from lsr_core.processes import help_with; help_with()"
+        program = f"import {', '.join(defining_modules())}; from lsr_core.worker import help_with; help_with()"
         command = [sys.executable, "-P", "-c", program]
         count = max(1, torch.get_num_threads() // self.count)  # two on one core's threads wait for each other
         path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)  # they import what this process does
@@ -53,18 +49,3 @@ class Processes:
                 helper.wait()
                 with suppress(BrokenPipeError):
                     helper.stdin.close()
-
-
-def help_with() -> None:
-    """Train the jobs that a parent sends, and end as SIGTERM does when it closes the pipe, or was killed."""
-
-    def end_with_parent() -> None:
-        os.read(0, 1)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    with suppress(KeyboardInterrupt):  # the process that started this one reports it
-        levels, store = pickle.load(sys.stdin.buffer)
-        threading.Thread(target=end_with_parent, daemon=True).start()
-        with bar() as progress:
-            for level in levels:
-                Training(store, math.inf, progress).finish(level)

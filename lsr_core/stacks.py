@@ -57,8 +57,16 @@ def levels_of(runs: Sequence[Run], store: Store) -> list[list[Job]]:
     return [[job for key, job in jobs.items() if depth[key] == level] for level in sorted(set(depth.values()))]
 
 
-def grouped(jobs: Iterable[Job]) -> Iterator[list[Job]]:
-    """The stacks in which jobs train, where no other process trains any of them."""
+def stacks_of(levels: Iterable[Sequence[Job]], training: "Training") -> Iterator[list[Job]]:
+    """All stacks of levels, in each first those that a killed process left, where no other process trains any."""
+    claims = Claims()
+    for level in levels:
+        yield from (stack for _, stack in training.begun(level, claims))
+        yield from _grouped(job for job in level if claims.lock(job.run.key))
+
+
+def _grouped(jobs: Iterable[Job]) -> Iterator[list[Job]]:
+    """Jobs that train alike, in stacks."""
     alike: dict[Any, list[Job]] = defaultdict(list)
     for job in jobs:
         alike[job.run.stack_key].append(job)

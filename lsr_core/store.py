@@ -6,6 +6,7 @@ import json
 import math
 import platform
 import re
+import secrets
 import subprocess
 import time
 import warnings
@@ -132,6 +133,14 @@ class Store:
         """Raise `InputError` unless records can be written here."""
         with self.writing():
             self.files.check_writable()
+
+    def mark(self) -> bytes:
+        """What tells the store from a folder of the same name on another machine: drawn when it is first asked for."""
+        path = self.folder / "mark"
+        with self.writing():
+            if not self.files.has(path):
+                self.files.keep(path, secrets.token_hex(8).encode())
+            return self.files.read(path)
 
     def remove(self, key: str) -> None:
         """Delete the record of a key, damaged or not; raises `InputError` where there is none."""

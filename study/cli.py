@@ -169,6 +169,10 @@ def make_results(preset: str, workers: int, address: str | None) -> None:
 
     With --ray, every stack of runs is a task of the cluster at the address; without one, Ray starts on this machine.
     """
+    if address is not None:
+        from lsr_core.connection import Cluster
+
+        Cluster(address or None)  # before torch is imported: the workers import it meanwhile
     from lsr_core.cluster import Ray
     from lsr_core.store import Store
 

@@ -19,7 +19,7 @@ from ray import cluster_utils  # noqa: E402
 from test_execute import kd, runs  # noqa: E402
 from test_resume import large_grid, stated  # noqa: E402
 
-from lsr_core import InputError, cluster, connection  # noqa: E402
+from lsr_core import InputError, connection  # noqa: E402
 from lsr_core.cluster import Ray  # noqa: E402
 from lsr_core.execute import execute  # noqa: E402
 from lsr_core.stacks import OutOfTime  # noqa: E402
@@ -139,7 +139,7 @@ def test_a_node_without_the_package_or_with_another_version_is_refused(here, own
 
 
 def test_a_store_that_a_node_does_not_see_is_refused(here, own_store, monkeypatch):
-    monkeypatch.setattr(cluster, "_mark", lambda _: b"of another folder of this name")
+    monkeypatch.setattr(Store, "mark", lambda _: b"of another folder of this name")
     with pytest.raises(InputError, match=r"does not see the store .*; LSR_STORE must name a folder that all"):
         execute(runs(1), own_store, here)
     assert own_store.keys() == []
