@@ -66,9 +66,12 @@ class Cluster:
             yield task, self._result(task)
 
     def cancel(self, tasks: Iterable[Any]) -> None:
-        """Stop tasks that nobody waits for any more."""
+        """Interrupt tasks that nobody waits for any more.
+
+        By force Ray would end their workers, and now and then itself, where a task is over at that moment.
+        """
         for task in tasks:
-            self._ray.cancel(task, force=True)
+            self._ray.cancel(task)
 
     def require_everywhere(self, sources: str, function: Callable[..., Any], *arguments: Any) -> None:
         """Raise `InputError` unless each node has `lsr_core` of these sources, and the function returns there."""
