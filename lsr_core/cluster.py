@@ -49,8 +49,10 @@ class Ray:
         """Wait a moment for tasks in flight, and take those that are over out of it."""
         if time.monotonic() >= training.deadline:
             raise OutOfTime
-        for task, said in self.cluster.ended(flying, _POLL):
-            training.progress.update(len(flying.pop(task)))
+        for task in self.cluster.ended(flying, _POLL):
+            stack = flying.pop(task)
+            said = self.cluster.result(task)
+            training.progress.update(len(stack))
             for text in said:
                 warnings.warn(text, stacklevel=2)
 

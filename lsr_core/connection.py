@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -55,35 +55,40 @@ class Cluster:
         """A function as a task on a CPU and a share of a GPU; Ray repeats it where its worker or node is lost."""
         return self._ray.remote(num_cpus=1, num_gpus=gpus, max_retries=_RETRIES, **options)(function)
 
-    def ended(self, tasks: Collection[Any], seconds: float) -> Iterator[tuple[Any, Any]]:
-        """The tasks that are over as soon as one is, with what they returned, or none after a time.
-
-        Raises `InputError` for one that failed.
-        """
+    def ended(self, tasks: Collection[Any], seconds: float) -> list[Any]:
+        """The tasks that are over as soon as one is, or none after a time."""
         self._ray.wait(list(tasks), num_returns=1, timeout=seconds)
-        over, _ = self._ray.wait(list(tasks), num_returns=len(tasks), timeout=0)
-        for task in over:
-            yield task, self._result(task)
+        return self._ray.wait(list(tasks), num_returns=len(tasks), timeout=0)[0]
+
+    def result(self, task: Any) -> Any:
+        """What a task returned; raises `InputError` where it failed.
+
+        It must not be cancelled then: Ray (2.60) ends the program where it has not quite put such a task away.
+        """
+        try:
+            return self._ray.get(task)
+        except self._ray.exceptions.RayTaskError as error:
+            raise InputError(str(error.cause)) if isinstance(error.cause, InputError) else error from None
+        except self._ray.exceptions.RayError as error:
+            fact = f"a task of {self.name} was lost, and all its repetitions ({_first_line(error)})"
+            raise InputError(f"{fact}; finished runs are kept, and the same command goes on") from None
 
     def cancel(self, tasks: Iterable[Any]) -> None:
-        """Interrupt tasks that nobody waits for any more.
-
-        By force Ray would end their workers, and now and then itself, where a task is over at that moment.
-        """
+        """Stop tasks that nobody waits for any more."""
         for task in tasks:
-            self._ray.cancel(task)
+            self._ray.cancel(task, force=True)
 
     def require_everywhere(self, sources: str, function: Callable[..., Any], *arguments: Any) -> None:
         """Raise `InputError` unless each node has `lsr_core` of these sources, and the function returns there."""
         nodes = self._nodes()
         require(bool(nodes), f"{self.name} has no node with a CPU to lend; join one with `ray start --address`")
         for node, asked in zip(nodes, self._ask(nodes, _asking()), strict=True):
-            there = self._result(asked)
+            there = self.result(asked)
             what = "another version of lsr_core" if there else "no lsr_core that can be imported"
             right = "install the same there as on this machine"
             require(there == sources, f"node {node['NodeManagerHostname']} of {self.name} has {what}; {right}")
         for asked in self._ask(nodes, function, *arguments):
-            self._result(asked)
+            self.result(asked)
 
     def _nodes(self) -> list[Mapping[str, Any]]:
         """The nodes that have a CPU to lend."""
@@ -94,15 +99,6 @@ class Cluster:
         on, task = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy, self.task(function)
         places = [on(node["NodeID"], soft=False) for node in nodes]
         return [task.options(num_cpus=0, scheduling_strategy=place).remote(*arguments) for place in places]
-
-    def _result(self, task: Any) -> Any:
-        try:
-            return self._ray.get(task)
-        except self._ray.exceptions.RayTaskError as error:
-            raise InputError(str(error.cause)) if isinstance(error.cause, InputError) else error from None
-        except self._ray.exceptions.RayError as error:
-            fact = f"a task of {self.name} was lost, and all its repetitions ({_first_line(error)})"
-            raise InputError(f"{fact}; finished runs are kept, and the same command goes on") from None
 
 
 def _start(ray: Any) -> None:
