@@ -13,12 +13,13 @@ from .augmentation import Augmentation
 from .data import Mixture, Source, dataset
 from .errors import hold_plain, require, require_count, require_seed
 from .files import is_key
-from .models import Convnet, ImageNetwork, Perceptron
+from .models import Convnet, ImageNetwork, Perceptron, Transformer
 from .objectives import Fixed, Objective, describe, objective
 from .schedule import Schedule
 
 NUMERICS = 6  # raised when a change of the code changes results
-_NETWORKS = {network.name: network for network in (Perceptron, Convnet, ImageNetwork)}
+_NETWORKS = {network.name: network for network in (Perceptron, Convnet, ImageNetwork, Transformer)}
+_NETWORK_OF = {"vectors": "a Perceptron or Convnet", "images": "an ImageNetwork", "sentences": "a Transformer"}
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,8 @@ class Run:
     The seed fixes the split; initial weights, batch order and draws come from streams of (seed, `role`), so that all
     methods compared share them and no teacher shares its student's. Raises `InputError` for values out of range, for
     a `teacher` that the objective does not take, and for one that is missing. Images are seen through `augmentation`,
-    or as they are; their network may start from the weights of another one, `initial`, that has the same tensors.
+    or as they are; their network may start from the weights of another one, `initial`, that has the same tensors. With
+    `targets`, what it learns to say are a trained network's translations instead of people's (Kim & Rush 2016).
 
     Without a seed it is a template, an arm of a comparison: `at` gives its run of a seed, with a teacher of that seed.
     Templates are equal, and one key of a dictionary, where all their values are equal.
@@ -91,11 +93,12 @@ class Run:
     objective: Objective
     schedule: Schedule
     seed: int | None = None
-    network: Perceptron | Convnet | ImageNetwork = field(default_factory=Perceptron)
+    network: Perceptron | Convnet | ImageNetwork | Transformer = field(default_factory=Perceptron)
     role: str = "student"
     teacher: TrainedTeacher | ExactPosterior | None = None
     augmentation: Augmentation | None = None
     initial: TrainedTeacher | None = None
+    targets: TrainedTeacher | None = None
 
     def __post_init__(self) -> None:
         hold_plain(self)
@@ -103,13 +106,12 @@ class Run:
         source.size(self.train)
         if self.seed is not None:
             require_seed(self.seed)
-        has_images = source.image_shape is not None
-        takes_images = isinstance(self.network, ImageNetwork)
-        kind, right = ("images", "an ImageNetwork") if has_images else ("vectors", "a Perceptron or Convnet")
-        require(has_images == takes_images, f"{self.data} holds {kind}, which {self.network} cannot take; give {right}")
-        require(has_images or self.augmentation is None, f"augmentation is of images; {self.data} holds vectors")
-        is_sgd = self.schedule.optimizer == "sgd"
-        require(takes_images or is_sgd, f"adam trains networks for images; {self.data} holds vectors: give 'sgd'")
+        kind, right = source.kind, _NETWORK_OF[source.kind]
+        require(kind == self.network.takes, f"{self.data} holds {kind}, which {self.network} cannot take; give {right}")
+        has_images = kind == "images"
+        require(has_images or self.augmentation is None, f"augmentation is of images; {self.data} holds {kind}")
+        is_known = self.schedule.optimizer == "sgd" or kind != "vectors"
+        require(is_known, f"adam trains networks for images and sentences; {self.data} holds {kind}: give 'sgd'")
         self.network.check(source.input_dim)
         left = self.train % self.schedule.batch_size
         alone = (left or self.schedule.batch_size) == 1 and not self.network.takes_one(source.input_dim)
@@ -123,8 +125,20 @@ class Run:
             self.teacher.check(self.data, self.seed, self.role)
         if isinstance(method, Fixed):
             method.check(source.classes)
+        if kind == "sentences":
+            self._check_sentences(source)
         if self.initial is not None:
             self._check_initial(source)
+        if self.targets is not None:
+            require(kind == "sentences", f"targets are translations; {self.data} holds {kind}")
+            self.targets.check(self.data, self.seed, self.role, "translator")
+
+    def _check_sentences(self, source: Source) -> None:
+        has_constants = isinstance(self.objective, Fixed) and type(self.objective).fitted is Fixed.fitted
+        fact = f"method {self.objective.name!r} remembers examples or their classes, which pieces of sentences are not"
+        require(has_constants, f"{fact}; give one whose soft labels are hand-made or its teacher's")
+        size = self.schedule.batch_size
+        require(size >= source.length, f"batch_size is {size}; a sentence has up to {source.length} pieces: give more")
 
     def _check_initial(self, source: Source) -> None:
         require(source.image_shape is not None, f"initial weights are of networks for images; {self.data} has none")
@@ -135,14 +149,15 @@ class Run:
 
     @property
     def needs(self) -> list[TrainedTeacher]:
-        """The trained networks that it needs: its teacher, and the one whose weights it starts from."""
-        return [trained for trained in (self.teacher, self.initial) if isinstance(trained, TrainedTeacher)]
+        """The trained networks that it needs: its teacher, and those that it starts or translates from."""
+        needed = (self.teacher, self.initial, self.targets)
+        return [trained for trained in needed if isinstance(trained, TrainedTeacher)]
 
     def at(self, seed: int) -> "Run":
         """The run of this seed; what it needs has the seed too."""
         require_seed(seed)
-        needed = {"teacher": self.teacher and self.teacher.at(seed), "initial": self.initial and self.initial.at(seed)}
-        return replace(self, seed=seed, **needed)
+        needed = {name: getattr(self, name) for name in ("teacher", "initial", "targets")}
+        return replace(self, seed=seed, **{name: one and one.at(seed) for name, one in needed.items()})
 
     def runs(self, seeds: Iterable[int]) -> list["Run"]:
         """The run of each seed."""
@@ -164,7 +179,7 @@ class Run:
             "teacher": None if self.teacher is None else self.teacher.canonical(),
             "augmentation": None if self.augmentation is None else asdict(self.augmentation),
             "numerics": NUMERICS,
-            **({} if self.initial is None else {"initial": self.initial.canonical()}),
+            **{name: one.canonical() for name in ("initial", "targets") if (one := getattr(self, name)) is not None},
         }
 
     @cached_property
@@ -176,13 +191,13 @@ class Run:
     def stack_key(self) -> tuple[object, ...]:
         """What runs must have in common to train side by side in one stack.
 
-        Methods whose soft labels are fixed differ in constants alone; any other trains beside its equals. On images,
-        runs of one seed share what they see and who teaches them.
+        Methods whose soft labels are fixed differ in constants alone; any other trains beside its equals. On images
+        and sentences, runs of one seed share what they see and who teaches them.
         """
         common = replace(self.schedule, learning_rate=1, weight_decay=0, head_decay=None)
-        if isinstance(self.network, ImageNetwork):  # each trains for itself, on images that all see
+        if self.network.is_shared:  # each trains for itself, on what all see
             common = replace(common, momentum=0, nesterov=False)
-            shared = (self.seed, self.role, self.augmentation, self.teacher)
+            shared = (self.seed, self.role, self.augmentation, self.teacher, self.targets)
         else:
             shared = (None if isinstance(self.objective, Fixed) else self.objective,)
         return (self.data, self.train, self.network, common, *shared)
@@ -204,6 +219,7 @@ def run_of(canonical: dict[str, Any]) -> Run:
             _trained(canonical["teacher"]),
             augmentation and Augmentation(**augmentation),
             _trained(canonical.get("initial")),
+            _trained(canonical.get("targets")),
         )
     except (KeyError, TypeError, AttributeError):
         run = None

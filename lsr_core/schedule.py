@@ -16,7 +16,7 @@ from .errors import (
 )
 
 Optimizer = Literal["sgd", "adam"]
-Curve = Literal["cosine", "step", "one-cycle"]
+Curve = Literal["cosine", "step", "one-cycle", "inverse-root"]
 _RISE, _START, _END = 0.3, 1 / 25, 1 / 25e4  # one cycle: share of the epochs that rises, first and last rate
 
 
@@ -24,12 +24,13 @@ _RISE, _START, _END = 0.3, 1 / 25, 1 / 25e4  # one cycle: share of the epochs th
 class Schedule:
     """Stochastic gradient descent with momentum, or Adam, for `epochs` passes over the training set.
 
-    Adam (Kingma & Ba 2015) has β₁ = `momentum` and β₂ = 0.999, and is for networks for images.
+    Adam (Kingma & Ba 2015) has β₁ = `momentum` and β₂ = 0.999, and is for networks for images and sentences.
     The learning rate follows `curve`: `"cosine"` falls to zero by half a cosine, `"step"` is multiplied by `drop` at
     each epoch of `milestones`, `"one-cycle"` rises from 1/25 for 30 % of the time and falls to almost nothing (Smith &
-    Topin 2019). Before that it rises linearly for `warmup` epochs. `weight_decay` is coupled (added to the gradient)
-    and acts on all weights and biases, on those of the last layer `head_decay` where it is given. `stop` is the last
-    epoch of a run that ends before its schedule does.
+    Topin 2019), `"inverse-root"` falls with the square root of the epochs that are over, from 1 at the end of the
+    warm-up (Vaswani et al. 2017). Before that it rises linearly for `warmup` epochs. `weight_decay` is coupled (added
+    to the gradient) and acts on all weights and biases, on those of the last layer `head_decay` where it is given.
+    `stop` is the last epoch of a run that ends before its schedule does.
     """
 
     learning_rate: float
@@ -64,6 +65,7 @@ class Schedule:
         object.__setattr__(self, "milestones", counts("milestones", self.milestones))
         right = f"it must be a whole number of epochs below {self.epochs}"
         require_number("warmup", self.warmup, int, lambda n: 0 <= n < self.epochs, right)
+        require(self.warmup or self.curve != "inverse-root", "warmup is 0; the curve 'inverse-root' falls from its end")
         if self.stop is not None:
             require_count("stop", self.stop)
             require(self.stop <= self.epochs, f"stop is {self.stop}; the schedule has {self.epochs} epochs")
@@ -81,6 +83,8 @@ class Schedule:
         if done < self.warmup:
             return done / self.warmup
         along = (done - self.warmup) / (self.epochs - self.warmup)
+        if self.curve == "inverse-root":
+            return (self.warmup / done) ** 0.5
         if self.curve == "cosine":
             return _between(1, 0, along)
         if self.curve == "one-cycle":

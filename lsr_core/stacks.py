@@ -16,7 +16,7 @@ from .run import Run, TrainedTeacher
 from .store import Checkpoint, Record, RunLocks, Store, provenance, unfinished
 from .trainer import Tensors, Trainer, stack_logits
 
-STUDENTS = 6  # of one teacher on images
+STUDENTS = 6  # of one teacher on images or sentences
 SMALL, ABREAST = 10**8, 8  # multiply-adds of a network of which a GPU trains so many students in turn, and how many
 MOST_COPIES = 96  # of networks that the runs of a stack remember together
 _POLL = 0.2  # seconds between two looks at the runs that another process has locked
@@ -182,7 +182,8 @@ class Training:
             raise OutOfTime
         start, runs, store = time.perf_counter(), checkpoint.runs, self.store
         self.progress.set_description(f"{runs[0].data}, {runs[0].train} examples", refresh=False)
-        trainer = Trainer(runs, _teacher(runs, store), initial=[_initial(run, store) for run in runs])
+        initial, targets = [_weights(run.initial, store) for run in runs], _weights(runs[0].targets, store)
+        trainer = Trainer(runs, _teacher(runs, store), initial=initial, targets=targets)
         state = checkpoint.load(trainer.conditions())
         if state:
             trainer.load_state_dict(state)
@@ -229,15 +230,12 @@ def _side_by_side(stacks: Sequence[Iterator[None]]) -> None:
 
 def _teacher(runs: Sequence[Run], store: Store) -> Tensor | Tensors | None:
     """What `Trainer` takes as the teacher of runs."""
-    teacher = runs[0].teacher
-    if isinstance(runs[0].network, ImageNetwork):
-        return teacher and store.weights(teacher.run.key, teacher.epoch)
-    return teacher_logits(runs, store)
+    return _weights(runs[0].teacher, store) if runs[0].network.is_shared else teacher_logits(runs, store)
 
 
-def _initial(run: Run, store: Store) -> Tensors | None:
-    """The tensors that a run starts from, where it does not draw them."""
-    return run.initial and store.weights(run.initial.run.key, run.initial.epoch)
+def _weights(trained: TrainedTeacher | None, store: Store) -> Tensors | None:
+    """The tensors of a trained network, if there is one."""
+    return trained and store.weights(trained.run.key, trained.epoch)
 
 
 def teacher_logits(runs: Sequence[Run], store: Store) -> Tensor | None:
@@ -269,9 +267,9 @@ def teacher_logits(runs: Sequence[Run], store: Store) -> Tensor | None:
 def stack_size(run: Run) -> int:
     """How many runs like this one train side by side: fewer where they remember copies of themselves.
 
-    On images, students side by side share their teacher's logits and nothing else.
+    On images and sentences, students side by side share their teacher's logits and nothing else.
     """
-    if isinstance(run.network, ImageNetwork):
+    if run.network.is_shared:
         return STUDENTS if run.teacher is not None else 1
     remembered = getattr(run.objective, "copies", 1)
     return max(1, min(run.network.stack_size, MOST_COPIES // remembered))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ._capture import Captured, beside_others, forward_of, numbers
 from .augmentation import normalised
 from .data import Split, dataset
+from .data.translation import PAD, wanted_of, with_targets
 from .errors import require
 from .evaluation import (
     CURVE_EXAMPLES,
@@ -31,15 +32,16 @@ from .evaluation import (
 from .losses import gradient_from_targets, gradient_targets
 from .memory import Memory, PastCopies, Predictions
 from .metrics import soft_nll
-from .models import ImageNetwork
 from .objectives import Batch, Fixed, Objective
 from .optimizers import StackedSGD, fused
 from .precision import training_precision
 from .run import Run, stream
 from .store import hardware
+from .translations import BEAM, signatures, translated, translation_metrics
 
 EVALUATION_BATCH = 256  # examples at a time: what a stack computes of them stays in the processor's cache
 PROJECTION_SEED = 0  # the seed whose runs keep their projected features
+TRAIN_SENTENCES = 500  # of the training part, the first so many are measured
 WARM = 2  # steps after which what is compiled and recorded is there
 STACK_THREADS = 1  # of a stack: the same bits on every machine of a kind, and processes side by side on its cores
 
@@ -83,6 +85,7 @@ class Data:
     teacher_logits: Tensor | None
     device: torch.device
     precision: torch.dtype
+    software: dict[str, str] = {}  # noqa: RUF012 (never changed), of what measures such data alone, as records say it
     recorded_on: torch.device | None = None  # the device on which its programs' steps may be recorded and replayed
 
     def prepare(self, inputs: Tensor) -> Tensor:
@@ -96,6 +99,14 @@ class Data:
     def training_teacher_logits(self) -> Tensor | None:
         """The teachers' logits on the training examples as they are, `[S, N, K]` or `[N, K]`, or None."""
         return self.teacher_logits
+
+    def fitted(self, objective: Fixed) -> Fixed:
+        """The objective with constants from the teachers' logits on the training set, where it takes some."""
+        return objective
+
+    def own_metrics(self, network: nn.Module) -> Tensors:  # noqa: ARG002
+        """What is measured of trained networks on such data alone, one number a run."""
+        return {}
 
     @torch.no_grad()
     def logits(self, network: nn.Module, inputs: Tensor) -> Tensor:
@@ -198,7 +209,6 @@ class SharedImages(Data):
         return self.logits(self.teacher, self.split.train_inputs)
 
     def fitted(self, objective: Fixed) -> Fixed:
-        """The objective with constants from the teacher's logits on the training set, where those are known."""
         if self.teacher_logits is None:
             return objective
         numbers = torch.arange(len(self.labels), device=self.device)
@@ -216,8 +226,78 @@ class SharedImages(Data):
         return network.to(self.device, memory_format=torch.channels_last)
 
 
+class SharedSentences(Data):
+    """The data of an ensemble that translates: runs of one seed see the same sentences in the same order.
+
+    A batch has about as many pieces as the schedule says, and as many labels; `split` has the first training sentences.
+    `teacher` holds the tensors of the runs' common teacher, whose logits are computed once a batch for all of them.
+    """
+
+    shared = "program must share data, seed, network and teacher"
+    axis = 0
+
+    def __init__(self, runs: Sequence[Run], teacher: Tensors | None, device: Device, _: torch.dtype) -> None:
+        first, self.threads = runs[0], torch.get_num_threads()
+        self.source, self.precision, self.teacher_logits = dataset(first.data), torch.float32, None
+        self.software = signatures()
+        self.device = _device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        split = self.source.split(first.train, first.seed)
+        self.sentences, self.labels = split.train_inputs.to(self.device), split.train_labels.to(self.device)
+        few = split.train_inputs[:TRAIN_SENTENCES]
+        split = split._replace(train_inputs=few, train_labels=wanted_of(few).expand(len(runs), -1))
+        self.split = _inputs_to(split, self.device)
+        self.streams = [stream(first.seed, first.role, "order")]
+        self.teacher = None if teacher is None else self._trained(first.teacher.run, teacher)
+
+    def replace_targets(self, run: Run, tensors: Tensors) -> None:
+        """Let the trained network of a run translate the training sentences, by a beam of four (Kim & Rush 2016)."""
+        found = translated(self._trained(run, tensors), self.sentences[:, 0], BEAM)
+        self.sentences = with_targets(self.sentences, found)
+        self.labels = wanted_of(self.sentences)
+
+    def network(self, runs: Sequence[Run]) -> "Ensemble":
+        """The runs' networks with their initial weights; each draws for itself what it drops."""
+        networks = [self._build(run, stream(run.seed, run.role, "weights")) for run in runs]
+        for network, run in zip(networks, runs, strict=True):
+            network.generator = stream(run.seed, run.role, "dropout")
+        self.streams += [network.generator for network in networks]
+        return Ensemble(networks)
+
+    def batches(self, size: int, soft: None = None) -> Iterator[Examples]:
+        """The batches of an epoch, each of sentences about as long as one another, in random order."""
+        is_wanted = self.sentences[:, 2] != PAD
+        numbers = (is_wanted.flatten().cumsum(0) - 1).view_as(is_wanted)  # of pieces in the training set
+        lengths = (self.sentences != PAD).sum(-1).cpu()
+        drawn = torch.randperm(len(lengths), generator=self.streams[0])
+        order = drawn[lengths.amax(-1)[drawn].argsort(stable=True)]
+        ends = lengths[order, 2].cumsum(0)  # the pieces wanted up to each sentence's end
+        batches = order.split(((ends - 1) // size).bincount().tolist())
+        for place in torch.randperm(len(batches), generator=self.streams[0]).tolist():
+            rows = batches[place].to(self.device)
+            sentences, index = self.sentences[rows], numbers[rows][is_wanted[rows]]
+            with torch.no_grad():
+                soft = None if self.teacher is None else self.teacher(sentences)
+            yield Examples(sentences, wanted_of(sentences), soft, index)
+
+    def training_teacher_logits(self) -> Tensor | None:
+        return None if self.teacher is None else self.logits(self.teacher, self.split.train_inputs)
+
+    def own_metrics(self, network: "Ensemble") -> Tensors:
+        """BLEU and chrF of the test part, by greedy decoding and by a beam of four."""
+        rows = [translation_metrics(own, self.source, self.split.test_inputs[:, 0]) for own in network.networks]
+        return {name: torch.tensor([row[name] for row in rows]) for name in rows[0]}
+
+    def _trained(self, run: Run, tensors: Tensors) -> nn.Module:
+        network = self._build(run, torch.Generator()).eval()
+        network.load_state_dict(tensors)
+        return network
+
+    def _build(self, run: Run, generator: torch.Generator) -> nn.Module:
+        return run.network.build(self.source.length, self.source.classes, generator).to(self.device)
+
+
 class Ensemble(nn.Module):
-    """Networks for images that see the same batches: `[B, C, H, W]` to logits `[S, B, K]`."""
+    """Networks that see the same batches: images `[B, C, H, W]` or sentences `[B, 3, L]` to logits `[S, B, K]`."""
 
     def __init__(self, networks: Sequence[nn.Module]) -> None:
         super().__init__()
@@ -333,13 +413,13 @@ class Learner:
 class Trainer:
     """Runs of one `stack_key` in training: S networks, their data, and the epoch after which they stand.
 
-    `teacher` holds the logits `[S, N, K]` of each run's teacher on its training examples, or for images the tensors of
-    the runs' common teacher. Images are trained on a GPU where there is one and no other `device` is asked for,
-    anything else on the CPU; `dtype` is of stacks, and `initial` the tensors that each network for images starts from
-    instead of drawn ones, if any. Raises `InputError` for runs of several `stack_key`s, and for a GPU
-    where there is none.
+    `teacher` holds the logits `[S, N, K]` of each run's teacher on its training examples, or for images and sentences
+    the tensors of the runs' common teacher. These are trained on a GPU where there is one and no other `device` is
+    asked for, anything else on the CPU; `dtype` is of stacks, and `initial` the tensors that each network for images
+    starts from instead of drawn ones, if any; `targets` are those of the network whose translations runs learn from.
+    Raises `InputError` for runs of several `stack_key`s, and for a GPU where there is none.
 
-    `network` maps inputs to logits `[S, B, K]`: a stack on `OwnExamples`, an `Ensemble` on `SharedImages`. The runs
+    `network` maps inputs to logits `[S, B, K]`: a stack on `OwnExamples`, an `Ensemble` on shared ones. The runs
     share nothing but the program: one that diverges does not affect the others.
     """
 
@@ -350,11 +430,14 @@ class Trainer:
         device: Device = None,
         dtype: torch.dtype = torch.float32,
         initial: Sequence[Tensors | None] = (),
+        targets: Tensors | None = None,
     ) -> None:
-        kind = SharedImages if isinstance(runs[0].network, ImageNetwork) else OwnExamples
+        kind = {"images": SharedImages, "sentences": SharedSentences}.get(runs[0].network.takes, OwnExamples)
         require(len({run.stack_key for run in runs}) == 1, f"runs in one {kind.shared}")
         self._created = time.perf_counter()
         self.runs, self.schedule, self.data = runs, runs[0].schedule, kind(runs, teacher, device, dtype)
+        if targets is not None:
+            self.data.replace_targets(runs[0].targets.run, targets)
         self.network = self.data.network(runs)
         if isinstance(self.network, Ensemble):
             for network, tensors in zip(self.network.networks, initial, strict=False):
@@ -444,6 +527,7 @@ class Trainer:
             outputs = Outputs(self.logits(data.train_inputs), validation, test)
             self.final = final_metrics(outputs, data, self.data.source.superclasses)
             self.final |= measured([self._sharpness, self._clusters, lambda: self._soft_nll(outputs.train)])
+            self.final |= measured([lambda: self.data.own_metrics(self.network)])
             if self.probe is not None:
                 self.final["information"] = point["information"]
             self.final["output_drift"] = mean_of_known([point["output_drift"] for point in self.curves])
@@ -458,7 +542,7 @@ class Trainer:
         """Under which the runs are trained, as their records say: device, precision, threads, and whether compiled."""
         own = {"precision": str(self.data.precision).removeprefix("torch."), "threads": self.data.threads}
         compiled = {"compiled": True} if self.learners[0].is_compiled else {}
-        return {**hardware(self.data.device), **own, **compiled}
+        return {**hardware(self.data.device), **own, **compiled, **self.data.software}
 
     def weights(self, place: int) -> Tensors:
         """The tensors of one run's network by name, on the CPU."""

@@ -1,3 +1,4 @@
+import hashlib
 import http.server
 import json
 import multiprocessing
@@ -14,6 +15,7 @@ from pathlib import Path
 from unittest import mock
 
 import archives
+import made_language
 import numpy as np
 import pytest
 import torch
@@ -22,6 +24,7 @@ from playwright.sync_api import sync_playwright
 from sklearn.datasets import load_digits
 
 from lsr_core import InputError, precision
+from lsr_core.data import DATASETS, Translation, dataset, translation
 from lsr_core.store import Store
 from study import build, handout
 
@@ -49,6 +52,22 @@ def image_arrays():
         arrays[f"{part}_labels"], arrays[f"{part}_superclass_labels"] = labels, labels // 2
     arrays["test_label_counts"] = random.integers(1, 9, (12, 3))
     return arrays
+
+
+@pytest.fixture
+def sentences(own_store, monkeypatch):  # noqa: ARG001
+    """A made corpus in the place of Multi30k; its source."""
+    made_language.write(made_language.made_pairs())
+    unknown = Translation(made_language.NAME, 0, "", 60)
+    examples = unknown._encoded(unknown._pairs(translation.PARTS[:2]))
+    found = hashlib.sha256(examples.numpy().tobytes() + unknown.test[0].numpy().tobytes()).hexdigest()[:16]
+    monkeypatch.setattr(Translation, "validation", 30)
+    monkeypatch.setitem(DATASETS, made_language.NAME, Translation(made_language.NAME, len(examples), found, 60))
+    dataset.cache_clear()
+    translation.lines.cache_clear()
+    yield dataset(made_language.NAME)
+    dataset.cache_clear()
+    translation.lines.cache_clear()
 
 
 @pytest.fixture

@@ -92,7 +92,7 @@ def test_a_run_can_be_made_from_its_description(run):
 
 
 def test_a_description_of_another_version_is_refused():
-    for change in ({"numerics": 0}, {"schedule": {"learning_rate": 0.1}}, {"network": {"name": "transformer"}}):
+    for change in ({"numerics": 0}, {"schedule": {"learning_rate": 0.1}}, {"network": {"name": "recurrent"}}):
         with pytest.raises(InputError, match="was described by another version of the study"):
             run_of({**RUN.canonical(), **change})
 

@@ -8,5 +8,7 @@ from .images import Images
 from .mixture import Mixture
 from .registry import DATASETS, dataset
 from .subset import Subset
+from .translation import Translation
 
-__all__ = ["DATASETS", "Digits", "Download", "Gtzan", "Images", "Mixture", "Source", "Split", "Subset", "dataset"]
+__all__ = ["DATASETS", "Digits", "Download", "Gtzan", "Images", "Mixture", "Source", "Split", "Subset"]
+__all__ += ["Translation", "dataset"]

@@ -2,7 +2,7 @@
 
 import hashlib
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -46,6 +46,11 @@ class Source:
     std: tuple[float, ...] | None = None
     superclasses: Tensor | None = None
     test: tuple[Tensor, Tensor, Tensor | None]
+
+    @property
+    def kind(self) -> Literal["vectors", "images", "sentences"]:
+        """What its inputs are."""
+        return "images" if self.image_shape else "vectors"
 
     @property
     def max_train(self) -> int:

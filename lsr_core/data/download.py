@@ -45,30 +45,33 @@ def fetch(name: str, path: Path, download: Download) -> None:
 
     One process downloads, others wait for it. Raises `InputError` where that fails.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_name(f".{name}.lock")):
-            for left in path.parent.glob(f".{name}.*.part"):  # by a process that was killed
-                shutil.rmtree(left)
-            if path.exists():
-                return
-            with TemporaryDirectory(dir=path.parent, prefix=f".{name}.", suffix=".part") as folder, _patience(SECONDS):
-                arrays = download.convert(Path(folder))
-            with whole_file(path) as file:
-                np.savez(file, **arrays)
-    except _FAILURES as error:
-        reason, files = " ".join(str(error).split()), " and ".join(download.archives) or path.name
-        message = f"{name} could not be fetched: {reason}; try again, or put {files} into {path.parent} by hand"
-        raise InputError(message) from None
+    files = " and ".join(download.archives) or path.name
+    with downloading(name, path.parent, files), FileLock(path.with_name(f".{name}.lock")):
+        for left in path.parent.glob(f".{name}.*.part"):  # by a process that was killed
+            shutil.rmtree(left)
+        if path.exists():
+            return
+        with TemporaryDirectory(dir=path.parent, prefix=f".{name}.", suffix=".part") as folder:
+            arrays = download.convert(Path(folder))
+        with whole_file(path) as file:
+            np.savez(file, **arrays)
 
 
 @contextmanager
-def _patience(seconds: float) -> Iterator[None]:
-    """Meanwhile, a server that does not answer within so many seconds fails."""
+def downloading(name: str, folder: Path, files: str) -> Iterator[None]:
+    """Meanwhile, a failure raises `InputError` that says which files to put into the folder by hand.
+
+    A server that does not answer for `SECONDS` fails.
+    """
     before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
+    socket.setdefaulttimeout(SECONDS)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         yield
+    except _FAILURES as error:
+        reason = " ".join(str(error).split())
+        message = f"{name} could not be fetched: {reason}; try again, or put {files} into {folder} by hand"
+        raise InputError(message) from None
     finally:
         socket.setdefaulttimeout(before)
 

@@ -12,6 +12,7 @@ from .gtzan import FOLDS, Gtzan
 from .images import Images
 from .mixture import Mixture
 from .subset import Subset
+from .translation import Translation
 
 # The scale of each mixture was solved for its Bayes accuracy on 10^6 sampled points; a test samples afresh.
 _MIXTURES = (
@@ -41,8 +42,18 @@ _IMAGES = (  # means and deviations are the training part's
         (0.1307,), (0.3081,), download=Download(partial(torchvision_set, "MNIST")),
     ),
 )  # fmt: skip
+_TRANSLATIONS = (  # how many sentences there are to train and validate on, and a hash of their pieces
+    Translation("multi30k-de-en", 30014, "124fe43aeb139718"),
+    Translation("multi30k-en-de", 30014, "11e31295e20d2426"),
+    Translation("multi30k-fr-en", 30014, "f91ec3e544b6e159"),
+    Translation("multi30k-en-fr", 30014, "25bc565fe040dfbe"),
+    Translation("multi30k-de-en-short", 4457, "bf18eda2bf76ee52"),
+    Translation("multi30k-en-de-short", 4457, "a550ba0cb1d08fe0"),
+    Translation("multi30k-fr-en-short", 3416, "a3a84fdb94e60dfc"),
+    Translation("multi30k-en-fr-short", 3416, "f80b0de8a883c282"),
+)
 _GTZAN = (Gtzan("gtzan"), *(Gtzan(f"gtzan/fold-{fold}", fold) for fold in range(FOLDS)))
-DATASETS: dict[str, Source] = {s.name: s for s in (Digits(), *_MIXTURES, *_IMAGES, *_GTZAN)}
+DATASETS: dict[str, Source] = {s.name: s for s in (Digits(), *_MIXTURES, *_IMAGES, *_GTZAN, *_TRANSLATIONS)}
 
 _ANY_MIXTURE = re.compile(r"mixture-([1-9]\d*)x([1-9]\d*)-([1-9]\d*)d-noise-(\d+(?:\.\d+)?)")
 _BASE = re.compile(r"(.+?\.npz(?=/|$)|gtzan/fold-\d+|[^/]*)(.*)", re.DOTALL)
@@ -62,11 +73,16 @@ def dataset(name: str) -> Source:
     base, part = _BASE.fullmatch(name).groups()
     parts, like = _PARTS.fullmatch(part), "'/first-5', '/stratified', '/tail-50' or '/first-5/tail-50'"
     require(parts is not None, f"unknown part {part!r} of data set {base!r}; after a name comes {like}")
+    pairs = ", ".join(known.name for known in _TRANSLATIONS)
+    is_known = not base.startswith("multi30k") or base in DATASETS
+    require(is_known, f"unknown pair of languages {base!r}; there are {pairs}")
     source = DATASETS.get(base) or (Images.of_file(base) if base.endswith(".npz") else _any_mixture(base))
     if not part:
         return source
     reason = "gtzan has no parts, because copies of a track must stay together"
     require(not isinstance(source, Gtzan), f"{name!r} cannot be: {reason}")
+    reason = "its classes are pieces of words, and none can be left out"
+    require(source.kind != "sentences", f"{name!r} cannot be: {reason}")
     first, stratified, tail = parts.groups()
     classes = int(first) if first else source.classes
     require(2 <= classes <= source.classes, f"{name!r} has {classes} classes; {base} has 2 to {source.classes}")

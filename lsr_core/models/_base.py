@@ -12,6 +12,8 @@ class Network:
     """The description of a network, a frozen dataclass of sizes; `stack_size` of them train fastest side by side."""
 
     name: ClassVar[str]
+    takes: ClassVar[str] = "vectors"  # the kind of its inputs
+    is_shared: ClassVar[bool] = False  # whether runs of one seed see the same examples, and do not stack their weights
     stack_size = 1
 
     def canonical(self) -> dict[str, object]:

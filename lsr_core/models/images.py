@@ -57,6 +57,8 @@ class ImageNetwork(Network):
     depth: int | None = None
 
     name = "image-network"
+    takes = "images"
+    is_shared = True
 
     def __post_init__(self) -> None:
         hold_plain(self)

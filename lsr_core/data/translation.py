@@ -1,0 +1,191 @@
+"""Multi30k: captions of photographs in three languages (Elliott et al. 2016, task 1), cut into pieces of words.
+
+The pieces are of a byte-pair encoding (Sennrich et al. 2016) that sentencepiece learns from both sides of the training
+part. Sentences are whole numbers: pieces, one of `END` at the end, and `PAD` up to a common length.
+"""
+
+import gzip
+import hashlib
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache, cached_property, partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from ..errors import InputError, require
+from ..files import cache_folder, write_whole
+from ._split import Source, Split, split_generator
+from .download import archive, downloading
+
+SHORT = 8  # words a side, at most
+PAD, BEGIN, END = range(3)
+PARTS = ("train", "val", "test_2016_flickr", "test_2017_flickr")
+URL = "https://raw.githubusercontent.com/multi30k/dataset/master/data/task1/raw"
+
+
+@dataclass(frozen=True)
+class Translation(Source):
+    """Sentences of one language and their translations into another; the short ones have at most 8 words a side.
+
+    An example is `[3, L]`: the source; the translation that the network is given, from `BEGIN` on; and the pieces that
+    it wants, up to `END`. Labels `[M]` are the pieces wanted, of one sentence after the other: each is an example of
+    the loss, and padding is none. Training and validation sentences are drawn by seed from the first two parts.
+    """
+
+    name: str
+    sentences: int
+    fingerprint: str
+    classes: int = 2000
+
+    validation = 300
+    kind = "sentences"
+
+    def __post_init__(self) -> None:
+        _, source, target, *short = self.name.split("-")
+        hold = partial(object.__setattr__, self)
+        hold("languages", (source, target))
+        hold("words", SHORT if short else None)
+        hold("length", 32 if short else 80)
+        hold("counts", (self.sentences,))
+        hold("input_dim", 3 * self.length)
+
+    @property
+    def folder(self) -> Path:
+        """Where its files should be."""
+        return cache_folder("LSR_DATA", "data") / "multi30k"
+
+    @cached_property
+    def test(self) -> tuple[Tensor, Tensor, None]:
+        examples = self._encoded(self._pairs(PARTS[2:]))
+        return examples, wanted_of(examples), None
+
+    def drawn(self, seed: int, count: int) -> tuple[Tensor, Tensor]:
+        order = split_generator(seed).permutation(len(self._pool))
+        examples = self._pool[torch.from_numpy(order[:count])]
+        return examples, wanted_of(examples)
+
+    def split(self, train: int, seed: int) -> Split:
+        examples, _ = self.drawn(seed, self.validation + self.size(train))
+        parts = examples[self.validation :], examples[: self.validation]
+        return Split(*(tensor for part in parts for tensor in (part, wanted_of(part))), *self.test)
+
+    def text(self, pieces: Iterable[int]) -> str:
+        """The sentence of these pieces, up to the first `END`."""
+        kept = list(pieces)
+        return self._processor.decode(kept[: kept.index(END)] if END in kept else kept)
+
+    @property
+    def references(self) -> list[str]:
+        """The translations of the test part, as people wrote them."""
+        return [target for _, target in self._pairs(PARTS[2:])]
+
+    def fetch(self) -> None:
+        """Read the files, downloaded where they are missing; raises `InputError` where they are not right."""
+        _ = self._pool
+
+    def check(self) -> None:
+        """Read the files; raises `InputError` where they are missing, damaged or others."""
+        for language in self.languages:
+            missing = [part for part in PARTS if not (self.folder / f"{part}.{language}").exists()]
+            named = f"{missing[0]}.{language}" if missing else ""
+            require(not missing, f"{self.folder} lacks {named}; `lsr data fetch {self.name}` downloads it")
+        self.fetch()
+
+    @cached_property
+    def _pool(self) -> Tensor:
+        found = self._encoded(self._pairs(PARTS[:2]))
+        state = hashlib.sha256(found.numpy().tobytes() + self.test[0].numpy().tobytes()).hexdigest()[:16]
+        require(
+            state == self.fingerprint and len(found) == self.sentences,
+            f"{self.name} has {len(found)} sentences with fingerprint {state}; the study was made with "
+            f"{self.sentences} and {self.fingerprint}: remove {self.folder}, and take sentencepiece as it is pinned",
+        )
+        return found
+
+    @cached_property
+    def _processor(self) -> Any:
+        lines = [line for pair in zip(*map(self._lines_of_training, self.languages), strict=True) for line in pair]
+        return pieces(tuple(lines), self.classes)
+
+    def _lines_of_training(self, language: str) -> list[str]:
+        return lines(self.folder, language, PARTS[0])
+
+    def _pairs(self, parts: Iterable[str]) -> list[tuple[str, str]]:
+        """The sentences of these parts that are short enough, with their translations."""
+        found = []
+        for part in parts:
+            sides = [lines(self.folder, language, part) for language in self.languages]
+            same = f"{part} has {len(sides[0])} lines in {self.languages[0]} and {len(sides[1])} in {self.languages[1]}"
+            require(len(sides[0]) == len(sides[1]), f"{same}; a line is the other's translation: take whole files")
+            found += [pair for pair in zip(*sides, strict=True) if self._fits(pair)]
+        return found
+
+    def _fits(self, pair: tuple[str, str]) -> bool:
+        return self.words is None or max(len(side.split()) for side in pair) <= self.words
+
+    def _encoded(self, pairs: list[tuple[str, str]]) -> Tensor:
+        """Examples int64 `[N, 3, L]`."""
+        found = torch.full((len(pairs), 3, self.length), PAD)
+        for row, (source, target) in zip(found, pairs, strict=True):
+            given, wanted = self._processor.encode(source), self._processor.encode(target)
+            longest = max(len(given), len(wanted)) + 1
+            message = f"{self.name} has a sentence of {longest} pieces with its end: {source!r}"
+            require(longest <= self.length, f"{message}; its length is {self.length}")
+            for side, numbers in zip(row, ([*given, END], [BEGIN, *wanted], [*wanted, END]), strict=True):
+                side[: len(numbers)] = torch.tensor(numbers)
+        return found
+
+
+def wanted_of(examples: Tensor) -> Tensor:
+    """The labels `[M]` of examples `[N, 3, L]`: the pieces wanted, without padding."""
+    wanted = examples[:, 2]
+    return wanted[wanted != PAD]
+
+
+def with_targets(examples: Tensor, found: Tensor) -> Tensor:
+    """Examples `[N, 3, L]` with other translations, pieces `[N, L']` up to the first `END` or to the whole length."""
+    length = examples.shape[-1]
+    wanted = pad(found, (0, max(0, length - found.shape[-1])), value=PAD)[:, :length].clone()
+    wanted[:, -1] = END
+    wanted[(wanted == END).cumsum(-1) - (wanted == END).int() > 0] = PAD
+    given = pad(wanted[:, :-1], (1, 0), value=BEGIN)
+    given[given == END] = PAD
+    return torch.stack([examples[:, 0], given, wanted], 1)
+
+
+def pieces(text: tuple[str, ...], count: int) -> Any:
+    """A processor with so many pieces, learnt from lines of text; raises `InputError` where they allow fewer."""
+    try:
+        import sentencepiece
+    except ImportError:
+        right = "pip install 'lsr-core[translation]' brings it"
+        raise InputError(f"sentencepiece, which cuts sentences into pieces, is not installed; {right}") from None
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(text), model_writer=model, vocab_size=count, model_type="bpe", num_threads=1,
+            character_coverage=1.0, pad_id=PAD, bos_id=BEGIN, eos_id=END, unk_id=3, minloglevel=2,
+        )  # fmt: skip
+    except RuntimeError as error:
+        raise InputError(f"{count} pieces cannot be learnt from {len(text)} lines ({error}); take fewer") from None
+    return sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+
+
+@cache
+def lines(folder: Path, language: str, part: str) -> list[str]:
+    """The sentences of a part, downloaded where the file is missing; raises `InputError` for an empty one."""
+    path = folder / f"{part}.{language}"
+    if not path.exists():
+        with downloading(f"multi30k's {path.name}", folder, path.name), TemporaryDirectory() as place:
+            packed = archive(f"{URL}/{path.name}.gz", Path(place))
+            write_whole(path, gzip.decompress(packed.read_bytes()))
+    found = path.read_text(encoding="utf-8").splitlines()
+    empty = next((number for number, line in enumerate(found, 1) if not line.strip()), None if found else 1)
+    require(empty is None, f"{path} has no sentence in line {empty}; take the whole file of Multi30k's task 1")
+    return found
