@@ -11,7 +11,7 @@ from lsr_core.run import Run, TrainedTeacher
 from lsr_core.schedule import Schedule
 
 from .settings import CIFAR_5K, DIGITS, MIXTURES, Setting
-from .tuning import teacher_of, tuned
+from .tuning import protocol, teacher_of, tuned
 
 Lines = dict[str, dict[float, Run]]  # by a line's name, from the constant that varies to its arm
 
@@ -110,6 +110,16 @@ def from_cifar100(setting: Setting, **call: Any) -> Run:
         return replace(arm, data=setting.data, train=setting.train, teacher=teacher)
 
     return elsewhere(arm_of(call, CIFAR_5K))
+
+
+def from_translations(setting: Setting) -> Run:
+    """Cross-entropy on the strong teacher's translations: sequence-level distillation (Kim & Rush 2016)."""
+    return replace(tuned(setting, "cross-entropy"), targets=teacher_of(setting, "strong"))
+
+
+def smaller(setting: Setting, **call: Any) -> Run:
+    """An arm, given by its call, with the network that is called weak as its student."""
+    return replace(arm_of(call, setting), network=protocol(setting).weak)
 
 
 def rung_as_kd(setting: Setting, rung: str) -> Run:

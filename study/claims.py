@@ -205,7 +205,7 @@ def _judged_by(entry: dict[str, Any], margins: dict[str, float]) -> dict[str, An
 def _suffix(setting: Setting) -> str:
     """What tells a claim's settings apart in its identifier."""
     own = str(setting.train) if setting.data == "digits" else setting.data.rpartition("-")[2]
-    parts = [setting.study] if setting.study.startswith(own) else [own, setting.study]
+    parts = [setting.study] if own in setting.study else [own, setting.study]
     return "".join(f"-{part}" for part in parts if part)
 
 

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from lsr_core.errors import require
-from lsr_core.models import Convnet, ImageNetwork, Perceptron
+from lsr_core.models import Convnet, ImageNetwork, Perceptron, Transformer
 
 from .settings import Setting
 
 FOLDER = Path(__file__).parents[1] / "results"
 
-Network = Perceptron | Convnet | ImageNetwork
+Network = Perceptron | Convnet | ImageNetwork | Transformer
 Calls = dict[str, dict[str, Any]]  # of functions of `arms.py`, by the arm that each gives
 
 _PARTS = [
@@ -25,9 +25,10 @@ _PARTS = [
 
 
 def network(described: Mapping[str, Any]) -> Network:
-    """The network of these sizes: an `architecture` is of images, `hidden` layers of a perceptron."""
-    if "architecture" in described:
-        return ImageNetwork(**described)
+    """The network of these sizes: an `architecture` is of images, `heads` are of sentences, `hidden` of a perceptron."""
+    for size, make in {"architecture": ImageNetwork, "heads": Transformer}.items():
+        if size in described:
+            return make(**described)
     return Perceptron(tuple(described["hidden"])) if "hidden" in described else Convnet(**described)
 
 

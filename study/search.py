@@ -85,7 +85,8 @@ def _in_rounds(trials: Trials, tuning: dict[str, Any]) -> list[Row]:
 
     for _ in range(tuning["steps"]):
         add(_beyond(chosen(), tried, tuning["ladders"])[:1])
-    add(_other_decays(chosen()))
+    if best_trial(rows)["weight_decay"]:
+        add(_other_decays(chosen()))
     return rows
 
 
