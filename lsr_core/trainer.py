@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ._capture import Captured, beside_others, forward_of, numbers
 from .augmentation import normalised
 from .data import Split, dataset
-from .data.translation import PAD, wanted_of, with_targets
+from .data.sentences import PAD, wanted_of, with_targets
 from .errors import require
 from .evaluation import (
     CURVE_EXAMPLES,

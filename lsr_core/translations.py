@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from .data import Translation
-from .data.translation import PAD
+from .data.sentences import PAD, Sentences
 from .errors import InputError
 from .models import Translator
 
@@ -23,7 +22,7 @@ def translated(network: Translator, sentences: Tensor, beam: int) -> Tensor:
     return torch.cat([pad(row, (0, longest - row.shape[-1]), value=PAD) for row in rows])
 
 
-def translation_metrics(network: Translator, source: Translation, sentences: Tensor) -> dict[str, float]:
+def translation_metrics(network: Translator, source: Sentences, sentences: Tensor) -> dict[str, float]:
     """BLEU (Papineni et al. 2002) and chrF (Popović 2015) in percent, greedily and by a beam of four.
 
     `sentences` `[N, L]` are the test part's.

@@ -25,7 +25,7 @@ _PARTS = [
 
 
 def network(described: Mapping[str, Any]) -> Network:
-    """The network of these sizes: an `architecture` is of images, `heads` are of sentences, `hidden` of a perceptron."""
+    """The network of these sizes: an `architecture` is of images, `heads` of sentences, `hidden` of a perceptron."""
     for size, make in {"architecture": ImageNetwork, "heads": Transformer}.items():
         if size in described:
             return make(**described)

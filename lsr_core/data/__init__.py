@@ -5,10 +5,12 @@ from .digits import Digits
 from .download import Download
 from .gtzan import Gtzan
 from .images import Images
+from .language import Language
 from .mixture import Mixture
 from .registry import DATASETS, dataset
+from .sentences import Sentences
 from .subset import Subset
 from .translation import Translation
 
-__all__ = ["DATASETS", "Digits", "Download", "Gtzan", "Images", "Mixture", "Source", "Split", "Subset"]
-__all__ += ["Translation", "dataset"]
+__all__ = ["DATASETS", "Digits", "Download", "Gtzan", "Images", "Language", "Mixture", "Sentences"]
+__all__ += ["Source", "Split", "Subset", "Translation", "dataset"]

@@ -10,6 +10,7 @@ from .digits import Digits
 from .download import Download, cifar10, cifar100, torchvision_set
 from .gtzan import FOLDS, Gtzan
 from .images import Images
+from .language import Language
 from .mixture import Mixture
 from .subset import Subset
 from .translation import Translation
@@ -53,7 +54,7 @@ _TRANSLATIONS = (  # how many sentences there are to train and validate on, and 
     Translation("multi30k-en-fr-short", 3416, "f80b0de8a883c282"),
 )
 _GTZAN = (Gtzan("gtzan"), *(Gtzan(f"gtzan/fold-{fold}", fold) for fold in range(FOLDS)))
-DATASETS: dict[str, Source] = {s.name: s for s in (Digits(), *_MIXTURES, *_IMAGES, *_GTZAN, *_TRANSLATIONS)}
+DATASETS: dict[str, Source] = {s.name: s for s in (Digits(), *_MIXTURES, *_IMAGES, *_GTZAN, Language(), *_TRANSLATIONS)}
 
 _ANY_MIXTURE = re.compile(r"mixture-([1-9]\d*)x([1-9]\d*)-([1-9]\d*)d-noise-(\d+(?:\.\d+)?)")
 _BASE = re.compile(r"(.+?\.npz(?=/|$)|gtzan/fold-\d+|[^/]*)(.*)", re.DOTALL)

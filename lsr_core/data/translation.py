@@ -1,7 +1,7 @@
 """Multi30k: captions of photographs in three languages (Elliott et al. 2016, task 1), cut into pieces of words.
 
 The pieces are of a byte-pair encoding (Sennrich et al. 2016) that sentencepiece learns from both sides of the training
-part. Sentences are whole numbers: pieces, one of `END` at the end, and `PAD` up to a common length.
+part.
 """
 
 import gzip
@@ -16,26 +16,23 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from ..errors import InputError, require
 from ..files import cache_folder, write_whole
-from ._split import Source, Split, split_generator
+from ._split import split_generator
 from .download import archive, downloading
+from .sentences import BEGIN, END, PAD, Sentences, up_to_end, wanted_of
 
 SHORT = 8  # words a side, at most
-PAD, BEGIN, END = range(3)
 PARTS = ("train", "val", "test_2016_flickr", "test_2017_flickr")
 URL = "https://raw.githubusercontent.com/multi30k/dataset/master/data/task1/raw"
 
 
 @dataclass(frozen=True)
-class Translation(Source):
+class Translation(Sentences):
     """Sentences of one language and their translations into another; the short ones have at most 8 words a side.
 
-    An example is `[3, L]`: the source; the translation that the network is given, from `BEGIN` on; and the pieces that
-    it wants, up to `END`. Labels `[M]` are the pieces wanted, of one sentence after the other: each is an example of
-    the loss, and padding is none. Training and validation sentences are drawn by seed from the first two parts.
+    Training and validation sentences are drawn by seed from the first two parts.
     """
 
     name: str
@@ -44,7 +41,6 @@ class Translation(Source):
     classes: int = 2000
 
     validation = 300
-    kind = "sentences"
 
     def __post_init__(self) -> None:
         _, source, target, *short = self.name.split("-")
@@ -70,15 +66,8 @@ class Translation(Source):
         examples = self._pool[torch.from_numpy(order[:count])]
         return examples, wanted_of(examples)
 
-    def split(self, train: int, seed: int) -> Split:
-        examples, _ = self.drawn(seed, self.validation + self.size(train))
-        parts = examples[self.validation :], examples[: self.validation]
-        return Split(*(tensor for part in parts for tensor in (part, wanted_of(part))), *self.test)
-
     def text(self, pieces: Iterable[int]) -> str:
-        """The sentence of these pieces, up to the first `END`."""
-        kept = list(pieces)
-        return self._processor.decode(kept[: kept.index(END)] if END in kept else kept)
+        return self._processor.decode(up_to_end(pieces))
 
     @property
     def references(self) -> list[str]:
@@ -140,23 +129,6 @@ class Translation(Source):
             for side, numbers in zip(row, ([*given, END], [BEGIN, *wanted], [*wanted, END]), strict=True):
                 side[: len(numbers)] = torch.tensor(numbers)
         return found
-
-
-def wanted_of(examples: Tensor) -> Tensor:
-    """The labels `[M]` of examples `[N, 3, L]`: the pieces wanted, without padding."""
-    wanted = examples[:, 2]
-    return wanted[wanted != PAD]
-
-
-def with_targets(examples: Tensor, found: Tensor) -> Tensor:
-    """Examples `[N, 3, L]` with other translations, pieces `[N, L']` up to the first `END` or to the whole length."""
-    length = examples.shape[-1]
-    wanted = pad(found, (0, max(0, length - found.shape[-1])), value=PAD)[:, :length].clone()
-    wanted[:, -1] = END
-    wanted[(wanted == END).cumsum(-1) - (wanted == END).int() > 0] = PAD
-    given = pad(wanted[:, :-1], (1, 0), value=BEGIN)
-    given[given == END] = PAD
-    return torch.stack([examples[:, 0], given, wanted], 1)
 
 
 def pieces(text: tuple[str, ...], count: int) -> Any:

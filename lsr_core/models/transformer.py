@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from ..data.translation import BEGIN, END, PAD
+from ..data.sentences import BEGIN, END, PAD
 from ..errors import hold_plain, require, require_count, require_fraction
 from ._base import Network
 
@@ -54,7 +54,7 @@ class Transformer(Network):
 
 
 class Translator(nn.Module):
-    """Examples `[B, 3, L]` of `data.Translation` to logits `[M, K]`, one row for each piece wanted.
+    """Examples `[B, 3, L]` of `data.Sentences` to logits `[M, K]`, one row for each piece wanted.
 
     What is dropped in training is drawn from `generator`.
     """

@@ -8,7 +8,7 @@ from made_language import NAME, made_pairs, write
 
 from lsr_core import InputError
 from lsr_core.data import Translation, dataset, translation
-from lsr_core.data.translation import BEGIN, END, PAD, with_targets
+from lsr_core.data.sentences import BEGIN, END, PAD, with_targets
 
 
 def test_labels_are_the_pieces_wanted_and_padding_is_none(sentences):

@@ -10,7 +10,7 @@ from made_language import NAME
 from torch.nn.functional import cross_entropy, linear
 
 from lsr_core import InputError, objective
-from lsr_core.data.translation import BEGIN, END, PAD, wanted_of
+from lsr_core.data.sentences import BEGIN, END, PAD, wanted_of
 from lsr_core.execute import execute
 from lsr_core.models import ImageNetwork, Perceptron, Transformer
 from lsr_core.run import Run, TrainedTeacher, run_of
