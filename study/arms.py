@@ -106,8 +106,9 @@ def from_cifar100(setting: Setting, **call: Any) -> Run:
     """An arm that the study `cifar100-5k` tunes, given by its call, on other images; so is its teacher."""
 
     def elsewhere(arm: Run) -> Run:
-        teacher = arm.teacher and replace(arm.teacher, run=elsewhere(arm.teacher.run))
-        return replace(arm, data=setting.data, train=setting.train, teacher=teacher)
+        needed = {name: getattr(arm, name) for name in ("teacher", "initial")}
+        there = {name: trained and replace(trained, run=elsewhere(trained.run)) for name, trained in needed.items()}
+        return replace(arm, data=setting.data, train=setting.train, **there)
 
     return elsewhere(arm_of(call, CIFAR_5K))
 
@@ -120,6 +121,11 @@ def from_translations(setting: Setting) -> Run:
 def smaller(setting: Setting, **call: Any) -> Run:
     """An arm, given by its call, with the network that is called weak as its student."""
     return replace(arm_of(call, setting), network=protocol(setting).weak)
+
+
+def in_one_step(setting: Setting, **call: Any) -> Run:
+    """An arm, given by its call, with the network that is called weak as its student, which draws its weights."""
+    return replace(smaller(setting, **call), initial=None)
 
 
 def rung_as_kd(setting: Setting, rung: str) -> Run:

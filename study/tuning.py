@@ -47,8 +47,10 @@ class NotTuned(InputError):
 class Protocol:
     """How the networks of a setting are trained, but for what is tuned.
 
-    The baseline is tuned over `rates` and `decays`. Trials, of students, have `trial_epochs` and the seeds
-    `trial_seeds`; `every` is the number of epochs between the copies that a method remembers.
+    The baseline is tuned over `rates` and `decays`. Where there is a `first` network, students start from its weights,
+    as cross-entropy trained it with this schedule: all differ in the second step alone. Trials, of students, have
+    `trial_epochs` and the seeds `trial_seeds`; `every` is the number of epochs between the copies that a method
+    remembers.
     """
 
     student: Network
@@ -61,6 +63,7 @@ class Protocol:
     trial_seeds: range
     every: int
     augmentation: Augmentation | None = None
+    first: Network | None = None
 
 
 _PERCEPTRONS = Protocol(
@@ -112,6 +115,7 @@ def _planned(study: str) -> Protocol:
         trial_seeds=tuning["seeds"],
         every=own["every"],
         augmentation=Augmentation(**own["augmentation"]) if "augmentation" in own else None,
+        first=plans.network(own["first"]) if "first" in own else None,
     )
 
 
@@ -144,7 +148,7 @@ def teacher_of(setting: Setting, kind: str) -> TrainedTeacher | ExactPosterior:
     own = protocol(setting)
     networks = dict.fromkeys(("strong", "poor", "smoothed"), own.strong) | {"weak": own.weak, "equal": own.student}
     require(kind in networks, f"unknown teacher {kind!r}; there are {', '.join(networks)}, posterior")
-    run = replace(tuned(setting, BASELINE), network=networks[kind], role="teacher")
+    run = replace(tuned(setting, BASELINE), network=networks[kind], role="teacher", initial=None)
     if kind == "poor":
         run = replace(run, schedule=replace(run.schedule, epochs=200, stop=2))
     if kind == "smoothed":
@@ -158,9 +162,17 @@ def _student(setting: Setting, method: str, constants: dict[str, Any], rate: flo
     schedule = replace(own.schedule, learning_rate=rate, weight_decay=decay)
     kind = _tried(setting, method).get("teacher", "strong")
     teacher = teacher_of(setting, kind) if term.takes_teacher else None
-    return Run(
+    run = Run(
         setting.data, setting.train, term, schedule, network=own.student, teacher=teacher, augmentation=own.augmentation
     )
+    return run if own.first is None else replace(run, initial=_first_step(setting))
+
+
+def _first_step(setting: Setting) -> TrainedTeacher:
+    """What every student starts from where networks are trained in two steps."""
+    own = protocol(setting)
+    run = Run(setting.data, setting.train, objective(BASELINE), own.schedule, network=own.first, role="first step")
+    return TrainedTeacher(replace(run, augmentation=own.augmentation))
 
 
 def _objective(method: str, constants: dict[str, Any]) -> Objective:

@@ -3,7 +3,9 @@ from dataclasses import replace
 import pytest
 
 from lsr_core import InputError, objective
+from lsr_core.models import Transformer
 from lsr_core.run import TrainedTeacher
+from study import tuning
 from study.arms import (
     arm_of,
     generation,
@@ -16,6 +18,7 @@ from study.arms import (
     transferred,
     with_objective,
 )
+from study.plans import plan
 from study.settings import DIGITS, Setting
 from study.tuning import trials, tuned
 
@@ -88,6 +91,28 @@ def test_constants_that_are_given_go_with_the_baselines_schedule():
     arm = arm_of({"at_constants": {"method": "mrkd", "alpha": 0.7, "temperature": 2}}, DIGITS[0])
     assert arm == replace(CE, objective=objective("mrkd", alpha=0.7, temperature=2))
     assert arm == next(row for row in trials("mrkd", DIGITS[0]) if row.objective == arm.objective)
+
+
+def test_other_networks_and_a_teachers_translations_are_all_that_differs(monkeypatch):
+    """As the study `translation-short` has them, whose constants need not be tuned for that."""
+    setting = plan("translation-short").settings[0]
+    row = {"learning_rate": 0.003, "weight_decay": 0.0, "seeds": 1, "validation_accuracy": 0.5, "validation_nll": 2.0}
+    monkeypatch.setattr(tuning, "rows_of", lambda *_: [row | {"temperature": 1.0, "alpha": 0.5, "epsilon": 0.1}])
+    tuned.cache_clear()
+    try:
+        arms = {name: arm_of(call, setting) for name, call in plan("translation-short").calls(setting).items()}
+    finally:
+        tuned.cache_clear()
+    baseline, taught = arms["cross-entropy"], arms["sequence-level kd"]
+    assert taught == replace(baseline, targets=TrainedTeacher(arms["plain teacher"]))
+    small = Transformer(32, 1)
+    assert arms["small cross-entropy"] == replace(baseline, network=small)
+    assert arms["small sequence-level kd"] == replace(taught, network=small)
+    assert arms["small student of smoothed, T = 1"] == replace(arms["student of smoothed, T = 1"], network=small)
+    assert arms["student of smoothed, T = 1"].teacher == TrainedTeacher(arms["smoothed teacher"])
+    assert len(arms) == 19
+    assert arms.pop("lsr") in arms.values()  # it is tuned to the ε of the other
+    assert len(set(arms.values())) == 18
 
 
 def test_the_grids_vary_one_or_two_constants():

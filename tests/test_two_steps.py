@@ -13,6 +13,9 @@ from lsr_core.schedule import Schedule
 from lsr_core.stacks import levels_of
 from lsr_core.store import Store
 from lsr_core.trainer import Trainer, train
+from study import tuning
+from study.arms import arm_of
+from study.plans import plan
 
 BINARY, ACTIVATIONS, REAL = (
     ImageNetwork(f"{name}_resnet8", width=4) for name in ("binary", "binary_activations", "real_twin")
@@ -92,3 +95,27 @@ def test_bad_input_is_one_sentence(make):
         make(seed=None, initial=first)
     with pytest.raises(InputError, match=r"initial weights are of networks for images; digits has none"):
         Run("digits", 100, objective("lsr"), Schedule(0.1), 0, initial=first)
+
+
+def test_the_students_of_a_plan_share_their_first_step_and_its_teachers_have_none(monkeypatch):
+    """As the study `binary` has it, whose constants need not be tuned for that."""
+    setting, *_ = plan("binary").settings
+    row = {"learning_rate": 0.005, "weight_decay": 0.0, "seeds": 1, "validation_accuracy": 0.2, "validation_nll": 3.0}
+    constants = {"epsilon": 0.1, "alpha": 0.5, "temperature": 2.0}
+    monkeypatch.setattr(tuning, "rows_of", lambda *_: [row | constants])
+    tuning.tuned.cache_clear()
+    try:
+        found = {name: arm_of(call, setting) for name, call in plan("binary").calls(setting).items()}
+    finally:
+        tuning.tuned.cache_clear()
+    teachers = {name: found.pop(name) for name in ("plain teacher", "smoothed teacher")}
+    real = {name: found.pop(name) for name in ("real cross-entropy", "real kd")}
+    assert all(arm.initial is None for arm in [*teachers.values(), *real.values()])
+    assert len(found) == 7
+    (first,) = {arm.initial for arm in found.values()}
+    assert first.run.network.architecture == "binary_activations_resnet8"
+    assert first.run.objective == objective("cross-entropy")
+    assert {arm.network.architecture for arm in found.values()} == {"binary_resnet8"}
+    assert {arm.network.architecture for arm in real.values()} == {"real_twin_resnet8"}
+    assert real["real kd"].teacher == found["kd"].teacher == found["student of plain"].teacher
+    assert found["student of smoothed"].teacher.run == teachers["smoothed teacher"]
