@@ -1,3 +1,4 @@
+import gc
 import hashlib
 import http.server
 import json
@@ -27,6 +28,8 @@ from lsr_core import InputError, precision
 from lsr_core.data import DATASETS, Translation, dataset, translation
 from lsr_core.store import Store
 from study import build, handout
+
+gc.set_threshold(200_000, 50, 1000)  # of the many objects that records make, hardly one is garbage
 
 ROOT = Path(__file__).parent.parent
 BOOKS = os.environ.get("LSR_STORE")  # where `make book` kept its records, before a test has a store of its own
@@ -59,7 +62,7 @@ def sentences(own_store, monkeypatch):  # noqa: ARG001
     """A made corpus in the place of Multi30k; its source."""
     made_language.write(made_language.made_pairs())
     unknown = Translation(made_language.NAME, 0, "", 60)
-    examples = unknown._encoded(unknown._pairs(translation.PARTS[:2]))
+    examples = unknown.encoded(unknown.pairs(translation.PARTS[:2]))
     found = hashlib.sha256(examples.numpy().tobytes() + unknown.test[0].numpy().tobytes()).hexdigest()[:16]
     monkeypatch.setattr(Translation, "validation", 30)
     monkeypatch.setitem(DATASETS, made_language.NAME, Translation(made_language.NAME, len(examples), found, 60))

@@ -58,7 +58,7 @@ class Translation(Sentences):
 
     @cached_property
     def test(self) -> tuple[Tensor, Tensor, None]:
-        examples = self._encoded(self._pairs(PARTS[2:]))
+        examples = self.encoded(self.pairs(PARTS[2:]))
         return examples, wanted_of(examples), None
 
     def drawn(self, seed: int, count: int) -> tuple[Tensor, Tensor]:
@@ -72,7 +72,7 @@ class Translation(Sentences):
     @property
     def references(self) -> list[str]:
         """The translations of the test part, as people wrote them."""
-        return [target for _, target in self._pairs(PARTS[2:])]
+        return [target for _, target in self.pairs(PARTS[2:])]
 
     def fetch(self) -> None:
         """Read the files, downloaded where they are missing; raises `InputError` where they are not right."""
@@ -88,7 +88,7 @@ class Translation(Sentences):
 
     @cached_property
     def _pool(self) -> Tensor:
-        found = self._encoded(self._pairs(PARTS[:2]))
+        found = self.encoded(self.pairs(PARTS[:2]))
         state = hashlib.sha256(found.numpy().tobytes() + self.test[0].numpy().tobytes()).hexdigest()[:16]
         require(
             state == self.fingerprint and len(found) == self.sentences,
@@ -105,7 +105,7 @@ class Translation(Sentences):
     def _lines_of_training(self, language: str) -> list[str]:
         return lines(self.folder, language, PARTS[0])
 
-    def _pairs(self, parts: Iterable[str]) -> list[tuple[str, str]]:
+    def pairs(self, parts: Iterable[str]) -> list[tuple[str, str]]:
         """The sentences of these parts that are short enough, with their translations."""
         found = []
         for part in parts:
@@ -118,7 +118,7 @@ class Translation(Sentences):
     def _fits(self, pair: tuple[str, str]) -> bool:
         return self.words is None or max(len(side.split()) for side in pair) <= self.words
 
-    def _encoded(self, pairs: list[tuple[str, str]]) -> Tensor:
+    def encoded(self, pairs: list[tuple[str, str]]) -> Tensor:
         """Examples int64 `[N, 3, L]`."""
         found = torch.full((len(pairs), 3, self.length), PAD)
         for row, (source, target) in zip(found, pairs, strict=True):

@@ -42,8 +42,8 @@ def test_pieces_are_read_as_the_sentence_they_were(sentences):
 def test_long_sentences_are_in_the_whole_set_alone(sentences):
     write([*made_pairs(), ("der hund " * 5, "the dog " * 5)])
     translation.lines.cache_clear()
-    assert len(Translation(NAME, 0, "", 60)._pairs(["train"])) == 150
-    assert len(Translation("multi30k-de-en", 0, "", 60)._pairs(["train"])) == 151
+    assert len(Translation(NAME, 0, "", 60).pairs(["train"])) == 150
+    assert len(Translation("multi30k-de-en", 0, "", 60).pairs(["train"])) == 151
     assert sentences.length < Translation("multi30k-de-en", 0, "").length
 
 
