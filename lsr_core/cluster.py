@@ -49,8 +49,8 @@ class Ray:
         """Wait a moment for tasks in flight, and take those that are over out of it."""
         if time.monotonic() >= training.deadline:
             raise OutOfTime
-        for task in self.cluster.ended(flying, _POLL):
-            stack = flying.pop(task)
+        over = {task: flying.pop(task) for task in self.cluster.ended(flying, _POLL)}
+        for task, stack in over.items():
             said = self.cluster.result(task)
             training.progress.update(len(stack))
             for text in said:
@@ -58,4 +58,6 @@ class Ray:
 
     def _gpus(self, run: Run) -> float:
         """The share of a GPU that a stack like this run's needs, where the cluster has one."""
-        return 1 / side_by_side(run) if self.cluster.has_gpu and isinstance(run.network, ImageNetwork) else 0.0
+        if not (self.cluster.has_gpu and run.network.is_shared):
+            return 0.0
+        return 1 / side_by_side(run) if isinstance(run.network, ImageNetwork) else 1.0

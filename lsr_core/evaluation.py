@@ -106,7 +106,12 @@ def _fit(part: str, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
 
 def _majority(labels: Tensor, classes: int) -> Tensor:
     """The share of the most frequent class of labels `[S, N]`."""
-    return one_hot(labels, classes).double().mean(-2).amax(-1)
+    return _counts(labels, classes).amax(-1).double() / labels.shape[-1]
+
+
+def _counts(labels: Tensor, classes: int) -> Tensor:
+    """How many of labels `[S, N]` are of each class, `[S, K]`."""
+    return torch.stack([row.bincount(minlength=classes) for row in labels])
 
 
 def _scaled(validation: Tensor, test: Tensor, data: Split) -> dict[str, Tensor]:
@@ -142,7 +147,7 @@ def _spreads(metric_of: dict[str, Metric], logits: Tensor, labels: Tensor) -> di
 
     In single precision: the last bit of double sums depends on the size of the stack.
     """
-    complete = one_hot(labels, logits.shape[-1]).any(-2).all(-1) & (labels.shape[-1] > 3)
+    complete = _counts(labels, logits.shape[-1]).all(-1) & (labels.shape[-1] > 3)
     found = {name: torch.full((len(logits),), torch.nan) for name in metric_of}
     for name, metric in metric_of.items() if complete.any() else ():
         found[name][complete] = metric(logits[complete], labels[complete]).float()

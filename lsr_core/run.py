@@ -49,6 +49,7 @@ class TrainedTeacher:
         """Raise `InputError` unless it can teach a run on this data set with this seed and role."""
         own, other = dataset(data), dataset(self.run.data)
         same = (own.classes, own.input_dim) == (other.classes, other.input_dim)
+        same = same and (own is other or own.kind != "sentences")  # whose pieces are each data set's own
         require(same, f"the {name} was trained on {self.run.data}, which has other inputs or classes than {data}")
         alike = (self.run.seed is None) == (seed is None)
         require(alike, f"the {name}'s seed is {self.run.seed} and the student's {seed}; give both a seed, or neither")
@@ -71,7 +72,8 @@ class ExactPosterior:
 
     def check(self, data: str, seed: int | None, role: str) -> None:  # noqa: ARG002
         """Raise `InputError` unless the posterior of this data set is known."""
-        require(isinstance(dataset(data), Mixture), f"the posterior of {data} is not known; it is of a whole mixture")
+        is_mixture = isinstance(dataset(data), Mixture)
+        require(is_mixture, f"the posterior of {data} is not known, or cannot teach; it can on a whole mixture")
 
 
 @dataclass(frozen=True)
@@ -131,12 +133,16 @@ class Run:
             self._check_initial(source)
         if self.targets is not None:
             require(kind == "sentences", f"targets are translations; {self.data} holds {kind}")
+            is_trained = isinstance(self.targets, TrainedTeacher)
+            require(is_trained, f"targets is {self.targets!r}; give the TrainedTeacher that translates")
             self.targets.check(self.data, self.seed, self.role, "translator")
 
     def _check_sentences(self, source: Source) -> None:
         has_constants = isinstance(self.objective, Fixed) and type(self.objective).fitted is Fixed.fitted
-        fact = f"method {self.objective.name!r} remembers examples or their classes, which pieces of sentences are not"
-        require(has_constants, f"{fact}; give one whose soft labels are hand-made or its teacher's")
+        fact = f"method {self.objective.name!r} has soft labels that change, or that need the whole training set"
+        require(has_constants, f"{fact}; on sentences, give one whose soft labels are hand-made or its teacher's")
+        head = "head_decay is of a last layer with weights of its own; a Transformer has none: give None"
+        require(self.schedule.head_decay is None, head)
         size = self.schedule.batch_size
         require(size >= source.length, f"batch_size is {size}; a sentence has up to {source.length} pieces: give more")
 

@@ -136,11 +136,14 @@ class Store:
 
     def mark(self) -> bytes:
         """What tells the store from a folder of the same name on another machine: drawn when it is first asked for."""
-        path = self.folder / "mark"
         with self.writing():
-            if not self.files.has(path):
-                self.files.keep(path, secrets.token_hex(8).encode())
-            return self.files.read(path)
+            if not self.files.has(self._mark):
+                self.files.keep(self._mark, secrets.token_hex(8).encode())
+            return self.files.read(self._mark)
+
+    def has_mark(self, mark: bytes) -> bool:
+        """Whether this is the store that drew it."""
+        return self.files.has(self._mark) and self.files.read(self._mark) == mark
 
     def remove(self, key: str) -> None:
         """Delete the record of a key, damaged or not; raises `InputError` where there is none."""
@@ -192,6 +195,10 @@ class Store:
         except OSError as error:
             fact = f"results folder {self.place} cannot be written ({error.strerror}); finished runs are kept"
             raise InputError(f"{fact}; make room there, or set LSR_STORE to a folder of yours") from None
+
+    @property
+    def _mark(self) -> Path:
+        return self.folder / "mark"
 
     def _path(self, key: str) -> Path:
         return self.folder / require_key(key)[:2] / f"{key}.json"

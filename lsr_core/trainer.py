@@ -233,7 +233,7 @@ class SharedSentences(Data):
     `teacher` holds the tensors of the runs' common teacher, whose logits are computed once a batch for all of them.
     """
 
-    shared = "program must share data, seed, network and teacher"
+    shared = "program must share data, seed, network, teacher and translator"
     axis = 0
 
     def __init__(self, runs: Sequence[Run], teacher: Tensors | None, device: Device, _: torch.dtype) -> None:
@@ -242,7 +242,7 @@ class SharedSentences(Data):
         self.software = signatures()
         self.device = _device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         split = self.source.split(first.train, first.seed)
-        self.sentences, self.labels = split.train_inputs.to(self.device), split.train_labels.to(self.device)
+        self._learn_from(split.train_inputs.to(self.device))
         few = split.train_inputs[:TRAIN_SENTENCES]
         split = split._replace(train_inputs=few, train_labels=wanted_of(few).expand(len(runs), -1))
         self.split = _inputs_to(split, self.device)
@@ -252,8 +252,12 @@ class SharedSentences(Data):
     def replace_targets(self, run: Run, tensors: Tensors) -> None:
         """Let the trained network of a run translate the training sentences, by a beam of four (Kim & Rush 2016)."""
         found = translated(self._trained(run, tensors), self.sentences[:, 0], BEAM)
-        self.sentences = with_targets(self.sentences, found)
-        self.labels = wanted_of(self.sentences)
+        self._learn_from(with_targets(self.sentences, found))
+
+    def _learn_from(self, sentences: Tensor) -> None:
+        self.sentences, self.labels, self._is_wanted = sentences, wanted_of(sentences), sentences[:, 2] != PAD
+        self._numbers = (self._is_wanted.flatten().cumsum(0) - 1).view_as(self._is_wanted)  # of pieces, in training
+        self._lengths = (sentences != PAD).sum(-1).cpu()
 
     def network(self, runs: Sequence[Run]) -> "Ensemble":
         """The runs' networks with their initial weights; each draws for itself what it drops."""
@@ -263,21 +267,18 @@ class SharedSentences(Data):
         self.streams += [network.generator for network in networks]
         return Ensemble(networks)
 
-    def batches(self, size: int, soft: None = None) -> Iterator[Examples]:
+    def batches(self, size: int, soft: None = None) -> Iterator[Examples]:  # noqa: ARG002
         """The batches of an epoch, each of sentences about as long as one another, in random order."""
-        is_wanted = self.sentences[:, 2] != PAD
-        numbers = (is_wanted.flatten().cumsum(0) - 1).view_as(is_wanted)  # of pieces in the training set
-        lengths = (self.sentences != PAD).sum(-1).cpu()
-        drawn = torch.randperm(len(lengths), generator=self.streams[0])
-        order = drawn[lengths.amax(-1)[drawn].argsort(stable=True)]
-        ends = lengths[order, 2].cumsum(0)  # the pieces wanted up to each sentence's end
+        drawn = torch.randperm(len(self.sentences), generator=self.streams[0])
+        order = drawn[self._lengths.amax(-1)[drawn].argsort(stable=True)]
+        ends = self._lengths[order, 2].cumsum(0)  # the pieces wanted up to each sentence's end
         batches = order.split(((ends - 1) // size).bincount().tolist())
         for place in torch.randperm(len(batches), generator=self.streams[0]).tolist():
             rows = batches[place].to(self.device)
-            sentences, index = self.sentences[rows], numbers[rows][is_wanted[rows]]
+            sentences, index = self.sentences[rows], self._numbers[rows][self._is_wanted[rows]]
             with torch.no_grad():
-                soft = None if self.teacher is None else self.teacher(sentences)
-            yield Examples(sentences, wanted_of(sentences), soft, index)
+                teacher_logits = None if self.teacher is None else self.teacher(sentences)
+            yield Examples(sentences, wanted_of(sentences), teacher_logits, index)
 
     def training_teacher_logits(self) -> Tensor | None:
         return None if self.teacher is None else self.logits(self.teacher, self.split.train_inputs)
@@ -436,6 +437,8 @@ class Trainer:
         require(len({run.stack_key for run in runs}) == 1, f"runs in one {kind.shared}")
         self._created = time.perf_counter()
         self.runs, self.schedule, self.data = runs, runs[0].schedule, kind(runs, teacher, device, dtype)
+        fits = (targets is None) == (runs[0].targets is None)
+        require(fits, "targets are the tensors of the runs' translator; give them if the runs have one, and only then")
         if targets is not None:
             self.data.replace_targets(runs[0].targets.run, targets)
         self.network = self.data.network(runs)

@@ -17,7 +17,7 @@ _ROWS = 256  # sentences at a time
 
 def translated(network: Translator, sentences: Tensor, beam: int) -> Tensor:
     """The pieces `[N, L']` that a network says for sources `[N, L]`."""
-    rows = [network.translate(few, beam) for few in sentences.split(_ROWS)]
+    rows = [network.eval().translate(few, beam) for few in sentences.split(_ROWS)]
     longest = max(row.shape[-1] for row in rows)
     return torch.cat([pad(row, (0, longest - row.shape[-1]), value=PAD) for row in rows])
 
@@ -27,11 +27,11 @@ def translation_metrics(network: Translator, source: Sentences, sentences: Tenso
 
     `sentences` `[N, L]` are the test part's.
     """
-    found = {}
+    found, references = {}, source.references
     for name, beam in {"": 1, "_beam": BEAM}.items():
         texts = [source.text(row) for row in translated(network, sentences, beam).tolist()]
         for metric, judge in _judges().items():
-            found[f"{metric}{name}"] = judge.corpus_score(texts, [source.references]).score
+            found[f"{metric}{name}"] = judge.corpus_score(texts, [references]).score
     return found
 
 

@@ -40,7 +40,7 @@ def trained(modules: Sequence[str], store: Store, mark: bytes, jobs: Sequence[Jo
         import_module(module)
     place = f"node {socket.gethostname()} does not see the store {store.place}"
     right = "LSR_STORE must name a folder that all nodes share, or an address such as s3://BUCKET/NAME"
-    require(store.mark() == mark, f"{place}; {right}")
+    require(store.has_mark(mark), f"{place}; {right}")
     with warnings.catch_warnings(record=True) as said, bar(total=len(jobs)) as progress:
         warnings.simplefilter("always")
         Training(store, math.inf, progress).finish_stack(jobs)

@@ -118,14 +118,17 @@ def from_translations(setting: Setting) -> Run:
     return replace(tuned(setting, "cross-entropy"), targets=teacher_of(setting, "strong"))
 
 
-def smaller(setting: Setting, **call: Any) -> Run:
+def with_weak_network(setting: Setting, **call: Any) -> Run:
     """An arm, given by its call, with the network that is called weak as its student."""
     return replace(arm_of(call, setting), network=protocol(setting).weak)
 
 
 def in_one_step(setting: Setting, **call: Any) -> Run:
-    """An arm, given by its call, with the network that is called weak as its student, which draws its weights."""
-    return replace(smaller(setting, **call), initial=None)
+    """An arm, given by its call, with the network that is called weak, as long in one step as the arm is in two."""
+    arm = arm_of(call, setting)
+    epochs = arm.schedule.epochs + arm.initial.run.schedule.epochs
+    schedule = replace(arm.schedule, epochs=epochs)
+    return replace(arm, initial=None, schedule=schedule, network=protocol(setting).weak)
 
 
 def rung_as_kd(setting: Setting, rung: str) -> Run:

@@ -139,7 +139,8 @@ def settings_of(method: str, preset: str = "quick") -> tuple[Setting, ...]:
 def teacher_of(setting: Setting, kind: str) -> TrainedTeacher | ExactPosterior:
     """A teacher on this setting; raises `InputError` for an unknown kind.
 
-    `strong` is a wider and `weak` a narrower network; `equal` is the student's own; `smoothed` is the strong one
+    `strong` and `weak` are the protocol's, mostly a wider and a narrower network; `equal` is the student's own;
+    `smoothed` is the strong one
     trained by label smoothing; `poor` is the strong one after 2 of 200 epochs, before its learning rate has fallen;
     `posterior` is the truth, where it is known.
     """
@@ -186,7 +187,7 @@ def _tried(setting: Setting, method: str) -> dict[str, Any]:
 
 
 def cells(method: str, setting: Setting) -> list[Cell]:
-    """The knobs of a method's 12 trials in a setting; raises `InputError` for a method that has none."""
+    """The knobs of a method's trials in a setting; raises `InputError` for a method that has none."""
     known = methods_of(setting)
     require(method in known, f"unknown method {method!r}; there are trials for {', '.join(known)}")
     own = protocol(setting)
@@ -210,7 +211,7 @@ def trial(method: str, setting: Setting, cell: Cell) -> Run:
 
 
 def trials(method: str, setting: Setting) -> list[Run]:
-    """A method's 12 trials in a setting, as arms; raises `InputError` for a method that has none."""
+    """A method's trials in a setting, as arms; raises `InputError` for a method that has none."""
     return [trial(method, setting, cell) for cell in cells(method, setting)]
 
 

@@ -111,11 +111,12 @@ def test_the_students_of_a_plan_share_their_first_step_and_its_teachers_have_non
     teachers = {name: found.pop(name) for name in ("plain teacher", "smoothed teacher")}
     real = {name: found.pop(name) for name in ("real cross-entropy", "real kd")}
     assert all(arm.initial is None for arm in [*teachers.values(), *real.values()])
-    assert len(found) == 7
+    assert len(found) == 8
     (first,) = {arm.initial for arm in found.values()}
     assert first.run.network.architecture == "binary_activations_resnet8"
     assert first.run.objective == objective("cross-entropy")
     assert {arm.network.architecture for arm in found.values()} == {"binary_resnet8"}
     assert {arm.network.architecture for arm in real.values()} == {"real_twin_resnet8"}
+    assert real["real kd"].schedule.epochs == found["kd"].schedule.epochs + first.run.schedule.epochs
     assert real["real kd"].teacher == found["kd"].teacher == found["student of plain"].teacher
     assert found["student of smoothed"].teacher.run == teachers["smoothed teacher"]

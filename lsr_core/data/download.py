@@ -6,6 +6,7 @@ The votes of CIFAR-10H are from Peterson et al. (2019).
 import pickle
 import shutil
 import socket
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from ..files import whole_file
 
 SECONDS = 60.0  # that a server may take to answer
 VOTES_URL = "https://github.com/jcpeterson/cifar-10h/raw/master/data/cifar10h-counts.npy"
-_FAILURES = (OSError, RuntimeError, ValueError, EOFError, KeyError, HTTPException, TarError, BadZipFile)
+_FAILURES = (OSError, RuntimeError, ValueError, EOFError, KeyError, HTTPException, TarError, BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True)

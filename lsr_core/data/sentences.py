@@ -8,7 +8,7 @@ from torch.nn.functional import pad
 
 from ._split import Source, Split
 
-PAD, BEGIN, END = range(3)
+PAD, BEGIN, END, UNKNOWN = range(4)
 
 
 class Sentences(Source):

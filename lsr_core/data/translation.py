@@ -1,4 +1,4 @@
-"""Multi30k: captions of photographs in three languages (Elliott et al. 2016, task 1), cut into pieces of words.
+"""Multi30k: captions of photographs in three languages (Elliott et al. 2016, 2017, task 1), cut into pieces of words.
 
 The pieces are of a byte-pair encoding (Sennrich et al. 2016) that sentencepiece learns from both sides of the training
 part.
@@ -21,7 +21,7 @@ from ..errors import InputError, require
 from ..files import cache_folder, write_whole
 from ._split import split_generator
 from .download import archive, downloading
-from .sentences import BEGIN, END, PAD, Sentences, up_to_end, wanted_of
+from .sentences import BEGIN, END, PAD, UNKNOWN, Sentences, up_to_end, wanted_of
 
 SHORT = 8  # words a side, at most
 PARTS = ("train", "val", "test_2016_flickr", "test_2017_flickr")
@@ -90,20 +90,18 @@ class Translation(Sentences):
     def _pool(self) -> Tensor:
         found = self.encoded(self.pairs(PARTS[:2]))
         state = hashlib.sha256(found.numpy().tobytes() + self.test[0].numpy().tobytes()).hexdigest()[:16]
+        right = f"remove {self.folder}, take the pinned sentencepiece, and start again"
         require(
             state == self.fingerprint and len(found) == self.sentences,
             f"{self.name} has {len(found)} sentences with fingerprint {state}; the study was made with "
-            f"{self.sentences} and {self.fingerprint}: remove {self.folder}, and take sentencepiece as it is pinned",
+            f"{self.sentences} and {self.fingerprint}: {right}",
         )
         return found
 
     @cached_property
     def _processor(self) -> Any:
-        lines = [line for pair in zip(*map(self._lines_of_training, self.languages), strict=True) for line in pair]
-        return pieces(tuple(lines), self.classes)
-
-    def _lines_of_training(self, language: str) -> list[str]:
-        return lines(self.folder, language, PARTS[0])
+        sides = [lines(self.folder, language, PARTS[0]) for language in self.languages]
+        return pieces([line for pair in zip(*sides, strict=True) for line in pair], self.classes)
 
     def pairs(self, parts: Iterable[str]) -> list[tuple[str, str]]:
         """The sentences of these parts that are short enough, with their translations."""
@@ -131,7 +129,7 @@ class Translation(Sentences):
         return found
 
 
-def pieces(text: tuple[str, ...], count: int) -> Any:
+def pieces(text: list[str], count: int) -> Any:
     """A processor with so many pieces, learnt from lines of text; raises `InputError` where they allow fewer."""
     try:
         import sentencepiece
@@ -142,7 +140,7 @@ def pieces(text: tuple[str, ...], count: int) -> Any:
     try:
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=iter(text), model_writer=model, vocab_size=count, model_type="bpe", num_threads=1,
-            character_coverage=1.0, pad_id=PAD, bos_id=BEGIN, eos_id=END, unk_id=3, minloglevel=2,
+            character_coverage=1.0, pad_id=PAD, bos_id=BEGIN, eos_id=END, unk_id=UNKNOWN, minloglevel=2,
         )  # fmt: skip
     except RuntimeError as error:
         raise InputError(f"{count} pieces cannot be learnt from {len(text)} lines ({error}); take fewer") from None
@@ -154,10 +152,14 @@ def lines(folder: Path, language: str, part: str) -> list[str]:
     """The sentences of a part, downloaded where the file is missing; raises `InputError` for an empty one."""
     path = folder / f"{part}.{language}"
     if not path.exists():
-        with downloading(f"multi30k's {path.name}", folder, path.name), TemporaryDirectory() as place:
-            packed = archive(f"{URL}/{path.name}.gz", Path(place))
+        packed_name = f"{path.name}.gz"
+        with downloading(f"multi30k's {path.name}", folder, packed_name), TemporaryDirectory(dir=folder) as place:
+            packed = archive(f"{URL}/{packed_name}", Path(place))
             write_whole(path, gzip.decompress(packed.read_bytes()))
-    found = path.read_text(encoding="utf-8").splitlines()
+    try:
+        found = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read as text ({error}); take the whole file of Multi30k's task 1") from None
     empty = next((number for number, line in enumerate(found, 1) if not line.strip()), None if found else 1)
     require(empty is None, f"{path} has no sentence in line {empty}; take the whole file of Multi30k's task 1")
     return found

@@ -36,6 +36,7 @@ class Transformer(Network):
         for size in ("width", "layers", "heads"):
             require_count(size, getattr(self, size))
         require_fraction("dropout", self.dropout)
+        object.__setattr__(self, "dropout", float(self.dropout))
         whole = self.width % (2 * self.heads) == 0
         require(whole, f"width is {self.width}; it must be a multiple of {2 * self.heads}, twice the heads")
 
@@ -107,12 +108,13 @@ class Translator(nn.Module):
 
     @torch.no_grad()
     def translate(self, source: Tensor, beam: int = 1) -> Tensor:
-        """The likeliest pieces `[B, L]` that a beam of so many finds for sources `[B, L]`; one is greedy decoding.
+        """The likeliest pieces `[B, L']` that a beam of so many finds for sources `[B, L]`; one is greedy decoding.
 
-        Scores are mean log-probabilities of a translation's pieces, so that short ones are not preferred (Wu et al.
-        2016 with α = 1).
+        The log-probability of a translation is divided by its number of pieces, so that short ones are not preferred.
+        The network must be in evaluation mode.
         """
-        self.eval()
+        require_count("beam", beam)
+        source = source[:, : int((source != PAD).any(0).sum())]
         many, length = len(source), len(self.places)
         rows = source.repeat_interleave(beam, 0)
         memory = self.encode(source).repeat_interleave(beam, 0)
@@ -126,6 +128,7 @@ class Translator(nn.Module):
                 break
             features = self.decode(memory, rows, found.flatten(0, 1))[:, -1]
             steps = linear(features, self.pieces.weight).log_softmax(-1).unflatten(0, (many, beam))
+            steps[..., [PAD, BEGIN]] = -torch.inf
             steps[over] = -torch.inf
             steps[..., PAD] = steps[..., PAD].where(~over, 0)  # what is over goes on with nothing
             sums = totals[..., None] + steps

@@ -1,6 +1,8 @@
 """Sentences: pieces, labels without padding, and what is refused."""
 
+import gzip
 import sys
+import tempfile
 
 import pytest
 import torch
@@ -97,6 +99,31 @@ def test_too_many_pieces_and_too_long_sentences_are_refused():
         source.fetch()
 
 
+@pytest.mark.usefixtures("sentences")
+def test_a_file_that_is_no_text_is_refused():
+    source = Translation(NAME, 0, "", 60)
+    path = source.folder / "val.de"
+    path.write_bytes(b"\xff\xfe\x00")
+    translation.lines.cache_clear()
+    with pytest.raises(InputError, match=r"val\.de cannot be read as text \(.*\); take the whole file"):
+        source.fetch()
+
+
+def test_an_archive_in_the_folder_is_used_and_no_other(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(translation, "URL", (tmp_path / "nowhere").as_uri())
+    folder = Translation(NAME, 0, "").folder
+    folder.mkdir(parents=True)
+    (tmp_path / "val.en.gz").write_bytes(gzip.compress(b"from elsewhere\n"))
+    with pytest.raises(InputError, match=r"or put val\.en\.gz into"):
+        translation.lines(folder, "en", "val")
+    (folder / "val.en.gz").write_bytes(gzip.compress(b"a dog .\n"))
+    assert translation.lines(folder, "en", "val") == ["a dog ."]
+    (folder / "val.de.gz").write_bytes(gzip.compress(b"ein hund ." * 9)[:-12])
+    with pytest.raises(InputError, match=r"val\.de could not be fetched"):
+        translation.lines(folder, "de", "val")
+
+
 def test_without_the_extra_one_sentence_says_how_to_get_it(sentences, monkeypatch):
     monkeypatch.setitem(sys.modules, "sentencepiece", None)
     with pytest.raises(InputError, match=r"sentencepiece, .*, is not installed; pip install 'lsr-core\[translation\]'"):
@@ -110,6 +137,6 @@ def test_missing_files_are_downloaded_or_named(monkeypatch, tmp_path):
         source.check()
     monkeypatch.setattr(translation, "URL", (tmp_path / "nowhere").as_uri())
     with pytest.raises(
-        InputError, match=r"multi30k's train\.de could not be fetched: .*; try again, or put train\.de into"
+        InputError, match=r"multi30k's train\.de could not be fetched: .*; try again, or put train\.de\.gz into"
     ):
         source.fetch()

@@ -13,7 +13,7 @@ from lsr_core import InputError, objective
 from lsr_core.data.sentences import BEGIN, END, PAD, wanted_of
 from lsr_core.execute import execute
 from lsr_core.models import ImageNetwork, Perceptron, Transformer
-from lsr_core.run import Run, TrainedTeacher, run_of
+from lsr_core.run import ExactPosterior, Run, TrainedTeacher, run_of
 from lsr_core.schedule import Schedule
 from lsr_core.store import Store
 from lsr_core.trainer import Trainer
@@ -82,7 +82,7 @@ def scored(own, source, pieces):
 @torch.no_grad()
 def test_a_wide_beam_finds_the_likeliest_of_all_translations():
     own, examples = network(scale=3.0).double(), some_examples(3)
-    said = [piece for piece in range(CLASSES) if piece != END]
+    said = [piece for piece in range(CLASSES) if piece not in (PAD, BEGIN, END)]
     every = [[*pieces, END] for n in range(LENGTH) for pieces in product(said, repeat=n)]
     every += [list(pieces) for pieces in product(said, repeat=LENGTH)]
     found = own.translate(examples[:, 0], beam=CLASSES**3)
@@ -100,7 +100,9 @@ def test_greedy_decoding_says_the_likeliest_piece_each_time():
         example = torch.full((1, 3, LENGTH), PAD)
         example[0, 0], example[0, 1, : len(said)] = source, torch.tensor([BEGIN, *said[:-1]])
         example[0, 2, : len(said)] = 3
-        assert own(example).argmax(-1).tolist() == said
+        logits = own(example)
+        logits[:, [PAD, BEGIN]] = -torch.inf  # which no translation says
+        assert logits.argmax(-1).tolist() == said
 
 
 def test_what_is_dropped_comes_from_the_networks_own_stream():
@@ -186,6 +188,13 @@ def test_a_resumed_run_has_the_bits_of_an_undisturbed_one():
 
 
 @pytest.mark.usefixtures("sentences")
+def test_equal_networks_have_one_key():
+    whole, real = (run(sizes=replace(SMALL, dropout=share)) for share in (0, 0.0))
+    assert whole == real
+    assert whole.key == real.key
+
+
+@pytest.mark.usefixtures("sentences")
 def test_keys_of_other_runs_have_no_targets():
     assert "targets" not in run().canonical()
     assert run(targets=TrainedTeacher(run(role="teacher"))).key != run().key
@@ -198,8 +207,14 @@ def test_keys_of_other_runs_have_no_targets():
         (lambda: run(sizes=Perceptron()), f"{NAME} holds sentences, which .* cannot take; give a Transformer"),
         (lambda: Run("digits", 100, objective("lsr"), Schedule(0.1), network=SMALL), "digits holds vectors, which"),
         (lambda: replace(run(), schedule=replace(SCHEDULE, batch_size=20)), "batch_size is 20; a sentence has up to"),
-        (lambda: run("mrkd"), "method 'mrkd' remembers examples or their classes, which pieces of sentences are not"),
-        (lambda: run("ladder-class-means", teacher=TrainedTeacher(run(role="t"))), "'ladder-class-means' remembers"),
+        (lambda: run("mrkd"), "method 'mrkd' has soft labels that change, or that need the whole"),
+        (lambda: run("ladder-class-means", teacher=TrainedTeacher(run(role="t"))), "'ladder-class-means' has soft"),
+        (lambda: run("kd", teacher=TrainedTeacher(replace(run(role="t"), data="multi30k-en-de-short"))),
+         "the teacher was trained on multi30k-en-de-short, which has other inputs or classes"),
+        (lambda: run(targets=ExactPosterior()), r"targets is ExactPosterior\(\); give the TrainedTeacher"),
+        (lambda: replace(run(), schedule=replace(SCHEDULE, head_decay=0.1)), "head_decay is of a last layer with"),
+        (lambda: Trainer([run(targets=TrainedTeacher(run(role="t")))]), "targets are the tensors of the runs'"),
+        (lambda: network().translate(some_examples()[:, 0], 0), "beam is 0"),
         (lambda: Run("digits", 100, objective("lsr"), Schedule(0.1), targets=TrainedTeacher(run(role="t"))),
          "targets are translations; digits holds vectors"),
         (lambda: run(targets=TrainedTeacher(run())), "translator and student share the streams of seed 0"),
