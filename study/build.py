@@ -317,7 +317,11 @@ def _is_there(process: int) -> bool:
 
 
 def main(notebook: str, out: str) -> int:
-    """Execute one notebook and say how it ended; returns the exit code."""
+    """Execute one notebook and say how it ended; returns the exit code.
+
+    With one thread, unless the environment says how many: make executes two, whose threads would wait for each other.
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     if "LSR_MAKE" in os.environ:
         threading.Thread(target=_end_with_make, daemon=True).start()
     try:

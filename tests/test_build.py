@@ -316,3 +316,20 @@ def test_the_forecast_counts_what_is_missing(tmp_path, monkeypatch):
 
 def test_the_time_of_this_machine_is_measured():
     assert 0 < build.probe() < 60
+
+
+@pytest.mark.parametrize(("given", "used"), [(None, "1"), ("3", "3")])
+def test_make_executes_with_one_thread_unless_told_otherwise(monkeypatch, tmp_path, given, used):
+    monkeypatch.setenv("OMP_NUM_THREADS", given or "")
+    if given is None:
+        monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.delenv("LSR_MAKE", raising=False)
+    seen = []
+
+    def execute(notebook, *_):
+        seen.append(os.environ["OMP_NUM_THREADS"])
+        return build.Outcome(notebook.stem, "done", 0.0, "now")
+
+    monkeypatch.setattr(build, "execute", execute)
+    assert build.main("some.ipynb", str(tmp_path)) == 0
+    assert seen == [used]

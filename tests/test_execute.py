@@ -336,7 +336,10 @@ def test_copies_bound_the_size_of_a_stack():
         ({"teacher": None}, "teacher is None; method 'kd' needs one"),
         ({"objective": LSR}, "method 'lsr' takes no teacher"),
         ({"role": "teacher"}, "teacher and student share the streams of seed 0, role 'teacher'; name another role"),
-        ({"teacher": ExactPosterior()}, "the posterior of digits is not known, or cannot teach; it can on a whole mixture"),
+        (
+            {"teacher": ExactPosterior()},
+            "the posterior of digits is not known, or cannot teach; it can on a whole mixture",
+        ),
         (
             {"data": "mixture-10-80"},
             "the teacher was trained on digits, which has other inputs or classes than mixture",
