@@ -164,11 +164,11 @@ def flat(*lines: Mapping[str, Run | Line]) -> list[Run]:
 
 
 def _chance(data: str) -> dict[str, float]:
-    """What a network at chance level scores; its calibration error is that of a sure guess."""
+    """What a network at chance level scores; its calibration error is that of a sure guess, its BLEU none."""
     classes = dataset(data).classes
     accuracies = dict.fromkeys(("accuracy", "validation_accuracy", "train_accuracy"), 1 / classes)
     likelihoods = dict.fromkeys(("nll", "nll_scaled", "validation_nll", "train_nll"), float(np.log(classes)))
     divergences = dict.fromkeys(("kl_posterior", "kl_posterior_scaled"), float(np.log(classes)))
     dark = dict.fromkeys(("kl_dark", "kl_dark_scaled"), float(np.log(classes - 1)))
-    chance = {**accuracies, **likelihoods, **divergences, **dark, "ece": 1 - 1 / classes}
+    chance = {**accuracies, **likelihoods, **divergences, **dark, "ece": 1 - 1 / classes, "bleu_beam": 0.0}
     return {**dict.fromkeys(MEASURES, np.nan), **chance}
