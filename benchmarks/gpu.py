@@ -26,7 +26,7 @@ from timing import Row, row, seconds
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from lsr_core import METHODS, _capture, objective, sweep
+from lsr_core import METHODS, capture, objective, sweep
 from lsr_core.augmentation import Augmentation
 from lsr_core.data import dataset
 from lsr_core.models import ImageNetwork, cost
@@ -64,7 +64,7 @@ def run_of(data: str, network: ImageNetwork, method: str = "lsr", epochs: int = 
 @contextmanager
 def called() -> Iterator[None]:
     """Let every step be called, none recorded."""
-    with mock.patch.dict(_capture.RECORDERS, clear=True):
+    with mock.patch.dict(capture.RECORDERS, clear=True):
         yield
 
 
@@ -142,7 +142,7 @@ def rate(trainers: list[Trainer], rounds: int = 3) -> float:
     """Images a second of all students of programs side by side, after what they record or compile."""
 
     def epoch() -> None:
-        going = [_capture.beside_others(trainer._epoch(), trainer.data.recorded_on) for trainer in trainers]
+        going = [capture.beside_others(trainer._epoch(), trainer.data.recorded_on) for trainer in trainers]
         while going:
             going = [steps for steps in going if next(steps, "end") != "end"]
 
@@ -193,7 +193,7 @@ def rows(data: str) -> Iterator[Row]:
             eager = rate([Trainer([run])])
         alone = rate([Trainer([run])])
         yield row(f"captured/{name}", alone, eager, "images/s", alone / eager)
-        with mock.patch.object(_capture, "COMPILED_FROM", 0):
+        with mock.patch.object(capture, "COMPILED_FROM", 0):
             start = time.perf_counter()
             trainer = Trainer([run])
             trainer.train_epoch()

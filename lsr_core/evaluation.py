@@ -262,11 +262,11 @@ def sharpness(
 
     plain, rises = nll({}), []
     for _ in range(DIRECTIONS):
-        rises.append(nll({name: w + RADIUS * _direction(w, generators) for name, w in matrices.items()}) - plain)
+        rises.append(nll({name: w + RADIUS * direction(w, generators) for name, w in matrices.items()}) - plain)
     return torch.stack(rises).mean(0)
 
 
-def _direction(weight: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+def direction(weight: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
     """A random direction `[S, in, out]` or `[S, out, in, 3, 3]` with the weight's norm in every unit."""
     drawn = torch.stack([torch.randn(weight.shape[1:], generator=g) for g in generators]).to(weight)
     incoming = (1,) if weight.ndim == 3 else tuple(range(2, weight.ndim))

@@ -30,12 +30,12 @@ def training_precision(network: ImageNetwork, shape: tuple[int, int, int], devic
     machine = f"{origin['processor']}, {origin['isa']}, {torch.get_num_threads()} threads, torch {origin['torch']}"
     name = f"{machine}: {sizes}"
     if name not in known:
-        known[name] = _gain(network, shape, device)
+        known[name] = gain(network, shape, device)
         write_whole(path, json.dumps(known, indent=1).encode())
     return torch.bfloat16 if known[name] >= GAIN else torch.float32
 
 
-def _gain(network: ImageNetwork, shape: tuple[int, int, int], device: torch.device) -> float:
+def gain(network: ImageNetwork, shape: tuple[int, int, int], device: torch.device) -> float:
     """The time of a training step in float32 over that in bf16, the least of a few taken in turn."""
     built = network.build(shape, _CLASSES, torch.Generator().manual_seed(0))
     built = built.to(device, memory_format=torch.channels_last).train()

@@ -35,18 +35,18 @@ class Remote(Folder):
         super().__init__(cache_folder("LSR_CACHE", "cache") / digest)
         self.name = address.rstrip("/")
         with self._asking():
-            self._storage, self._root = url_to_fs(self.name, use_listings_cache=False)
+            self.storage, self._root = url_to_fs(self.name, use_listings_cache=False)
 
     def __reduce__(self) -> tuple[type["Remote"], tuple[str]]:
         return Remote, (self.name,)  # another machine has its cache elsewhere
 
     def has(self, path: Path) -> bool:
         with self._asking():
-            return path.exists() or self._storage.exists(self._at(path))
+            return path.exists() or self.storage.exists(self.at(path))
 
     def keep(self, path: Path, content: bytes) -> None:
         with suppress(FileExistsError), self._asking(FileExistsError):
-            self._storage.pipe_file(self._at(path), content, mode="create")
+            self.storage.pipe_file(self.at(path), content, mode="create")
             self._cache(path, content)
 
     def kept(self, path: Path, is_sound: Callable[[bytes], bool]) -> bytes:
@@ -61,22 +61,22 @@ class Remote(Folder):
 
     def write(self, path: Path, content: bytes) -> None:
         with self._asking():
-            self._storage.pipe_file(self._at(path), content)
+            self.storage.pipe_file(self.at(path), content)
 
     def read(self, path: Path) -> bytes:
         with self._asking(FileNotFoundError):
-            return self._storage.cat_file(self._at(path))
+            return self.storage.cat_file(self.at(path))
 
     def remove(self, path: Path) -> None:
         super().remove(path)
         with suppress(FileNotFoundError), self._asking(FileNotFoundError):
-            self._storage.rm_file(self._at(path))
+            self.storage.rm_file(self.at(path))
 
     def find(self, pattern: str) -> Iterable[Path]:
         folder = pattern.split("/")[0]
         root = f"{self._root}/{folder}" if folder.isalpha() else self._root
         with suppress(FileNotFoundError), self._asking(FileNotFoundError):
-            found = (Path(name).relative_to(self._root) for name in self._storage.find(root))
+            found = (Path(name).relative_to(self._root) for name in self.storage.find(root))
             return [self.path / name for name in found if fnmatch(str(name), pattern)]
         return []
 
@@ -85,7 +85,7 @@ class Remote(Folder):
         self.write(probe, b"")
         self.remove(probe)
 
-    def _at(self, path: Path) -> str:
+    def at(self, path: Path) -> str:
         return f"{self._root}/{path.relative_to(self.path).as_posix()}"
 
     def _cache(self, path: Path, content: bytes) -> None:

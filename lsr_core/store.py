@@ -96,12 +96,12 @@ class Store:
         return self.files.name
 
     def __contains__(self, key: str) -> bool:
-        return is_key(key) and self.files.has(self._path(key))
+        return is_key(key) and self.files.has(self.record_path(key))
 
     def keys(self) -> list[str]:
         """The keys of all records, sorted."""
         found = self.files.find("??/*.json")
-        return sorted(path.stem for path in found if is_key(path.stem) and path == self._path(path.stem))
+        return sorted(path.stem for path in found if is_key(path.stem) and path == self.record_path(path.stem))
 
     def present(self, keys: Iterable[str]) -> set[str]:
         """Those of the keys that have a record; an address is asked once for all of them."""
@@ -110,7 +110,7 @@ class Store:
 
     def get(self, key: str) -> Record:
         """The record of a key; raises `InputError` where there is none, or a damaged one."""
-        path, message = self._path(key), f"there is no record {key!r} in {self.place}"
+        path, message = self.record_path(key), f"there is no record {key!r} in {self.place}"
         require(self.files.has(path), message)
         record = _record_of(key, self.files.kept(path, lambda content: _record_of(key, content) is not None))
         remedy = f"remove it with `lsr runs rm {key}`, and the run will be trained again when it is needed"
@@ -121,7 +121,8 @@ class Store:
         """Keep a record; raises `InputError` where the folder cannot be written."""
         content = vars(record)
         with self.writing():
-            self.files.keep(self._path(record.key), json.dumps({**content, "checksum": _checksum(content)}).encode())
+            checked = json.dumps({**content, "checksum": _checksum(content)})
+            self.files.keep(self.record_path(record.key), checked.encode())
 
     def check_numerics(self) -> None:
         """Raise `InputError` where the folder has records of other numerics: its runs would not be found again."""
@@ -148,13 +149,17 @@ class Store:
     def remove(self, key: str) -> None:
         """Delete the record of a key, damaged or not; raises `InputError` where there is none."""
         require(key in self, f"there is no record {key!r} in {self.place}")
-        self.files.remove(self._path(key))
+        self.files.remove(self.record_path(key))
 
     def matching(self, prefix: str) -> list[str]:
         """The keys that begin with `prefix`; raises `InputError` where none does."""
         found = [key for key in self.keys() if prefix and key.startswith(prefix)]
         require(bool(found), f"no record's key begins with {prefix!r} in {self.place}; `lsr runs list` shows the keys")
         return found
+
+    def record_path(self, key: str) -> Path:
+        """The file of a record, whether it is there or not."""
+        return self.folder / require_key(key)[:2] / f"{key}.json"
 
     def weights_path(self, key: str, epoch: int) -> Path:
         """The safetensors file of a run's network after an epoch; missing weights can be trained again."""
@@ -199,9 +204,6 @@ class Store:
     @property
     def _mark(self) -> Path:
         return self.folder / "mark"
-
-    def _path(self, key: str) -> Path:
-        return self.folder / require_key(key)[:2] / f"{key}.json"
 
 
 class Checkpoint:

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ._capture import Captured, beside_others, forward_of, numbers
 from .augmentation import normalised
+from .capture import Captured, beside_others, forward_of, numbers
 from .data import Split, dataset
 from .data.sentences import PAD, wanted_of, with_targets
 from .errors import require

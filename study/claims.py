@@ -243,7 +243,7 @@ def _elsewhere(arms: Iterable[Run], setting: Setting, planned: Iterable[str]) ->
     return found
 
 
-def _planned(study: str) -> list[Claim]:
+def planned_claims(study: str) -> list[Claim]:
     """The claims of a study's plan whose arms are tuned, in each setting where it is tried, or once on their mean."""
     own, found, claims = plan(study), arms_by_setting(study), []
     for paper, family in own.content["families"].items():
@@ -282,7 +282,7 @@ def _desktop() -> list[Claim]:
 CLAIMS: dict[str, tuple[Claim, ...]] = {
     "quick": tuple(claim for group in _CONTENT["quick"] for claim in _claims(group)),
     "desktop": tuple(_desktop()),
-    **{study: tuple(_planned(study)) for study in planned()},
+    **{study: tuple(planned_claims(study)) for study in planned()},
 }
 
 

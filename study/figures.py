@@ -271,10 +271,10 @@ def show_published_claims(live: Sequence[Judgement], published: Sequence[Judgeme
         "on digits, on other networks and on photographs.",
         "A row for each claim with its effect and interval, a marker and a colour for each verdict.",
     )
-    return joined([*shown, forest_of_all, *_not_yet_run(chapter)])
+    return joined([*shown, forest_of_all, *not_yet_run(chapter)])
 
 
-def _not_yet_run(chapter: str) -> list[HtmlOutput]:
+def not_yet_run(chapter: str) -> list[HtmlOutput]:
     """The planned studies of whose arms in a chapter there are no records."""
     waiting = [name for name in planned() if plan(name).arms.get(chapter) and not published_records.lines(name)]
     text = f"Planned for this chapter and not yet run: {', '.join(waiting)}."

@@ -165,7 +165,7 @@ def _judgements(
         name = e.claim.id
         alternatives = {way: _worded(e.claim, verdicts[name][0]).word for way, verdicts in ways.items()}
         if preset == QUICK.name:
-            alternatives |= _on_other_networks().get((e.claim.base, *e.claim.setting), {})
+            alternatives |= on_other_networks().get((e.claim.base, *e.claim.setting), {})
         verdict = _final(e.claim, plain, ways["without failed runs"])
         if verdict.word == NOT_TESTED:
             alternatives = {}
@@ -179,7 +179,7 @@ def _judgements(
 
 
 @cache
-def _on_other_networks() -> dict[tuple[str, ...], dict[str, str]]:
+def on_other_networks() -> dict[tuple[str, ...], dict[str, str]]:
     """The word on each other network, by claim and setting of the live preset's."""
     found: dict[tuple[str, ...], dict[str, str]] = defaultdict(dict)
     for study in _OTHER_NETWORKS:

@@ -157,11 +157,12 @@ def planned() -> list[str]:
 
 def plan(study: str) -> Plan:
     """The plan of a study; raises `InputError` where it has none, or one that names what it does not have."""
-    return _read(study, FOLDER)
+    return read(study, FOLDER)
 
 
 @cache
-def _read(study: str, folder: Path) -> Plan:
+def read(study: str, folder: Path) -> Plan:
+    """The plan of a study in a folder of results; raises `InputError` where there is none, or a bad one."""
     path = folder / study / "plan.toml"
     require(path.exists(), f"{study!r} has no plan; it must stand in {path.relative_to(folder.parent)}")
     text = path.read_bytes()

@@ -37,7 +37,7 @@ SIGNIFICANT = 6
 MOST_LINES = 300  # of a file, of whole arms: less than a megabyte
 _TOLERANCE = 3.0  # standard deviations over an arm's seeds, on another kind of machine
 # What runs with the same bits have in common.
-_SAME = (
+SAME = (
     "processor", "simd", "torch", "device", "precision", "numerics", "cuda", "cudnn", "compiled", "stack"
 )  # fmt: skip
 _COMPARED = ("accuracy", "nll", "ece", "train_accuracy")
@@ -98,7 +98,7 @@ def publish(preset: str, store: Store) -> dict[str, int]:
         if written:
             write_whole(FOLDER / preset / f"{name}.jsonl", "".join(f"{line}\n" for line in written).encode())
             counts[name] = len(written)
-    _read.cache_clear()
+    read.cache_clear()
     return counts
 
 
@@ -142,7 +142,7 @@ def lines(preset: str) -> dict[str, Line]:
     published with another plan.
     """
     published_study(preset)  # raises it for a preset that is none
-    published, plan = dict(_read(preset, FOLDER)), _plan_hash(preset)
+    published, plan = dict(read(preset, FOLDER)), _plan_hash(preset)
     for line in published.values():
         message = f"{preset}, {line.where} was published with the plan {line.plan}, and that of the study is {plan}"
         require(line.plan == plan, f"{message}; a plan stays as it is once there are records")
@@ -154,7 +154,8 @@ def _plan_hash(preset: str) -> str | None:
 
 
 @cache
-def _read(preset: str, folder: Path) -> dict[str, Line]:
+def read(preset: str, folder: Path) -> dict[str, Line]:
+    """The published lines of a study in a folder of results, by key."""
     published: dict[str, Line] = {}
     for path in sorted((folder / preset).glob("*.jsonl")):
         for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
@@ -285,7 +286,7 @@ def recompute(preset: str, sample: int, generator: np.random.Generator) -> Itera
             (record,) = execute([run_of(before.run)], Store(folder))
         (arm,) = (arm for arms in _keys(preset).values() for arm in arms if key in arm)
         deviation = _max_deviation(record, before, [published[other].record for other in arm if other in published])
-        alike = all(record.provenance.get(name) == before.provenance.get(name) for name in _SAME)
+        alike = all(record.provenance.get(name) == before.provenance.get(name) for name in SAME)
         yield Recomputation(key, line.where, exact_hash(record) == line.exact, alike, deviation)
 
 

@@ -112,7 +112,7 @@ def planned_arms(name: str) -> Chapters:
     }
 
 
-def _planned(name: str) -> Study:
+def planned_study(name: str) -> Study:
     """A study by its plan."""
     own = plan(name)
     return Study(name, own.seeds, lambda: planned_arms(name), lambda: _planned_order(name))
@@ -222,7 +222,9 @@ DESKTOP = Study("desktop", range(10), _desktop_arms, _desktop_order)
 PAPER = Study("paper", grid.SEEDS, lambda: {data: grid.paper_arms(data) for data in grid.DATA}, grid.paper_grid)
 REFERENCE = Study("reference", range(1), lambda: _baselines("reference"))
 PILOT_RUNS = Study("pilot_runs", TUNING_SEEDS[:1], lambda: _baselines("pilot_runs"))
-STUDIES = {study.name: study for study in (QUICK, DESKTOP, *map(_planned, planned()), PAPER, REFERENCE, PILOT_RUNS)}
+STUDIES = {
+    study.name: study for study in (QUICK, DESKTOP, *map(planned_study, planned()), PAPER, REFERENCE, PILOT_RUNS)
+}
 
 
 def published_study(name: str) -> Study:

@@ -20,7 +20,7 @@ from . import plans
 from .plans import Network
 from .settings import AUDIO, CIFAR, DIGITS, MIXTURES, TUNING_SEEDS, Setting
 
-_FOLDER = Path(__file__).parents[1] / "results" / "tuning"
+FOLDER = Path(__file__).parents[1] / "results" / "tuning"
 _CONTENT = tomllib.loads(Path(__file__).with_name("trials.toml").read_text(encoding="utf-8"))
 _TRIALS: dict[str, dict[str, Any]] = _CONTENT["trials"]
 BASELINE = "cross-entropy"
@@ -96,12 +96,12 @@ _TRACKS = replace(_PERCEPTRONS, trial_seeds=TUNING_SEEDS[:6])
 def protocol(setting: Setting) -> Protocol:
     """How the networks of a setting are trained."""
     if setting.study:
-        return _planned(setting.study)
+        return planned_protocol(setting.study)
     return _IMAGES if setting == CIFAR else _TRACKS if setting in AUDIO else _PERCEPTRONS
 
 
 @cache
-def _planned(study: str) -> Protocol:
+def planned_protocol(study: str) -> Protocol:
     """The protocol of a plan, whose trials are as long as its runs."""
     content = plans.plan(study).content
     own, tuning = content["protocol"], content["tuning"]
@@ -237,19 +237,19 @@ def tuned(setting: Setting, method: str) -> Run:
 
 def rows_of(setting: Setting, method: str) -> list[Row]:
     """The published trials of a method in a setting."""
-    return [row for preset in TUNED for row in _rows(preset).get((*setting, method), [])]
+    return [row for preset in TUNED for row in published_rows(preset).get((*setting, method), [])]
 
 
 def tuned_rows(preset: str = "quick") -> list[Row]:
     """All trials with their validation figures, as published beside this package (`lsr tune` makes them anew)."""
-    return [row for rows in _rows(preset).values() for row in rows]
+    return [row for rows in published_rows(preset).values() for row in rows]
 
 
 @cache
-def _rows(preset: str) -> dict[tuple[str, int, str, str], list[Row]]:
+def published_rows(preset: str) -> dict[tuple[str, int, str, str], list[Row]]:
     """The published rows by setting and method."""
     found: dict[tuple[str, int, str, str], list[Row]] = {}
-    path = _FOLDER / f"{preset}.jsonl"
+    path = FOLDER / f"{preset}.jsonl"
     for row in map(json.loads, path.read_text(encoding="utf-8").splitlines() if path.exists() else []):
         found.setdefault(_place(row), []).append(row)
     return found
@@ -265,8 +265,8 @@ def write_tuned_rows(rows: Sequence[Row], preset: str = "quick") -> Path:
     kept = [row for row in tuned_rows(preset) if _place(row) not in renewed]
     order = [(*setting, method) for setting in TUNED[preset] for method in methods_of(setting)]
     lines = [json.dumps(row) for row in sorted([*kept, *rows], key=lambda row: order.index(_place(row)))]
-    path = _FOLDER / f"{preset}.jsonl"
+    path = FOLDER / f"{preset}.jsonl"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    for read in (_rows, tuned):
+    for read in (published_rows, tuned):
         read.cache_clear()
     return path

@@ -38,7 +38,7 @@ BOOKS = os.environ.get("LSR_STORE")  # where `make book` kept its records, befor
 @pytest.fixture(autouse=True)
 def own_store(tmp_path, monkeypatch):
     """Every test has an empty store of its own, and an empty folder for data sets; nothing is timed to train images."""
-    monkeypatch.setattr(precision, "_gain", lambda *_: 1.0)
+    monkeypatch.setattr(precision, "gain", lambda *_: 1.0)
     monkeypatch.setenv("LSR_STORE", str(tmp_path / "records"))
     monkeypatch.setenv("LSR_DATA", str(tmp_path / "data"))
     return Store()

@@ -6,7 +6,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from lsr_core import _capture, _kernels
+from lsr_core import _kernels, capture
 
 
 class Tape(TorchDispatchMode):
@@ -58,5 +58,5 @@ def _same_memory(one, other):
 
 def use_tapes(monkeypatch):
     """Let the CPU's steps be recorded and replayed, and look at no number meanwhile."""
-    monkeypatch.setitem(_capture.RECORDERS, "cpu", TapeRecorder)
+    monkeypatch.setitem(capture.RECORDERS, "cpu", TapeRecorder)
     monkeypatch.setattr(_kernels, "may_look", lambda _: False)

@@ -7,9 +7,9 @@ import torch
 from recording import Tape, TapeRecorder, use_tapes
 from sizes import mostly_slow
 
-from lsr_core import METHODS, _capture, objective
-from lsr_core._capture import Captured
+from lsr_core import METHODS, capture, objective
 from lsr_core.augmentation import Augmentation
+from lsr_core.capture import Captured
 from lsr_core.models import ImageNetwork
 from lsr_core.run import Run, TrainedTeacher
 from lsr_core.schedule import Schedule
@@ -103,7 +103,7 @@ def test_a_long_run_is_compiled_for_whole_batches_and_says_so(make, monkeypatch)
 
     use_tapes(monkeypatch)
     assert "compiled" not in Trainer([make()]).conditions()
-    monkeypatch.setattr(_capture, "COMPILED_FROM", 300)
+    monkeypatch.setattr(capture, "COMPILED_FROM", 300)
     monkeypatch.setattr(torch, "compile", compiled)
     trainer = Trainer([make()])
     assert trainer.train() == called

@@ -271,13 +271,13 @@ def test_a_verdict_says_where_another_network_has_another_word(monkeypatch):
     elsewhere = replace(claim, id="B1-100-one-layer")
     there = Judgement(elsewhere, "one-layer", statistics.Verdict("undecided"), summed, 1.0)
     monkeypatch.setattr(judging, "judge_published", lambda study: [there] if study == "one-layer" else [])
-    judging._on_other_networks.cache_clear()
+    judging.on_other_networks.cache_clear()
     monkeypatch.setitem(CLAIMS, "quick", (claim,))
     noise = np.random.default_rng(0).normal(0, 1, 60)
     arms = {claim.arms[0]: 90 + noise, claim.arms[1]: 85 - noise}
     monkeypatch.setattr(judging, "collect", lambda *_, **__: invented(arms))
     (judgement,) = judging.judge(range(60))
-    judging._on_other_networks.cache_clear()
+    judging.on_other_networks.cache_clear()
     assert (judgement.verdict.word, judgement.turning) == ("supported", ["one-layer"])
     assert judging.standing([judgement]) == (0, 1)
     assert judging.board([judgement]).loc["B1-100", "turned by"] == "one-layer"
@@ -290,11 +290,11 @@ def test_a_study_on_another_network_is_judged_as_every_other(monkeypatch):
     noise = np.random.default_rng(0).normal(0, 1, 60)
     arms = {claim.arms[0]: 90 + noise, claim.arms[1]: 85 - noise}
     monkeypatch.setattr(judging.published_records, "results", lambda *_: invented(arms))
-    judging._on_other_networks.cache_clear()
+    judging.on_other_networks.cache_clear()
     (judgement,) = judging.judge_published("one-layer")
     assert judgement.verdict.word == "supported"
     assert "one-layer" not in judgement.alternatives
-    judging._on_other_networks.cache_clear()
+    judging.on_other_networks.cache_clear()
 
 
 def test_the_claims_that_a_referee_asked_about_are_judged_at_the_desktop_preset():

@@ -210,13 +210,13 @@ main(["tune", "cross-entropy"])
     assert process.returncode == 130
     assert "finished runs are kept" in said
     assert "Traceback" not in said
-    kept = {key: own_store._path(key).read_bytes() for key in sorted(own_store.keys())}
+    kept = {key: own_store.record_path(key).read_bytes() for key in sorted(own_store.keys())}
     assert 32 <= len(kept) < 360
     assert len(list(own_store)) == len(kept)  # none is damaged
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert len(own_store.keys()) == 360
-    assert {key: own_store._path(key).read_bytes() for key in kept} == kept
+    assert {key: own_store.record_path(key).read_bytes() for key in kept} == kept
 
 
 @pytest.mark.slow

@@ -10,9 +10,9 @@ from lsr_core.evaluation import (
     CONFIDENCE,
     InformationProbe,
     Outputs,
-    _direction,
     cluster_metrics,
     curve_point,
+    direction,
     final_metrics,
     mean_of_known,
     sharpness,
@@ -151,7 +151,7 @@ def test_sharpness_moves_every_unit_by_its_own_norm(network):
     assert torch.equal(rises, again)
     for weight in weights.values():
         if weight.ndim >= 3 and weight.shape[1] > 1:
-            moved = _direction(weight, streams())
+            moved = direction(weight, streams())
             incoming = (1,) if weight.ndim == 3 else tuple(range(2, weight.ndim))
             norms = [w.square().sum(incoming) for w in (moved, weight)]
             torch.testing.assert_close(*norms)

@@ -122,7 +122,7 @@ def test_a_store_that_cannot_be_written_is_refused_before_training(tmp_path, mon
 @pytest.mark.parametrize("half", [False, True])
 def test_every_condition_in_a_record_is_what_its_training_had(image_file, monkeypatch, half):
     """Threads, device, precision and the size of the stack, as a layer and the loop see them while they train."""
-    monkeypatch.setattr(precision, "_gain", lambda *_: 2.0 if half else 1.0)
+    monkeypatch.setattr(precision, "gain", lambda *_: 2.0 if half else 1.0)
     images = Run(str(image_file), 60, objective("lsr"), Schedule(0.05, epochs=1), 0, ImageNetwork("plain_cnn", width=4))
     seen = {}
 
@@ -395,7 +395,7 @@ def test_programs_side_by_side_keep_their_states_when_the_time_is_over(own_store
     assert len(unfinished(own_store)) == 3
     monkeypatch.undo()
     monkeypatch.setenv("LSR_STORE", str(own_store.folder))
-    monkeypatch.setattr(precision, "_gain", lambda *_: 1.0)
+    monkeypatch.setattr(precision, "gain", lambda *_: 1.0)
     monkeypatch.setattr(stacks, "abreast", lambda _: 3)
     again = execute(wanted, own_store)
     assert all(record.provenance["resumed"] and record.provenance["abreast"] == 3 for record in again)

@@ -258,6 +258,6 @@ def test_the_house_has_a_box_for_every_module_and_none_lies_on_another():
 
 def test_a_chapter_names_the_planned_studies_that_are_not_yet_run(monkeypatch):
     monkeypatch.setattr(published_records, "lines", lambda name: {} if name == "gpu" else {"a": "line"})
-    (said,) = figures._not_yet_run("mrkd")
+    (said,) = figures.not_yet_run("mrkd")
     assert repr(said) == "Planned for this chapter and not yet run: gpu."
-    assert figures._not_yet_run("identities") == []
+    assert figures.not_yet_run("identities") == []

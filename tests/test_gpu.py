@@ -7,7 +7,7 @@ import pytest
 import torch
 from recording import use_tapes
 
-from lsr_core import METHODS, _capture
+from lsr_core import METHODS, capture
 from lsr_core.models import ImageNetwork
 
 TINY = ImageNetwork("plain_cnn", width=4)
@@ -65,8 +65,8 @@ def test_rows_and_bits_on_a_cpu(small, monkeypatch):
         assert "twice the same bits, resumed the same bits" in line
     assert not torch.are_deterministic_algorithms_enabled()
     with gpu.called():
-        assert not _capture.RECORDERS
-    assert _capture.RECORDERS
+        assert not capture.RECORDERS
+    assert capture.RECORDERS
 
 
 def test_without_a_gpu_the_script_ends_in_a_sentence(monkeypatch, capsys):

@@ -91,10 +91,10 @@ def study_in(folder):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plans, "FOLDER", folder)
         patch.setattr(published_records, "FOLDER", folder)
-        patch.setattr(tuning, "_FOLDER", folder / "tuning")
+        patch.setattr(tuning, "FOLDER", folder / "tuning")
         patch.setitem(TUNED, "tiny", plans.plan("tiny").settings)
-        patch.setitem(STUDIES, "tiny", studies._planned("tiny"))
-        caches = tuning._rows, tuning.tuned, tuning._planned
+        patch.setitem(STUDIES, "tiny", studies.planned_study("tiny"))
+        caches = tuning.published_rows, tuning.tuned, tuning.planned_protocol
         for cached in caches:
             cached.cache_clear()
         yield
@@ -108,7 +108,7 @@ def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("project") / "results"
     (folder / "tiny").mkdir(parents=True)
     (folder / "tiny" / "plan.toml").write_text(PLAN)
-    shutil.copytree(tuning._FOLDER, folder / "tuning")
+    shutil.copytree(tuning.FOLDER, folder / "tuning")
     store = Store(folder.parent / "records")
     with study_in(folder):
         said = list(studies.make("tiny", store))
@@ -208,7 +208,7 @@ def test_a_plan_that_is_changed_after_its_records_is_refused(tiny):
     published_records.publish("tiny", store)
     path = plans.FOLDER / "tiny" / "plan.toml"
     path.write_text(PLAN.replace("accuracy = 0.3", "accuracy = 0.5"))
-    plans._read.cache_clear()
+    plans.read.cache_clear()
     changed = plans.plan("tiny").hash
     try:
         for read in (published_records.verify, lambda study: published_records.publish(study, store)):
@@ -221,7 +221,7 @@ def test_a_plan_that_is_changed_after_its_records_is_refused(tiny):
         assert f"was published with the plan {own.hash}, " in refused.stderr
     finally:
         path.write_text(PLAN)
-        plans._read.cache_clear()
+        plans.read.cache_clear()
     assert published_records.verify("tiny") == 24
 
 
@@ -232,11 +232,11 @@ def test_a_record_without_the_hash_of_the_plan_is_refused(tiny):
     first, *others = map(json.loads, path.read_text().splitlines())
     del first["plan"]
     path.write_text("".join(map(sealed, [first, *others])))
-    published_records._read.cache_clear()
+    published_records.read.cache_clear()
     with pytest.raises(InputError, match=r"tiny, distillation\.jsonl, line 1 was published with the plan None"):
         published_records.lines("tiny")
     path.unlink()
-    published_records._read.cache_clear()
+    published_records.read.cache_clear()
 
 
 def test_a_study_without_plan_is_refused():
@@ -275,7 +275,7 @@ def gpu_tuned(monkeypatch):
     (setting,) = plans.plan("gpu").settings
     row = {"learning_rate": 0.1, "weight_decay": 5e-4, "seeds": 1, "validation_accuracy": 0.7, "validation_nll": 1.0}
     rows = {(*setting, "cross-entropy"): [row]}
-    monkeypatch.setattr(tuning, "_rows", lambda preset: rows if preset == "gpu" else {})
+    monkeypatch.setattr(tuning, "published_rows", lambda preset: rows if preset == "gpu" else {})
     tuning.tuned.cache_clear()
     yield setting
     tuning.tuned.cache_clear()

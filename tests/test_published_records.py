@@ -112,7 +112,7 @@ def test_a_line_that_was_edited_is_named(tiny, old, new, message):
     published_records.publish("tiny", Store())
     path = tiny / "first.jsonl"
     path.write_text(path.read_text().replace(old, new, 1))
-    published_records._read.cache_clear()
+    published_records.read.cache_clear()
     with pytest.raises(InputError, match=message):
         published_records.verify("tiny")
 
@@ -124,7 +124,7 @@ def test_lines_in_another_order_twice_or_of_no_arm_are_named(tiny, monkeypatch):
 
     def rewritten(*lines):
         path.write_text("\n".join(lines) + "\n")
-        published_records._read.cache_clear()
+        published_records.read.cache_clear()
 
     rewritten(second, first, *rest)
     with pytest.raises(InputError, match=r"line 1: run \w+ belongs on line 2 of first\.jsonl"):
@@ -156,7 +156,7 @@ def test_a_run_that_comes_out_differently_does_not_hold(tiny):
         line["metrics"]["nll"] += 5 * spread
         line["provenance"]["processor"] = "another"
     path.write_text("".join(map(sealed, lines)))
-    published_records._read.cache_clear()
+    published_records.read.cache_clear()
     again = [run for run in published_records.recompute("tiny", 9, np.random.default_rng(0)) if "second" in run.where]
     assert not any(run.identical or run.alike or run.holds for run in again)
     np.testing.assert_allclose([run.max_deviation for run in again], 5, rtol=1e-3)
@@ -256,7 +256,7 @@ def test_the_command_line_publishes_verifies_and_makes_again(tiny, tmp_path):
     path = tiny / "first.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     path.write_text("".join(sealed({**line, "exact": "x"}) for line in lines))
-    published_records._read.cache_clear()
+    published_records.read.cache_clear()
     again = call(main, ["results", "recompute", "tiny", "--sample", "9"])
     assert again.exit_code == 2
     assert "6 of 9 runs did not come out as published" in again.stderr

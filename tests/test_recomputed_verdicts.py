@@ -49,7 +49,8 @@ def at_chance(metric, k):
         return 1 / k
     if metric.removesuffix("_scaled") in ("nll", "train_nll", "validation_nll", "kl_posterior"):
         return math.log(k)
-    return {"kl_dark": math.log(k - 1), "ece": 1 - 1 / k, "bleu_beam": 0.0}.get(metric.removesuffix("_scaled"), math.nan)
+    others = {"kl_dark": math.log(k - 1), "ece": 1 - 1 / k, "bleu_beam": 0.0}
+    return others.get(metric.removesuffix("_scaled"), math.nan)
 
 
 def name_of(estimator):

@@ -104,10 +104,10 @@ def test_what_another_machine_left_is_checked_and_published(machine, tmp_path, m
     (results / "tuning").mkdir()
     monkeypatch.setattr(plans, "FOLDER", results)
     monkeypatch.setattr(published_records, "FOLDER", results)
-    monkeypatch.setattr(tuning, "_FOLDER", results / "tuning")
+    monkeypatch.setattr(tuning, "FOLDER", results / "tuning")
     monkeypatch.setitem(tuning.TUNED, "gpu", plans.plan("gpu").settings)
-    monkeypatch.setitem(studies.STUDIES, "gpu", studies._planned("gpu"))
-    caches = tuning._rows, tuning.tuned, tuning._planned
+    monkeypatch.setitem(studies.STUDIES, "gpu", studies.planned_study("gpu"))
+    caches = tuning.published_rows, tuning.tuned, tuning.planned_protocol
     for cached in caches:
         cached.cache_clear()
     said = CliRunner().invoke(main, ["results", "import", str(copy / "records")])

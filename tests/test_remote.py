@@ -45,7 +45,7 @@ def s3(server, monkeypatch, tmp_path):
     }.items():
         monkeypatch.setenv(name, value)
     own = Store()
-    own.files._storage.mkdir(own.files._root.partition("/")[0])
+    own.files.storage.mkdir(own.files._root.partition("/")[0])
     return own
 
 
@@ -84,27 +84,27 @@ def test_two_that_make_the_same_run_leave_the_first_record(s3, tmp_path, monkeyp
 def test_a_record_torn_on_the_way_is_fetched_again(s3, tmp_path, monkeypatch):
     s3.put(record())
     there = elsewhere(monkeypatch, tmp_path)
-    real, torn = there.files._storage.cat_file, []
+    real, torn = there.files.storage.cat_file, []
 
     def tearing(path):
         torn.append(path)
         return real(path)[: 100 if len(torn) == 1 else None]
 
-    monkeypatch.setattr(there.files._storage, "cat_file", tearing)
+    monkeypatch.setattr(there.files.storage, "cat_file", tearing)
     assert there.get(RUN.key) == record()
     assert len(torn) == 2
-    there._path(RUN.key).write_bytes(b"{")  # the cache of this machine, after a crash
+    there.record_path(RUN.key).write_bytes(b"{")  # the cache of this machine, after a crash
     assert there.get(RUN.key) == record()
     assert there.get(RUN.key) == record()
     assert len(torn) == 3
 
 
 def test_a_record_that_is_damaged_there_is_told_and_not_changed(s3):
-    at = s3.files._at(s3._path(RUN.key))
-    s3.files._storage.pipe_file(at, b"{")
+    at = s3.files.at(s3.record_path(RUN.key))
+    s3.files.storage.pipe_file(at, b"{")
     with pytest.raises(InputError, match=f"{RUN.key}.json is damaged"):
         s3.get(RUN.key)
-    assert s3.files._storage.cat_file(at) == b"{"
+    assert s3.files.storage.cat_file(at) == b"{"
 
 
 def test_a_full_disk_of_one_machine_loses_nothing(s3, tmp_path, monkeypatch):
@@ -161,7 +161,7 @@ def test_an_address_that_cannot_be_used_is_told_before_training(address, message
 def test_all_runs_are_looked_up_in_one_question(s3, monkeypatch):
     s3.put(record())
     asked = []
-    monkeypatch.setattr(s3.files._storage, "exists", lambda path: asked.append(path))
+    monkeypatch.setattr(s3.files.storage, "exists", lambda path: asked.append(path))
     assert s3.present([RUN.key, "0" * 20]) == {RUN.key}
     assert not asked
     assert json.dumps(s3.keys()) == json.dumps([RUN.key])

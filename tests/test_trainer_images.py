@@ -24,7 +24,7 @@ from lsr_core.stacks import stack_size
 from lsr_core.store import Checkpoint, Store
 from lsr_core.trainer import Trainer, train
 
-MEASURED_GAIN = precision._gain  # elsewhere it is not measured
+MEASURED_GAIN = precision.gain  # elsewhere it is not measured
 SMALL, RESIDUAL = ImageNetwork("plain_cnn", width=4), ImageNetwork("resnet8", width=4)
 SCHEDULE = Schedule(0.05, 5e-4, epochs=2, batch_size=32)
 CROPS = Augmentation(padding=2, flip=False, rotation=0.0)
@@ -244,7 +244,7 @@ def test_training_goes_on_through_half_precision_where_it_is_faster(make, monkey
     run = make(network=RESIDUAL)
     (single,) = execute([run])
     monkeypatch.setenv("LSR_STORE", str(tmp_path / "elsewhere"))
-    monkeypatch.setattr(precision, "_gain", lambda *_: 1.2)
+    monkeypatch.setattr(precision, "gain", lambda *_: 1.2)
     (half,) = execute([run], Store(tmp_path / "elsewhere"))
     assert (single.provenance["precision"], half.provenance["precision"]) == ("float32", "bfloat16")
     assert half.metrics["nll"] != single.metrics["nll"]
@@ -252,11 +252,11 @@ def test_training_goes_on_through_half_precision_where_it_is_faster(make, monkey
 
 
 def test_precision_is_measured_once_and_kept(monkeypatch):
-    monkeypatch.setattr(precision, "_gain", MEASURED_GAIN)
+    monkeypatch.setattr(precision, "gain", MEASURED_GAIN)
     monkeypatch.setattr(precision, "_BATCH", 2)
     network, shape, cpu = ImageNetwork("resnet8", 2), (3, 32, 32), torch.device("cpu")
     first = precision.training_precision(network, shape, cpu)
-    monkeypatch.setattr(precision, "_gain", None)  # would raise
+    monkeypatch.setattr(precision, "gain", None)  # would raise
     assert precision.training_precision(network, shape, cpu) is first
     (gain,) = json.loads((Store().folder / "precision.json").read_text()).values()
     assert (gain >= precision.GAIN) == (first is torch.bfloat16)
@@ -271,7 +271,7 @@ def test_a_gpu_trains_in_half_precision_where_it_computes_in_it(monkeypatch):
 
 def test_logits_and_all_measuring_are_in_single_precision(make, monkeypatch):
     """bf16 has 8 bits: of a hundred logits several would be equal."""
-    monkeypatch.setattr(precision, "_gain", lambda *_: 1.2)
+    monkeypatch.setattr(precision, "gain", lambda *_: 1.2)
     trainer = Trainer([make()])
     network = trainer.learners[0].network
     with trainer.data.autocast():

@@ -33,7 +33,7 @@ def tuned_methods(monkeypatch):
     def rows(preset):
         return {place: own for place, own in found.items() if preset == CIFAR_5K.study and place[-1] in methods}
 
-    monkeypatch.setattr(tuning, "_rows", rows)
+    monkeypatch.setattr(tuning, "published_rows", rows)
     tuning.tuned.cache_clear()
     yield methods
     tuning.tuned.cache_clear()
@@ -88,10 +88,10 @@ def small(monkeypatch, tmp_path, image_file):
         (tmp_path / "results" / study / "plan.toml").write_text(text)
     for module in (plans, published_records):
         monkeypatch.setattr(module, "FOLDER", tmp_path / "results")
-    monkeypatch.setitem(studies.STUDIES, STUDY, studies._planned(STUDY))
-    tuning._planned.cache_clear()
+    monkeypatch.setitem(studies.STUDIES, STUDY, studies.planned_study(STUDY))
+    tuning.planned_protocol.cache_clear()
     yield
-    tuning._planned.cache_clear()
+    tuning.planned_protocol.cache_clear()
 
 
 @pytest.mark.usefixtures("small")
@@ -101,7 +101,7 @@ def test_the_study_is_made_published_and_judged(tuned_methods, own_store, monkey
     assert list(studies.make(STUDY, own_store)) == [f"made {', '.join(tier)}" for tier in own.tiers]
     assert published_records.publish(STUDY, own_store) == {"ladder": 16}
     assert published_records.verify(STUDY) == 16
-    monkeypatch.setitem(claims.CLAIMS, STUDY, tuple(claims._planned(STUDY)))
+    monkeypatch.setitem(claims.CLAIMS, STUDY, tuple(claims.planned_claims(STUDY)))
     judgements = judging.judge_published(STUDY)
     assert [judgement.claim.base for judgement in judgements] == list(own.content["families"]["this study"])
     for judgement in judgements:

@@ -52,11 +52,11 @@ class Gtzan(Source):
 
     @property
     def test(self) -> tuple[Tensor, Tensor, None]:
-        return *self._standardised(self._folds == self.fold), None
+        return *self._standardised(self.folds == self.fold), None
 
     def drawn(self, seed: int, count: int) -> tuple[Tensor, Tensor]:
         """The first `count` tracks of this seed outside this fold: 8 of each genre, then the rest in proportion."""
-        generator, pool = split_generator(seed), np.flatnonzero(self._folds != self.fold)
+        generator, pool = split_generator(seed), np.flatnonzero(self.folds != self.fold)
         labels, versions = self._table[1][pool], self._versions[pool]
         room = np.repeat([[self.validation], [self.max_train]], self.classes, axis=1) // self.classes
         training = _parts(labels, versions, room, generator) == 1
@@ -66,7 +66,7 @@ class Gtzan(Source):
     def _standardised(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
         """Features of these rows in units of the pool's deviations from its mean, and labels."""
         features, labels = self._table
-        pool = features[self._folds != self.fold]
+        pool = features[self.folds != self.fold]
         chosen = (features[rows] - pool.mean(0)) / pool.std(0)
         return torch.tensor(chosen, dtype=torch.float32), torch.tensor(labels[rows])
 
@@ -89,7 +89,8 @@ class Gtzan(Source):
         return connected_components(near, directed=False)[1]
 
     @cached_property
-    def _folds(self) -> np.ndarray:
+    def folds(self) -> np.ndarray:
+        """The fold of each track, `[N]`."""
         _, labels = self._table
         room = np.full((FOLDS, self.classes), len(labels) // (FOLDS * self.classes))
         return _parts(labels, self._versions, room, np.random.default_rng(_FOLDS_SEED))

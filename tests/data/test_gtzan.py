@@ -41,7 +41,7 @@ def save(features, labels, **others):
 def places(table, source, split):
     """Rows of the table that the three parts are."""
     features, _ = table
-    pool = np.flatnonzero(source._folds != source.fold)
+    pool = np.flatnonzero(source.folds != source.fold)
     standardised = (features - features[pool].mean(0)) / features[pool].std(0)
     parts = (split.train_inputs, split.validation_inputs, split.test_inputs)
     return [cdist(part.numpy(), standardised).argmin(1) for part in parts]
@@ -62,7 +62,7 @@ def test_parts_are_disjoint_stratified_and_whole(table, fold):
 @pytest.mark.slow
 def test_versions_lie_in_one_part_in_every_draw(table):
     source = Gtzan("gtzan")
-    assert source._folds[50] == source._folds[150]
+    assert source.folds[50] == source.folds[150]
     for seed in range(10):
         in_part = [{50, 150} & set(part) for part in places(table, source, source.split(720, seed))]
         assert sorted(map(len, in_part)) == [0, 0, 2]
@@ -151,7 +151,7 @@ def test_the_real_table(unpacked, monkeypatch):
         row = {name: place for place, name in enumerate(names)}
         pairs = [("metal.00058.0.wav", "rock.00016.0.wav"), ("pop.00054.0.wav", "pop.00060.0.wav")]
         for one, two in pairs:
-            assert source._folds[row[one]] == source._folds[row[two]]
+            assert source.folds[row[one]] == source.folds[row[two]]
         for seed in range(4):
             split = source.split(720, seed)
             labels = (split.train_labels, split.validation_labels, split.test_labels)

@@ -241,7 +241,7 @@ def test_a_sample_is_drawn_from_what_can_be_made_here():
     again = published_records.Recomputation("key", "where", identical=False, alike=False, max_deviation=0.0)
     assert again.holds
     assert not replace(again, alike=True).holds
-    assert "stack" in published_records._SAME
+    assert "stack" in published_records.SAME
 
 
 # 16. A server that accepted and never answered held the download for ever.
