@@ -13,12 +13,12 @@ from .augmentation import Augmentation
 from .data import Mixture, Source, dataset
 from .errors import hold_plain, require, require_count, require_seed
 from .files import is_key
-from .models import Convnet, ImageNetwork, Perceptron, Transformer
+from .models import BinaryPerceptron, Convnet, ImageNetwork, Perceptron, Transformer
 from .objectives import Fixed, Objective, describe, objective
 from .schedule import Schedule
 
 NUMERICS = 6  # raised when a change of the code changes results
-_NETWORKS = {network.name: network for network in (Perceptron, Convnet, ImageNetwork, Transformer)}
+_NETWORKS = {network.name: network for network in (Perceptron, BinaryPerceptron, Convnet, ImageNetwork, Transformer)}
 _NETWORK_OF = {"vectors": "a Perceptron or Convnet", "images": "an ImageNetwork", "sentences": "a Transformer"}
 
 

@@ -179,10 +179,8 @@ def make_results(preset: str, workers: int, address: str | None) -> None:
     from . import published_records, studies
 
     published_records.lines(preset)  # raises it where they stand under another plan
-    backend: int | Ray = workers
-    if address is not None:
-        backend = Ray(address or None)
-        studies.require_device(preset, backend.cluster.has_gpu)
+    backend = workers if address is None else Ray(address or None)
+    studies.require_device(preset, None if address is None else backend.cluster.has_gpu)
     for done in studies.make(preset, Store(), backend):
         click.echo(done)
 

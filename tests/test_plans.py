@@ -302,5 +302,7 @@ def test_a_preset_is_made_where_it_can_be(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(InputError, match=r"preset 'gpu' is made on a GPU, and torch .* finds none here"):
         studies.require_device("gpu")
+    refused = CliRunner().invoke(main, ["results", "make", "gpu"])
+    assert (refused.exit_code, "made on a GPU" in refused.stderr) == (2, True)
     with pytest.raises(InputError, match="preset 'cifar100-5k' is tuned in rounds; `lsr results make cifar100-5k`"):
         next(studies.groups("cifar100-5k", Store()))

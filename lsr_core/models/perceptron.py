@@ -83,6 +83,10 @@ class StackedPerceptron(Stack):
 
     def _layer(self, layer: int, inputs: Tensor, *, relu: bool = False) -> Tensor:
         """Outputs `[S, B, out]` of one layer."""
-        weight = self.weights[layer]
+        weight = self._weight(layer)
         outputs = torch.baddbmm(padded(self.biases[layer]), inputs, padded(weight))
         return first(outputs.relu_() if relu else outputs, weight.shape[-1])
+
+    def _weight(self, layer: int) -> Tensor:
+        """The weights `[S, in, out]` that one layer multiplies by."""
+        return self.weights[layer]
