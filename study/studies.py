@@ -200,18 +200,22 @@ def _untuned(call: Mapping[str, Any], setting: Setting) -> str | None:
 
 
 def _baselines(study: str) -> Chapters:
-    """Cross-entropy as a study's entries say; on all training images where they do not say on how many."""
+    """Cross-entropy as a study's entries say, and label smoothing where they have `smoothing`.
+
+    It is on all training images where an entry does not say on how many.
+    """
     return {
         chapter: {
-            name: Run(
+            f"{name}, ε = {epsilon:g}" if epsilon else name: Run(
                 entry["data"],
                 entry.get("train", dataset(entry["data"]).max_train),
-                objective("cross-entropy"),
+                objective("lsr", epsilon=epsilon) if epsilon else objective("cross-entropy"),
                 Schedule(**entry["schedule"]),
                 network=ImageNetwork(**entry["network"]),
                 augmentation=Augmentation(**entry["augmentation"]),
             )
             for name, entry in entries.items()
+            for epsilon in entry.get("smoothing", [0.0])
         }
         for chapter, entries in _CONTENT[study].items()
     }

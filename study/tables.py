@@ -67,13 +67,15 @@ def single_table(results: Results, *, test: bool) -> pd.DataFrame:
                 "crops, pixels": arm.augmentation.padding,
                 "learning rate": f"{arm.schedule.learning_rate:g}",
                 "decay": f"{arm.schedule.weight_decay:g}",
+                "ε": f"{getattr(arm.objective, 'epsilon', 0):g}",
                 "training accuracy, %": f"{100 * record.metrics['train_accuracy']:.1f}",
                 "validation accuracy, %": f"{100 * record.metrics['validation_accuracy']:.1f}",
                 **({"test accuracy, %": f"{100 * record.metrics['accuracy']:.1f}"} if test else {}),
                 "seconds": f"{record.seconds:.0f}",
             }
         )
-    return pd.DataFrame(rows).set_index("data")
+    found = pd.DataFrame(rows).set_index("data")
+    return found if (found["ε"] != "0").any() else found.drop(columns="ε")
 
 
 def choices_table(study: str) -> pd.DataFrame:
