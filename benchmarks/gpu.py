@@ -73,7 +73,7 @@ def called() -> Iterator[None]:
 
 def losses(run: Run, weights: dict | None, precision: torch.dtype) -> torch.Tensor:
     """The losses of some steps across the end of an epoch, in a precision."""
-    with mock.patch("lsr_core.trainer.training_precision", return_value=precision):
+    with mock.patch("lsr_core.examples.training_precision", return_value=precision):
         trainer, found = Trainer([run], weights), []
     step = trainer.learners[0].step
 

@@ -9,8 +9,9 @@ from torch.nn.functional import cross_entropy
 from lsr_core import metrics
 from lsr_core.data import dataset
 from lsr_core.evaluation import evaluation_epochs
+from lsr_core.examples import STACK_THREADS
 from lsr_core.run import Run, stream
-from lsr_core.trainer import STACK_THREADS, threads
+from lsr_core.trainer import threads
 
 
 @threads(STACK_THREADS)

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from .data import dataset
+from .examples import Tensors
 from .models.images import ImageNetwork, cost
 from .run import Run, TrainedTeacher
 from .store import Checkpoint, Record, RunLocks, Store, provenance, unfinished
-from .trainer import Tensors, Trainer, stack_logits
+from .trainer import Trainer, stack_logits
 
 STUDENTS = 6  # of one teacher on images or sentences
 SMALL, ABREAST = 10**8, 8  # multiply-adds of a network of which a GPU trains so many students in turn, and how many

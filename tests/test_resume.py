@@ -11,11 +11,11 @@ import pytest
 
 from lsr_core import InputError, files, objective, stacks, store
 from lsr_core.execute import execute
+from lsr_core.learner import Learner
 from lsr_core.models import Convnet
 from lsr_core.run import Run, TrainedTeacher
 from lsr_core.schedule import Schedule
 from lsr_core.store import Checkpoint, Store
-from lsr_core.trainer import Learner
 
 # What another process does: trains a grid of this file, and notes every stack that it begins and ends.
 SCRIPT = """

@@ -7,9 +7,10 @@ import pytest
 import torch
 from plain_loop import plain_loop
 
-from lsr_core import InputError, objective, trainer
+from lsr_core import InputError, examples, objective
 from lsr_core.data import dataset
 from lsr_core.evaluation import evaluation_epochs
+from lsr_core.examples import Examples
 from lsr_core.models import Convnet, Perceptron
 from lsr_core.objectives import METHODS as OBJECTIVES
 from lsr_core.objectives import Batch, Fixed
@@ -17,7 +18,7 @@ from lsr_core.optimizers import FusedSGD
 from lsr_core.run import Run, TrainedTeacher, stream
 from lsr_core.schedule import Schedule
 from lsr_core.statistics import mean_interval
-from lsr_core.trainer import Examples, Trainer, train
+from lsr_core.trainer import Trainer, train
 
 METHODS = [
     objective("cross-entropy"),
@@ -437,4 +438,4 @@ def test_the_callers_threads_are_given_back():
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
-    assert trainer.STACK_THREADS == 1
+    assert examples.STACK_THREADS == 1

@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 
+from lsr_core.examples import STACK_THREADS
 from lsr_core.models import BinaryPerceptron
-from lsr_core.trainer import STACK_THREADS, threads
+from lsr_core.trainer import threads
 
 
 def generators(*seeds):

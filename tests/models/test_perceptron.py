@@ -3,8 +3,9 @@ import torch
 from torch import nn
 
 from lsr_core import InputError
+from lsr_core.examples import STACK_THREADS
 from lsr_core.models import Perceptron
-from lsr_core.trainer import STACK_THREADS, threads
+from lsr_core.trainer import threads
 
 
 def generators(*seeds):
