@@ -1,6 +1,7 @@
 """What runs learn from: examples of their own on a leading axis, or images and sentences that they see together."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -46,7 +47,7 @@ class Data:
     teacher_logits: Tensor | None
     device: torch.device
     precision: torch.dtype
-    software: dict[str, str] = {}  # noqa: RUF012 (never changed), of what measures such data alone, as records say it
+    software: Mapping[str, str] = MappingProxyType({})  # of what measures such data alone, as records say it
     recorded_on: torch.device | None = None  # the device on which its programs' steps may be recorded and replayed
 
     def prepare(self, inputs: Tensor) -> Tensor:
