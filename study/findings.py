@@ -15,8 +15,8 @@ from markupsafe import Markup
 
 from lsr_core.errors import require
 
-from .figures import HtmlOutput
 from .judging import Judgement, judge, judge_all_published, judge_identities
+from .pages import HtmlOutput
 from .results import MEASURES
 from .studies import is_exploratory
 

@@ -38,9 +38,9 @@ from lsr_core.errors import require
 from lsr_core.objectives import Batch, Fixed
 from lsr_core.run import Run
 
-from . import figures
+from . import figures, pages
 from .arms import RUNGS
-from .figures import HtmlOutput
+from .pages import HtmlOutput
 from .results import MEASURES, Results
 
 CLASSES = 10
@@ -113,7 +113,7 @@ def loss_dial(caption: str, **constants: float) -> HtmlOutput:
     given = {"sliders": sliders, "teacher": EXAMPLE_TEACHER, "correct": CORRECT, "colours": _COLOURS}
     panels = _beside(_gradients(lines, optima, place), _soft_labels(cells, names))
     curves = {name: [gradient(term, gap) for gap in GAPS] for name, term in terms.items()}
-    twin = figures.show(figures.gradients_by_gap(GAPS, curves), caption, "A line a method: gradient against logit gap.")
+    twin = pages.show(figures.gradients_by_gap(GAPS, curves), caption, "A line a method: gradient against logit gap.")
     return _turning("loss_dial", [_beside(*sliders.values()), panels, printed], twin, sliders.values(), shown | given)
 
 
@@ -177,7 +177,7 @@ def ladder_explorer(
     panel, printed = _clouds(seeds, means), _printed()
     shown = {"seeds": seeds, "means": means, "axis": panel.yaxis[0], "printed": printed}
     given = {"chosen": chosen, "differences": differences, "units": {m: MEASURES[m].change for m in metrics}}
-    twin = figures.show(figures.ladder(results, ladders), caption, alt)
+    twin = pages.show(figures.ladder(results, ladders), caption, alt)
     parts = [_beside(*chosen.values()), panel, printed]
     return _turning("ladder_explorer", parts, twin, chosen.values(), shown | given)
 
@@ -227,7 +227,7 @@ def feature_plane(results: Results, arms: Mapping[float, Run], caption: str, alt
     panels = _beside(*(_plane(sources[part], points[part], title) for part, title in titles.items()))
     given = {"chosen": chosen, "points": points, "sources": sources}
     ends = {f"ε = {epsilon:g}": arm for epsilon, arm in arms.items() if epsilon in (min(arms), max(arms))}
-    twin = figures.show(figures.projection(results, ends), caption, alt)
+    twin = pages.show(figures.projection(results, ends), caption, alt)
     return _turning("feature_plane", [chosen, panels], twin, [chosen], given)
 
 

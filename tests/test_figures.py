@@ -14,7 +14,7 @@ from lsr_core import InputError, objective
 from lsr_core.run import Run
 from lsr_core.schedule import Schedule
 from lsr_core.statistics import CONTRADICTED, NEGLIGIBLE, REPRODUCED, UNDECIDED
-from study import claims, figures, house, judging, published_records
+from study import claims, figures, house, judging, pages, published_records
 from study.results import collect
 from study.studies import DESKTOP
 
@@ -51,8 +51,8 @@ def drawings(results, judgements):
 def test_every_figure_is_drawn_without_a_warning_and_twice_the_same(results, judgements):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        first = [figures.show(figure, "caption", "alt")._repr_html_() for figure in drawings(results, judgements)]
-        again = [figures.show(figure, "caption", "alt")._repr_html_() for figure in drawings(results, judgements)]
+        first = [pages.show(figure, "caption", "alt")._repr_html_() for figure in drawings(results, judgements)]
+        again = [pages.show(figure, "caption", "alt")._repr_html_() for figure in drawings(results, judgements)]
     assert first == again
 
 
@@ -73,7 +73,7 @@ def test_a_projection_shows_each_point_of_the_record():
 
 
 def test_a_figure_is_shown_with_caption_and_text_for_those_who_do_not_see_it():
-    shown = figures.show(figures.four_verdicts(), "what to <see>", 'four "intervals"')
+    shown = pages.show(figures.four_verdicts(), "what to <see>", 'four "intervals"')
     content = shown._repr_html_()
     assert 'role="img" aria-label="four &#34;intervals&#34;"' in content
     assert "<figcaption>what to &lt;see&gt;</figcaption>" in content
@@ -81,7 +81,7 @@ def test_a_figure_is_shown_with_caption_and_text_for_those_who_do_not_see_it():
 
 
 def test_panels_are_drawn_apart_each_once_and_in_colours_that_a_style_sheet_replaces():
-    content = figures.show(figures.penalties(), "caption", "alt")._repr_html_()
+    content = pages.show(figures.penalties(), "caption", "alt")._repr_html_()
     assert content.count("<svg") == 2
     for label in ("logit of one class above the others", "logit gap at the optimum"):
         assert content.count(f">{label}<") == 1
@@ -107,7 +107,7 @@ def test_a_forest_has_a_panel_a_chapter_each_with_its_axis():
 
 
 def test_a_sortable_board_is_a_whole_table_without_scripts(judgements):
-    content = figures.show_sortable_board(judgements, "caption")._repr_html_()
+    content = pages.show_sortable_board(judgements, "caption")._repr_html_()
     plain = re.sub(r"<script.*?</script>", "", content, flags=re.DOTALL)
     _, _, fallback = plain.partition('<div id="board_fallback">')
     assert fallback.count("<tr") == 1 + len(judgements)
@@ -115,29 +115,29 @@ def test_a_sortable_board_is_a_whole_table_without_scripts(judgements):
 
 
 def test_a_sortable_board_has_the_numbers_that_sort_it(judgements):
-    content = figures.show_sortable_board(judgements, "caption")._repr_html_()
+    content = pages.show_sortable_board(judgements, "caption")._repr_html_()
     ordered = [float(value) for value in re.findall(r'<td data-order=\\?"([^"\\]+)', content)]
     numbers = [number for j in judgements for number in (j.differences.mean, j.differences.n, j.holm_p)]
     assert ordered == pytest.approx(numbers, rel=1e-5)
 
 
 def test_a_choice_shows_its_question_and_every_answer():
-    answers = {name: figures.HtmlOutput(f"<p>{name} then</p>", f"{name} then") for name in ("yes", "no")}
-    shown = figures.show_choice("Which?", answers, "caption")
+    answers = {name: pages.HtmlOutput(f"<p>{name} then</p>", f"{name} then") for name in ("yes", "no")}
+    shown = pages.show_choice("Which?", answers, "caption")
     assert repr(shown).splitlines() == ["Which?", "yes: yes then", "no: no then", "caption"]
     assert "<b>no</b><p>no then</p>" in shown._repr_html_()
 
 
 def test_the_board_links_every_claim_to_its_chapter(judgements):
-    content = figures.show_board(judgements, "caption")._repr_html_()
+    content = pages.show_board(judgements, "caption")._repr_html_()
     assert content.count('<a class="claim" href="label_smoothing.html">') == len(judgements)
 
 
 def test_the_csv_holds_a_row_a_run(results):
-    content = figures.show_csv(results, "page")._repr_html_()
+    content = pages.show_csv(results, "page")._repr_html_()
     packed = ZipFile(io.BytesIO(base64.b64decode(re.search(r"base64,([^\"]+)", content)[1])))
     rows = packed.read("page.csv").decode().splitlines()
-    assert content == figures.show_csv(results, "page")._repr_html_(), "the same records give the same page"
+    assert content == pages.show_csv(results, "page")._repr_html_(), "the same records give the same page"
     assert len(rows) == 1 + 6
     assert {"key", "seed", "metric.accuracy", "objective.epsilon"} <= set(rows[0].split(","))
     assert all('"[64, 64]"' in row for row in rows[1:])
@@ -145,8 +145,8 @@ def test_the_csv_holds_a_row_a_run(results):
 
 def test_cells_are_text_unless_they_are_links(judgements):
     table = pd.DataFrame({"p": ["< .0001"]}, index=pd.Index(["a"], name="id"))
-    assert "<td>&lt; .0001</td>" in figures.show_table(table, "caption")._repr_html_()
-    board = figures.show_board(judgements, "caption")._repr_html_()
+    assert "<td>&lt; .0001</td>" in pages.show_table(table, "caption")._repr_html_()
+    board = pages.show_board(judgements, "caption")._repr_html_()
     assert "<td>< " not in board
 
 
@@ -156,9 +156,9 @@ def links(shown):
 
 def test_what_is_printed_of_a_published_preset_links_to_a_line_of_its_file():
     judged = judging.judge_published("desktop")
-    linked = links(figures.show_table(judging.paper_vs_ours(judged), "caption"))
+    linked = links(pages.show_table(judging.paper_vs_ours(judged), "caption"))
     places = re.findall(
-        r'id="([^"]+)"', figures.show_table(published_records.lines_table("desktop"), "caption")._repr_html_()
+        r'id="([^"]+)"', pages.show_table(published_records.lines_table("desktop"), "caption")._repr_html_()
     )
     assert len(linked) == sum(j.claim.side_weight(sign) == 1 for j in judged for sign in (-1, 1)) > len(judged)
     assert set(linked) <= set(places)
@@ -167,7 +167,7 @@ def test_what_is_printed_of_a_published_preset_links_to_a_line_of_its_file():
 
 def test_every_published_method_links_to_its_first_line():
     names = ["cross-entropy", "de-kd", "poor teacher"]
-    shown = figures.show_published("desktop", names, ["accuracy"], "caption")
+    shown = pages.show_published("desktop", names, ["accuracy"], "caption")
     _, arms = published_records.named("desktop", names)
     assert list(arms) == names
     first = {arm.at(0).key for arm in arms.values()}
@@ -205,7 +205,7 @@ def test_a_sum_of_accuracies_is_not_shown_as_a_mean():
 def test_every_chapter_shows_its_published_claims(judgements):
     published = judging.judge_all_published()
     for chapter in {judgement.claim.chapter for judgement in published}:
-        text = repr(figures.show_published_claims(judgements, published, chapter))
+        text = repr(pages.show_published_claims(judgements, published, chapter))
         own = [judgement for judgement in published if judgement.claim.chapter == chapter]
         assert all(judgement.claim.id in text and judgement.effect in text for judgement in own)
 
@@ -222,7 +222,7 @@ def test_every_preset_stands_beside_the_others():
 
 
 def test_a_chapters_claims_are_shown_in_every_published_study(judgements):
-    shown = figures.show_published_claims(judgements, judging.judge_all_published(), "label_smoothing")
+    shown = pages.show_published_claims(judgements, judging.judge_all_published(), "label_smoothing")
     judged = {
         preset: judging.judge_published(preset, "label_smoothing") for preset in claims.CLAIMS if preset != "quick"
     }
@@ -258,6 +258,6 @@ def test_the_house_has_a_box_for_every_module_and_none_lies_on_another():
 
 def test_a_chapter_names_the_planned_studies_that_are_not_yet_run(monkeypatch):
     monkeypatch.setattr(published_records, "lines", lambda name: {} if name == "gpu" else {"a": "line"})
-    (said,) = figures.not_yet_run("mrkd")
+    (said,) = pages.not_yet_run("mrkd")
     assert repr(said) == "Planned for this chapter and not yet run: gpu."
-    assert figures.not_yet_run("identities") == []
+    assert pages.not_yet_run("identities") == []

@@ -17,7 +17,7 @@ import pytest
 from conftest import ROOT
 
 from lsr_core import InputError
-from study import build, figures, handout
+from study import build, figures, handout, pages
 
 PART = (
     '<svg viewBox="0 0 {} 20" style="x" aria-hidden="true"><rect id="{}" fill="var(--figure-123456, #123456)"/></svg>'
@@ -31,7 +31,7 @@ def shown(*html):
 
 
 def image(alt):
-    """A figure of two panels and a legend of three entries, as `figures.show` shows it."""
+    """A figure of two panels and a legend of three entries, as `pages.show` shows it."""
     entries = PART.format(25, "c") + PART.format(35, "d") + PART.format(20, "e")
     parts = PART.format(40, "a") + PART.format(30, "b") + f'<div class="legend">{entries}</div>'
     drawn = f'<div class="panels" role="img" aria-label="{alt}">{parts}</div>'
@@ -97,7 +97,7 @@ def test_figures_are_made_whole_from_what_notebooks_show(book):
 
 
 def test_a_figure_that_is_shown_can_be_taken_from_its_page(tmp_path):
-    cell = nbformat.v4.new_code_cell(id="one", outputs=shown(figures.show(figures.penalties(), "a", "b")._repr_html_()))
+    cell = nbformat.v4.new_code_cell(id="one", outputs=shown(pages.show(figures.penalties(), "a", "b")._repr_html_()))
     nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "page.ipynb")
     (taken,) = handout.figures(tmp_path)
     assert (taken.name, taken.text) == ("page-one.svg", "b")

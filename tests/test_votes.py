@@ -8,7 +8,7 @@ import pytest
 from lsr_core import InputError, objective
 from lsr_core.run import TrainedTeacher
 from lsr_core.store import Store
-from study import claims, figures, judging, plans, published_records, studies, tuning
+from study import claims, judging, pages, plans, published_records, studies, tuning
 from study.arms import from_cifar100, rung_as_kd
 from study.settings import CIFAR_5K, Setting
 
@@ -109,6 +109,6 @@ def test_the_study_is_made_published_and_judged(tuned_methods, own_store, monkey
         assert np.isfinite(judgement.differences.mean)
         assert "people's votes" in judgement.sentence
         assert judgement.claim.own
-    shown = figures.show_published_claims([], judgements, "ladder")._repr_html_()
+    shown = pages.show_published_claims([], judgements, "ladder")._repr_html_()
     assert "The arms of cifar10-votes in this chapter" in shown
     assert "votes on the wrong classes than a student of its permuted teacher (rung 3)" in shown
