@@ -17,9 +17,9 @@ from torch.profiler import ProfilerActivity, profile
 
 from lsr_core.models import Convnet, Perceptron
 from lsr_core.objectives import objective
+from lsr_core.provenance import provenance
 from lsr_core.run import Run
 from lsr_core.schedule import Schedule
-from lsr_core.store import provenance
 from lsr_core.trainer import Trainer, train
 
 ROUNDS, LOSS_ROUNDS = 3, 40

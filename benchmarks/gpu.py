@@ -30,10 +30,10 @@ from lsr_core import METHODS, capture, objective, sweep
 from lsr_core.augmentation import Augmentation
 from lsr_core.data import dataset
 from lsr_core.models import ImageNetwork, cost
+from lsr_core.provenance import hardware
 from lsr_core.run import Run, TrainedTeacher
 from lsr_core.schedule import Schedule
 from lsr_core.stacks import ABREAST
-from lsr_core.store import hardware
 from lsr_core.trainer import Trainer
 from study import paper  # noqa: F401 (it adds MobileNetV2)
 

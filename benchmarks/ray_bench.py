@@ -26,9 +26,10 @@ from lsr_core import stacks, worker
 from lsr_core.cluster import Ray
 from lsr_core.execute import execute, train_missing
 from lsr_core.objectives import objective
+from lsr_core.provenance import provenance
 from lsr_core.run import Run
 from lsr_core.schedule import Schedule
-from lsr_core.store import Store, provenance
+from lsr_core.store import Store
 
 _MARK = f"RAY_BENCH={os.getpid()}"  # in the environment of this program's workers
 WORKERS, RUNS, TASKS, KILLS = 2, 2000, 20_000, 10

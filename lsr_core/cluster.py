@@ -10,9 +10,9 @@ from typing import Any
 
 from . import connection, worker
 from .models.images import ImageNetwork, defining_modules
+from .provenance import provenance
 from .run import Run
 from .stacks import Job, OutOfTime, Training, side_by_side, stacks_of
-from .store import provenance
 
 _POLL = 1.0  # seconds between two looks at the clock, at most
 

@@ -124,7 +124,7 @@ def _asking() -> Callable[[], str | None]:
 
     def sources() -> str | None:
         try:
-            from lsr_core.store import provenance
+            from lsr_core.provenance import provenance
         except ImportError:
             return None
         return provenance()["sources"]

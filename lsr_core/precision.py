@@ -9,7 +9,8 @@ from torch.nn.functional import cross_entropy
 
 from .files import write_whole
 from .models import ImageNetwork
-from .store import Store, provenance
+from .provenance import provenance
+from .store import Store
 
 GAIN = 1.1  # bf16 must be so many times as fast: less is not worth other digits
 _BATCH, _CLASSES, _ROUNDS = 16, 10, 3

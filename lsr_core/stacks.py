@@ -10,11 +10,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from .checkpoints import Checkpoint, RunLocks, unfinished
 from .data import dataset
 from .examples import Tensors
 from .models.images import ImageNetwork, cost
+from .provenance import provenance
 from .run import Run, TrainedTeacher
-from .store import Checkpoint, Record, RunLocks, Store, provenance, unfinished
+from .store import Record, Store
 from .trainer import Trainer, stack_logits
 
 STUDENTS = 6  # of one teacher on images or sentences

@@ -38,8 +38,8 @@ from .examples import (
 )
 from .learner import Learner
 from .metrics import soft_nll
+from .provenance import hardware
 from .run import Run, stream
-from .store import hardware
 
 PROJECTION_SEED = 0  # the seed whose runs keep their projected features
 WARM = 2  # steps after which what is compiled and recorded is there

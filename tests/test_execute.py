@@ -6,14 +6,16 @@ import pytest
 import torch
 
 from lsr_core import InputError, objective, precision, stacks
+from lsr_core.checkpoints import unfinished
 from lsr_core.data import dataset
 from lsr_core.execute import execute
 from lsr_core.models import Convnet, ImageNetwork, Perceptron, StackedPerceptron
 from lsr_core.objectives import ladder
+from lsr_core.provenance import hardware, provenance
 from lsr_core.run import ExactPosterior, Run, TrainedTeacher
 from lsr_core.schedule import Schedule
 from lsr_core.stacks import stack_size, teacher_logits
-from lsr_core.store import Store, hardware, provenance, unfinished
+from lsr_core.store import Store
 from lsr_core.trainer import Trainer, train
 
 STACK = Perceptron().stack_size

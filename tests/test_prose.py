@@ -15,9 +15,10 @@ from cells import Page, html_of, run_page
 from exercises import CHAPTERS, blocks, exercises
 from prose import literals, names_a_winner, prose, sentences, typed_results, unbound
 
+from lsr_core.checkpoints import SECONDS
 from lsr_core.models import Perceptron
 from lsr_core.statistics import CONTRADICTED, REFUTED, REPRODUCED, SUPPORTED, UNDECIDED, Verdict
-from lsr_core.store import SECONDS, Store
+from lsr_core.store import Store
 from study import build, findings, judging, settings
 from study.findings import Findings
 

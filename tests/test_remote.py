@@ -15,9 +15,10 @@ from test_execute import kd, runs  # noqa: E402
 from test_resume import Stopped, stated  # noqa: E402
 from test_store import RUN, record  # noqa: E402
 
-from lsr_core import InputError, files, remote, store  # noqa: E402
+from lsr_core import InputError, checkpoints, files, remote  # noqa: E402
+from lsr_core.checkpoints import Checkpoint  # noqa: E402
 from lsr_core.execute import execute  # noqa: E402
-from lsr_core.store import Checkpoint, Store  # noqa: E402
+from lsr_core.store import Store  # noqa: E402
 from study.cli import main  # noqa: E402
 
 pytestmark = pytest.mark.slow
@@ -125,7 +126,7 @@ def test_a_state_is_gone_on_with_on_another_machine(s3, tmp_path, monkeypatch):
         raise Stopped
 
     real = Checkpoint.save
-    monkeypatch.setattr(store, "SECONDS", 0)
+    monkeypatch.setattr(checkpoints, "SECONDS", 0)
     monkeypatch.setattr(Checkpoint, "save", save_and_stop)
     (run,) = kd([0])[0].teacher.run.runs([0])
     with pytest.raises(Stopped):

@@ -9,24 +9,25 @@ import time
 
 import pytest
 
-from lsr_core import InputError, files, objective, stacks, store
+from lsr_core import InputError, checkpoints, files, objective, stacks
+from lsr_core.checkpoints import Checkpoint
 from lsr_core.execute import execute
 from lsr_core.learner import Learner
 from lsr_core.models import Convnet
 from lsr_core.run import Run, TrainedTeacher
 from lsr_core.schedule import Schedule
-from lsr_core.store import Checkpoint, Store
+from lsr_core.store import Store
 
 # What another process does: trains a grid of this file, and notes every stack that it begins and ends.
 SCRIPT = """
     import sys
     sys.path.insert(0, {tests!r})
-    from lsr_core import store
+    from lsr_core import checkpoints
     from lsr_core.execute import execute
     from lsr_core.store import Store
     from lsr_core.trainer import Trainer
     import test_resume
-    store.SECONDS = {seconds}
+    checkpoints.SECONDS = {seconds}
     real = Trainer.training
     def noted(self, *arguments):
         outcomes = yield from real(self, *arguments)
@@ -105,7 +106,7 @@ def interrupted(own_store, monkeypatch):
         raise Stopped
 
     real = Checkpoint.save
-    monkeypatch.setattr(store, "SECONDS", 0)
+    monkeypatch.setattr(checkpoints, "SECONDS", 0)
     monkeypatch.setattr(Checkpoint, "save", save_and_stop)
     with pytest.raises(Stopped):
         execute(RUNS, own_store)
@@ -209,7 +210,7 @@ def test_a_full_disk_ends_in_a_sentence_and_the_store_is_whole(own_store, monkey
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(store, "SECONDS", 0)
+    monkeypatch.setattr(checkpoints, "SECONDS", 0)
     monkeypatch.setattr(files, "write_whole", full)
     with pytest.raises(InputError, match=r"cannot be written \(No space left on device\); finished runs are kept"):
         execute(RUNS, own_store)

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from lsr_core import InputError, objective, store
+from lsr_core import InputError, checkpoints, objective
+from lsr_core.checkpoints import Checkpoint, RunLocks
+from lsr_core.provenance import provenance
 from lsr_core.run import NUMERICS, Run
 from lsr_core.schedule import Schedule
-from lsr_core.store import Checkpoint, Record, RunLocks, Store, provenance
+from lsr_core.store import Record, Store
 
 RUN = Run("digits", 100, objective("lsr"), Schedule(0.1), seed=0)
 
@@ -163,7 +165,7 @@ def test_states_are_written_no_oftener_than_stated(own_store, monkeypatch):
     checkpoint = Checkpoint(own_store, [RUN])
     assert not checkpoint.is_due()
     now = time.monotonic()
-    monkeypatch.setattr(time, "monotonic", lambda: now + store.SECONDS)
+    monkeypatch.setattr(time, "monotonic", lambda: now + checkpoints.SECONDS)
     assert checkpoint.is_due()
     with warnings.catch_warnings():
         warnings.simplefilter("error")

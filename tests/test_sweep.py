@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from lsr_core import InputError, objective, sweep
+from lsr_core.checkpoints import unfinished
 from lsr_core.execute import execute
 from lsr_core.run import Run, TrainedTeacher
 from lsr_core.schedule import Schedule
 from lsr_core.stacks import OutOfTime
-from lsr_core.store import Store, unfinished
+from lsr_core.store import Store
 from lsr_core.trainer import Trainer
 
 ROOT = Path(__file__).parent.parent

@@ -11,8 +11,9 @@ import torch
 from sizes import mostly_slow
 from torch.nn.functional import cross_entropy
 
-from lsr_core import METHODS, InputError, objective, precision, store
+from lsr_core import METHODS, InputError, checkpoints, objective, precision
 from lsr_core.augmentation import Augmentation, normalised
+from lsr_core.checkpoints import Checkpoint
 from lsr_core.data import dataset
 from lsr_core.evaluation import cluster_metrics
 from lsr_core.execute import execute
@@ -21,7 +22,7 @@ from lsr_core.objectives import ALIASES
 from lsr_core.run import Run, TrainedTeacher, run_of, stream
 from lsr_core.schedule import Schedule
 from lsr_core.stacks import stack_size
-from lsr_core.store import Checkpoint, Store
+from lsr_core.store import Store
 from lsr_core.trainer import Trainer, train
 
 MEASURED_GAIN = precision.gain  # elsewhere it is not measured
@@ -219,7 +220,7 @@ def test_two_stops_change_no_bit_resume(make, own_store, tmp_path, monkeypatch):
         raise Stopped
 
     real = Checkpoint.save
-    monkeypatch.setattr(store, "SECONDS", 0)
+    monkeypatch.setattr(checkpoints, "SECONDS", 0)
     monkeypatch.setattr(Checkpoint, "save", save_and_stop)
     for _ in range(2 * len(runs)):
         with pytest.raises(Stopped):

@@ -6,9 +6,10 @@ import pytest
 from click.testing import CliRunner
 
 from lsr_core import InputError, objective, sweep
+from lsr_core.checkpoints import RunLocks
 from lsr_core.run import Run
 from lsr_core.schedule import Schedule
-from lsr_core.store import Record, RunLocks, Store
+from lsr_core.store import Record, Store
 from study import build, cli
 
 

@@ -14,13 +14,14 @@ import pytest
 from click.testing import CliRunner
 
 from lsr_core import InputError, objective, sweep
+from lsr_core.checkpoints import Checkpoint, unfinished
 from lsr_core.data import dataset, download
 from lsr_core.execute import execute
 from lsr_core.files import cache_folder
 from lsr_core.models import ImageNetwork
 from lsr_core.run import Run, TrainedTeacher
 from lsr_core.schedule import Schedule
-from lsr_core.store import Checkpoint, Store, unfinished
+from lsr_core.store import Store
 from lsr_core.trainer import Trainer
 from study import build, published_records, search, tuning
 from study.cli import main
@@ -88,8 +89,8 @@ def test_no_other_repositorys_commit_stands_in_a_record(tmp_path):
     (repository / ".gitignore").write_text("env\n")
     for command in (["init"], ["add", "."], ["-c", "user.email=a@b.c", "-c", "user.name=a", "commit", "-m", "x"]):
         subprocess.run(["git", "-C", repository, *command], check=True, capture_output=True)
-    code = "from lsr_core import store; print(store.__file__, store.provenance()['commit'])"
-    assert ended(code, cwd=copied.parent).stdout.split() == [str(copied / "store.py"), "None"]
+    code = "from lsr_core import provenance; print(provenance.__file__, provenance.provenance()['commit'])"
+    assert ended(code, cwd=copied.parent).stdout.split() == [str(copied / "provenance.py"), "None"]
 
 
 # 7. `LSR_STORE=./st` was another folder in the notebooks than on the command line, and ~ was taken literally.
