@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from lsr_core.errors import require
-from lsr_core.models import Convnet, Perceptron
+from lsr_core.models import Convnet, Perceptron, Transformer
 from lsr_core.objectives import objective
 from lsr_core.run import Run, TrainedTeacher
 from lsr_core.schedule import Schedule
@@ -116,6 +116,23 @@ def from_cifar100(setting: Setting, **call: Any) -> Run:
 def from_translations(setting: Setting) -> Run:
     """Cross-entropy on the strong teacher's translations: sequence-level distillation (Kim & Rush 2016)."""
     return replace(tuned(setting, "cross-entropy"), targets=teacher_of(setting, "strong"))
+
+
+def language_arms(sentences: int = 600) -> dict[str, Run]:
+    """Cross-entropy in the made language beside label smoothing, and beside students of a network of the same kind.
+
+    Of word-level distillation a student has its teacher's soft labels, of sequence-level one its translations.
+    """
+    schedule = Schedule(0.01, epochs=12, batch_size=64, curve="inverse-root", warmup=2, optimizer="adam")
+    network = Transformer(width=32, layers=1, heads=2, dropout=0.0)
+    plain = Run("language", sentences, objective("cross-entropy"), schedule, network=network)
+    teacher = TrainedTeacher(replace(plain, role="teacher"))
+    return {
+        "cross-entropy": plain,
+        "label smoothing": with_objective(plain, "lsr", epsilon=0.1),
+        "word-level KD": replace(plain, objective=objective("soft-only", temperature=1.0), teacher=teacher),
+        "sequence-level KD": replace(plain, targets=teacher),
+    }
 
 
 def with_weak_network(setting: Setting, **call: Any) -> Run:

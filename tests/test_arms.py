@@ -11,6 +11,7 @@ from study.arms import (
     generation,
     grid,
     label_smoothing,
+    language_arms,
     loss_scale_arms,
     smoothed_teacher_grid,
     smoothing_by_setting,
@@ -113,6 +114,15 @@ def test_other_networks_and_a_teachers_translations_are_all_that_differs(monkeyp
     assert len(arms) == 19
     assert arms.pop("lsr") in arms.values()  # it is tuned to the ε of the other
     assert len(set(arms.values())) == 18
+
+
+def test_in_the_made_language_methods_differ_in_their_labels_alone():
+    plain, smooth, word, sequence = language_arms(50).values()
+    teacher = replace(plain, role="teacher")
+    assert smooth == replace(plain, objective=objective("lsr", epsilon=0.1))
+    assert word == replace(plain, objective=objective("soft-only", temperature=1), teacher=TrainedTeacher(teacher))
+    assert sequence == replace(plain, targets=TrainedTeacher(teacher))
+    assert plain.train == 50
 
 
 def test_the_grids_vary_one_or_two_constants():

@@ -25,12 +25,12 @@ SUMMED = ("farthest_stage", "gain_with_diversity")  # by their own ways
 BOOK = Store().folder  # the store outside of tests, where `make book` keeps what it trains
 FOLDER = Path(__file__).parents[1] / "results"
 HIGHER = {"accuracy": 100, "similar_mass": 100}  # more is better, in points
-HIGHER |= dict.fromkeys(("uncertainty", "diversity", "variance", "similar_distance", "other_distance"), 1)
+HIGHER |= dict.fromkeys(("uncertainty", "diversity", "variance", "similar_distance", "other_distance", "bleu_beam"), 1)
 
 
 def classes(data):
     mixture = re.match(r"mixture-(\d+)-", data)
-    return int(mixture[1]) if mixture else {"cifar100": 100}.get(data, 10)
+    return int(mixture[1]) if mixture else {"cifar100": 100, "multi30k-de-en-short": 2000}.get(data, 10)
 
 
 def has_failed(record):
