@@ -113,8 +113,9 @@ def inverted(store, folder):
     controls, ranges = {}, _ranges(store)
     for record in store:
         run, kept = record.run, controls.get(_pair(record))
-        same = run["network"] == Perceptron().canonical() and run["role"] == "student"
-        if same and run["objective"]["method"] == "cross-entropy":
+        is_common = run["network"] == Perceptron().canonical() or run["network"]["name"] == "transformer"
+        is_plain = run["objective"]["method"] == "cross-entropy" and not run.get("targets")
+        if is_common and is_plain and run["role"] == "student":
             shorter = kept is None or run["schedule"]["epochs"] < kept.run["schedule"]["epochs"]
             controls[_pair(record)] = record if shorter else kept
 
