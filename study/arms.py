@@ -118,7 +118,7 @@ def from_translations(setting: Setting) -> Run:
     return replace(tuned(setting, "cross-entropy"), targets=teacher_of(setting, "strong"))
 
 
-def language_arms(sentences: int = 600) -> dict[str, Run]:
+def language_arms(sentences: int) -> dict[str, Run]:
     """Cross-entropy in the made language beside label smoothing, and beside students of a network of the same kind.
 
     Of word-level distillation a student has its teacher's soft labels, of sequence-level one its translations.

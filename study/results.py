@@ -164,7 +164,7 @@ def flat(*lines: Mapping[str, Run | Line]) -> list[Run]:
 
 
 def _chance(data: str) -> dict[str, float]:
-    """What a network at chance level scores; its calibration error is that of a sure guess, its BLEU none."""
+    """What a network at chance level scores; its calibration error is that of a sure guess, and its BLEU 0."""
     classes = dataset(data).classes
     accuracies = dict.fromkeys(("accuracy", "validation_accuracy", "train_accuracy"), 1 / classes)
     likelihoods = dict.fromkeys(("nll", "nll_scaled", "validation_nll", "train_nll"), float(np.log(classes)))

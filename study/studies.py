@@ -202,7 +202,7 @@ def _untuned(call: Mapping[str, Any], setting: Setting) -> str | None:
 def _baselines(study: str) -> Chapters:
     """Cross-entropy as a study's entries say, and label smoothing where they have `smoothing`.
 
-    It is on all training images where an entry does not say on how many.
+    Runs learn from all training images where an entry does not say from how many.
     """
     return {
         chapter: {

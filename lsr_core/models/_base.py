@@ -1,7 +1,7 @@
 """What networks have in common: how they are described, and how a stack of them is drawn."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar, Self
 
 import torch
@@ -38,6 +38,13 @@ class Stack(nn.Module):
     def __init__(self, widths: tuple[int, ...], generators: Sequence[torch.Generator]) -> None:
         super().__init__()
         self.widths, self.size = widths, len(generators)
+
+    def backpropagate(self, inputs: Tensor, gradient: Callable[[Tensor], Tensor]) -> Tensor:
+        """Set the gradients of all weights, where `gradient` gives that of the logits; returns the latter."""
+        logits = self(inputs)
+        of_logits = gradient(logits.detach())
+        logits.backward(of_logits)
+        return of_logits
 
     def reinitialized(self, generators: Sequence[torch.Generator]) -> Self:
         """The same networks with new random weights."""

@@ -1,12 +1,13 @@
 """A perceptron of ±1 between real first and last layers, which holds the weights of S runs on a leading axis."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from ._base import Stack
 from .binary import Sign, clipped, polynomial
 from .perceptron import Perceptron, StackedPerceptron
 
@@ -32,12 +33,7 @@ class StackedBinaryPerceptron(StackedPerceptron):
     A product with n signs is divided by √n, so that the sign that follows has a gradient.
     """
 
-    def backpropagate(self, inputs: Tensor, gradient: Callable[[Tensor], Tensor]) -> Tensor:
-        """Set the gradients of all weights, where `gradient` gives that of the logits; returns the latter."""
-        logits = self(inputs)
-        of_logits = gradient(logits.detach())
-        logits.backward(of_logits)
-        return of_logits
+    backpropagate = Stack.backpropagate  # the perceptron's chain rule is not that of signs
 
     def _read(self, inputs: Tensor) -> list[Tensor]:
         read = [inputs]

@@ -1,7 +1,7 @@
 """A small convolutional network with BatchNorm that holds the weights of S runs on a leading axis."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -74,13 +74,6 @@ class StackedConvnet(Stack):
 
     def forward(self, inputs: Tensor) -> Tensor:
         return torch.baddbmm(self.head_bias, self.penultimate(inputs), self.head_weight)
-
-    def backpropagate(self, inputs: Tensor, gradient: Callable[[Tensor], Tensor]) -> Tensor:
-        """Set the gradients of all weights, where `gradient` gives that of the logits; returns the latter."""
-        logits = self(inputs)
-        of_logits = gradient(logits.detach())
-        logits.backward(of_logits)
-        return of_logits
 
     def penultimate(self, inputs: Tensor) -> Tensor:
         """What the last layer reads, `[S, B, H]`: the mean of each channel over the image."""
