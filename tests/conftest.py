@@ -148,6 +148,7 @@ def tiny_book(common):
     outcomes = folder.parent / "outcomes.json"
     with lock:
         if not outcomes.exists():
+            shutil.rmtree(folder.parent, ignore_errors=True)  # of an attempt that failed
             folder.parent.mkdir()
             outcomes.write_text(json.dumps([asdict(outcome) for outcome in executed_book(folder)]))
     return folder, [build.Outcome(**outcome) for outcome in json.loads(outcomes.read_text())]

@@ -148,6 +148,25 @@ def test_a_dead_kernel_is_reported_with_its_cell_and_the_notebook_is_kept(write,
     assert kept.cells[1].outputs[0].text == "kept\n"
 
 
+# One kernel of dozens died before its first cell: another process had taken the port that was free when it was chosen.
+@pytest.mark.slow
+def test_a_kernel_is_spoken_to_through_files(write, tmp_path):
+    asks = "from ipykernel.connect import get_connection_info\nprint(get_connection_info(unpack=True)['transport'])"
+    write("listens", "a = 1", asks)
+    (outcome,) = build.run(["listens"], {}, tmp_path / "out")
+    assert outcome.result == "done", outcome.report
+    assert nbformat.read(tmp_path / "out" / "listens.ipynb", as_version=4).cells[1].outputs[0].text == "ipc\n"
+
+
+def test_a_kernel_that_does_not_start_is_reported(write, tmp_path, monkeypatch):
+    (tmp_path / "ipykernel_launcher.py").write_text("raise SystemExit(1)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
+    write("page", "a = 1")
+    (outcome,) = build.run(["page"], {}, tmp_path / "out")
+    assert outcome.result == "failed"
+    assert outcome.report == "its kernel did not start: Kernel died before replying to kernel_info"
+
+
 # A notebook that reached its time limit left nothing, and did not say where it was.
 def test_a_time_limit_names_the_cell_keeps_the_notebook_and_ends_the_kernel(write, tmp_path, monkeypatch):
     mark = tmp_path / "pid"
