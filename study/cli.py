@@ -7,6 +7,7 @@ torch.
 import ast
 import json
 import os
+import signal
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -24,6 +25,7 @@ class _Group(click.Group):
     def invoke(self, context: click.Context) -> Any:
         for stream in (sys.stdout, sys.stderr):
             stream.reconfigure(errors="replace")  # a terminal that has no τ is no reason to stop
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does, with what is temporary
         try:
             return super().invoke(context)
         except InputError as error:

@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 import time
@@ -217,6 +218,20 @@ main(["tune", "cross-entropy"])
     assert done.returncode == 0, done.stderr
     assert len(own_store.keys()) == 360
     assert {key: own_store.record_path(key).read_bytes() for key in kept} == kept
+
+
+@pytest.mark.slow
+def test_who_is_told_to_end_leaves_no_temporary_folder(tmp_path):
+    """As a batch system or `kill` tells it."""
+    code = "from study.cli import main; main(['results', 'recompute', 'one-layer'])"
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, env=environment)
+    while not list(tmp_path.glob("*/*")) and process.poll() is None:
+        time.sleep(0.01)
+    process.terminate()
+    assert "interrupted; finished runs are kept" in process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow
