@@ -139,15 +139,17 @@ def curves_by_constant(
     return _with_legend(figure)
 
 
-def ladder(results: Results, *kinds: Mapping[str, Mapping[str, Run]]) -> Figure:
-    """Each rung's paired gain over cross-entropy: a panel a kind of teachers, a colour a teacher."""
+def ladder(
+    results: Results, *kinds: Mapping[str, Mapping[str, Run]], labels: Sequence[str] = tuple(RUNGS)
+) -> Figure:
+    """The paired gain of each soft label, here the rungs, over cross-entropy: a panel a kind, a colour a group."""
     figure, panels = blank(1, len(kinds), height=2.2)
     colours = iter(PALETTE)
     for panel, ladders in zip(panels, kinds, strict=True):
-        lines = {name: {rung: arms[rung] for rung in RUNGS} for name, arms in ladders.items()}
+        lines = {name: {label: arms[label] for label in labels} for name, arms in ladders.items()}
         baselines = {name: arms["cross-entropy"] for name, arms in ladders.items()}
         _draw_differences(panel, results, lines, baselines, "accuracy", islice(colours, len(lines)), ls="")
-        panel.set_xticks(range(len(RUNGS)), labels=RUNGS, rotation=30, ha="right", rotation_mode="anchor")
+        panel.set_xticks(range(len(labels)), labels=labels, rotation=30, ha="right", rotation_mode="anchor")
     return _with_legend(figure)
 
 

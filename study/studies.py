@@ -15,7 +15,6 @@ from lsr_core.augmentation import Augmentation
 from lsr_core.data import dataset
 from lsr_core.errors import require
 from lsr_core.execute import execute
-from lsr_core.models import ImageNetwork
 from lsr_core.objectives import objective
 from lsr_core.run import Run
 from lsr_core.schedule import Schedule
@@ -25,7 +24,7 @@ from lsr_core.sweep import by_seed
 from . import search
 from .arms import arm_of, tuned
 from .paper import grid
-from .plans import plan, planned
+from .plans import network, plan, planned
 from .settings import AUDIO, CIFAR, TUNING_SEEDS, Setting
 from .tuning import NotTuned, protocol, trials, write_tuned_rows
 
@@ -211,8 +210,8 @@ def _baselines(study: str) -> Chapters:
                 entry.get("train", dataset(entry["data"]).max_train),
                 objective("lsr", epsilon=epsilon) if epsilon else objective("cross-entropy"),
                 Schedule(**entry["schedule"]),
-                network=ImageNetwork(**entry["network"]),
-                augmentation=Augmentation(**entry["augmentation"]),
+                network=network(entry["network"]),
+                augmentation=Augmentation(**entry["augmentation"]) if "augmentation" in entry else None,
             )
             for name, entry in entries.items()
             for epsilon in entry.get("smoothing", [0.0])
