@@ -21,16 +21,11 @@ NOT_TESTED = "not tested"
 _REASONS = {entry["id"]: f"{NOT_TESTED}: {entry['reason']}" for entry in UNTESTED}
 
 
-def base_of(identifier: str) -> str:
-    """A claim's identifier without its setting."""
-    return identifier.partition("-")[0]
-
-
 def sentences(judgements: Iterable[Judgement]) -> pd.DataFrame:
     """A row a sentence: the claims that test it, their words, each linked to its chapter, and what no claim tests."""
     words = defaultdict(list)
     for judgement in judgements:
-        words[base_of(judgement.claim.id)].append(judgement)
+        words[judgement.claim.id.partition("-")[0]].append(judgement)
     rows = [
         {
             "abstract": abstract["name"],

@@ -59,8 +59,7 @@ def generation(setting: Setting, number: int) -> Run:
 
 def student_of_generation(setting: Setting, number: int) -> Run:
     """The next generation's student with the streams of every student, so that it is paired with cross-entropy's."""
-    teacher = TrainedTeacher(generation(setting, number))
-    return replace(tuned(setting, "self-distillation-released"), teacher=teacher)
+    return replace(generation(setting, number + 1), role="student")
 
 
 def trained_longer(setting: Setting, method: str) -> Run:
@@ -148,10 +147,14 @@ def in_one_step(setting: Setting, **call: Any) -> Run:
     return replace(arm, initial=None, schedule=schedule, network=protocol(setting).weak)
 
 
+def _as_rung(arm: Run, rung: str) -> Run:
+    """A rung of the ladder with an arm's constants and schedule."""
+    return with_objective(arm, rung, alpha=arm.objective.alpha, temperature=arm.objective.temperature)
+
+
 def rung_as_kd(setting: Setting, rung: str) -> Run:
     """A rung of the ladder with the constants and the schedule of tuned KD."""
-    kd = tuned(setting, "kd")
-    return with_objective(kd, rung, alpha=kd.objective.alpha, temperature=kd.objective.temperature)
+    return _as_rung(tuned(setting, "kd"), rung)
 
 
 def again(setting: Setting, method: str) -> Run:
@@ -192,15 +195,11 @@ def student_of_smoothed_teacher(
     )
 
 
-def teacher_stage(setting: Setting, epoch: int) -> Run:
-    """The strong teacher, stopped after so many epochs of its schedule."""
-    strong = teacher_run(setting, "strong")
-    return replace(strong, schedule=replace(strong.schedule, stop=epoch))
-
-
 def student_of_stage(setting: Setting, epoch: int) -> Run:
-    """The student of that teacher, with the constants of tuned De-KD."""
-    return replace(tuned(setting, "de-kd"), teacher=TrainedTeacher(teacher_stage(setting, epoch)))
+    """A student with the constants of tuned De-KD; its strong teacher was stopped after so many epochs."""
+    strong = teacher_run(setting, "strong")
+    stopped = replace(strong, schedule=replace(strong.schedule, stop=epoch))
+    return replace(tuned(setting, "de-kd"), teacher=TrainedTeacher(stopped))
 
 
 # By cross-entropy's validation accuracy on 300 digits, eight tuning seeds, of rates .1, .4, 1.6 and decays 1e-3, 5e-3,
@@ -287,10 +286,7 @@ def teacher_stages(setting: Setting, epochs: Sequence[int]) -> tuple[Lines, dict
     require_numbers(epochs=epochs)
     students = {epoch: student_of_stage(setting, epoch) for epoch in epochs}
     lines = {
-        label: {
-            epoch: with_objective(arm, RUNGS[label], alpha=arm.objective.alpha, temperature=arm.objective.temperature)
-            for epoch, arm in students.items()
-        }
+        label: {epoch: _as_rung(arm, RUNGS[label]) for epoch, arm in students.items()}
         for label in ("0 uniform", "3 permuted", "4 teacher")
     }
     return lines, {epoch: arm.teacher.run for epoch, arm in students.items()}

@@ -31,6 +31,10 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
+from lsr_core._progress import bar
+from lsr_core.errors import InputError, require
+from lsr_core.files import cache_folder
+
 FOLDER = Path(__file__).parent.parent / "notebooks"
 COST = Path(__file__).parent.parent / "results" / "quick.json"
 SUMMARIES = ("verdicts", "index")  # they read what the others left, so they run after them
@@ -59,8 +63,6 @@ class Outcome:
 
 def names() -> list[str]:
     """The study's notebooks by name; raises `InputError` where the package is installed without them."""
-    from lsr_core.errors import require
-
     stems = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
     require(bool(stems), f"there are no notebooks in {FOLDER}; this needs a clone, installed by `pip install -e`")
     return stems
@@ -68,8 +70,6 @@ def names() -> list[str]:
 
 def parameters(name: str) -> dict[str, str]:
     """A notebook's parameters with their defaults as they are written there."""
-    from lsr_core.errors import require
-
     require(name in names(), f"unknown notebook {name!r}; there are {', '.join(names())}")
     inferred = papermill.inspect_notebook(str(FOLDER / f"{name}.ipynb"))
     return {parameter: about["default"] for parameter, about in inferred.items()}
@@ -81,8 +81,6 @@ def accepted(chosen: Sequence[str], given: Mapping[str, Any]) -> dict[str, dict[
     Raises `InputError` for an unknown notebook, for a parameter that a chosen notebook (or, where none is chosen, every
     notebook) does not have, and for a value of another kind than the default's.
     """
-    from lsr_core.errors import require
-
     known = {name: parameters(name) for name in chosen or names()}
     everything = sorted(set().union(*known.values()))
     for parameter, value in given.items():
@@ -117,9 +115,6 @@ def run(chosen: Sequence[str], given: Mapping[str, Any], out: Path, time_limit: 
 
     Raises `InputError` before anything runs, as `accepted` does, and where the folder cannot be written.
     """
-    from lsr_core._progress import bar
-    from lsr_core.errors import InputError, require
-
     plan = accepted(chosen, given)
     require(out.resolve() != FOLDER.resolve(), f"folder {out} holds the notebooks themselves; name another with --out")
     try:
@@ -172,8 +167,6 @@ def execute(notebook: Path, given: Mapping[str, Any], out: Path, time_limit: flo
 
 def _fix_folders() -> None:
     """Make the folders that the environment names absolute: a kernel works in the notebook's own folder."""
-    from lsr_core.files import cache_folder
-
     for name in ("LSR_STORE", "LSR_DATA"):
         if os.environ.get(name):
             os.environ[name] = str(cache_folder(name, ""))
@@ -203,6 +196,8 @@ def _execute_within(time_limit: float, notebook: Path, executed: Path, given: Ma
     timer = threading.Timer(time_limit, end_kernel)
     timer.daemon = True
     timer.start()
+    # The kernel speaks through files: a port that was free may be another's when it has started.
+    files = {"transport": "ipc", "connection_file": str(executed.with_name("kernel.json"))}
     try:
         papermill.execute_notebook(
             notebook,
@@ -211,7 +206,7 @@ def _execute_within(time_limit: float, notebook: Path, executed: Path, given: Ma
             progress_bar=False,
             cwd=notebook.parent,
             kernel_manager_class=_QuietKernel,
-            config=_through_files(executed.parent),
+            config=Config(KernelManager=files),
             **_QUICK,
         )
     except PapermillExecutionError as error:
@@ -228,11 +223,6 @@ def _execute_within(time_limit: float, notebook: Path, executed: Path, given: Ma
     finally:
         timer.cancel()
     return "done", ""
-
-
-def _through_files(folder: Path) -> Config:
-    """A kernel that speaks through files of a folder: a port that was free may be another's when it has started."""
-    return Config(KernelManager={"transport": "ipc", "connection_file": str(folder / "kernel.json")})
 
 
 def _last_cell(executed: Path) -> str:

@@ -20,7 +20,6 @@ from lsr_core.statistics import Kind, Paired
 
 from .arms import arm_of
 from .identities import IDENTITIES
-from .paper_values import quote
 from .plans import Plan, arms_of, plan, planned
 from .results import MEASURES, Results
 from .settings import CIFAR, Setting
@@ -68,11 +67,6 @@ class Claim:
         return [flag for flag, holds in flags.items() if holds]
 
     @property
-    def printed(self) -> str:
-        """What the paper prints, and where."""
-        return quote(self.id)
-
-    @property
     def arms(self) -> list[Run]:
         """The arms that are compared."""
         return [arm for _, arm in self.terms]
@@ -94,7 +88,7 @@ class Claim:
             return self.estimator(results, self.arms)
         measure = MEASURES[self.metric]
         sign = 1 if measure.higher_is_better else -1
-        return sign * measure.scale * self._sum(results, self.terms)
+        return sign * measure.scale * self.sum(results, self.terms)
 
     def says_as(self, other: "Claim") -> bool:
         """Whether another claim makes the same comparison."""
@@ -106,19 +100,12 @@ class Claim:
         values = self.values(results)
         return isinstance(values, Paired) or bool(np.isfinite(values).sum() >= 2)
 
-    def side_arms(self, sign: int) -> list[Run]:
-        """The arms of the method (`sign` 1) or of its control (−1)."""
-        return [arm for weight, arm in self.terms if weight * sign > 0]
+    def side(self, sign: int) -> list[Term]:
+        """The arms of the method (`sign` 1) or of its control (−1), with their weights in its sum."""
+        return [(abs(weight), arm) for weight, arm in self.terms if weight * sign > 0]
 
-    def side_weight(self, sign: int) -> float:
-        """The weights of the method (`sign` 1) or of its control (−1) in all: 1 where their sum is a mean."""
-        return round(sum(abs(weight) for weight, _ in self.terms if weight * sign > 0), 9)
-
-    def side(self, results: Results, sign: int) -> np.ndarray:
-        """The metric of the method (`sign` 1) or of its control (−1), one value a seed, as it was measured."""
-        return self._sum(results, [(abs(weight), arm) for weight, arm in self.terms if weight * sign > 0])
-
-    def _sum(self, results: Results, terms: Iterable[Term]) -> np.ndarray:
+    def sum(self, results: Results, terms: Iterable[Term]) -> np.ndarray:
+        """A weighted sum of the claim's arms in its metric, one value a seed, as it was measured."""
         seeds = results.seeds(*self.arms)
         return np.sum([weight * results.values(arm, self.metric, seeds) for weight, arm in terms], 0)
 
@@ -167,12 +154,6 @@ def best_over_last(results: Results, compared: Sequence[Run]) -> np.ndarray:
     return np.array([100 * (curve.max() - curve[-1]) - 0.1 for curve in curves])
 
 
-_ESTIMATORS = {
-    each.__name__: each
-    for each in (farthest_stage, gain_with_diversity, nearer_to_log_2, moved_apart_more, best_over_last)
-}
-
-
 def _claims(group: dict[str, Any]) -> list[Claim]:
     """The claims of a group: each in each of its settings, or once over all that it is the mean of."""
     tried = [[Setting(*setting)] for setting in group.get("settings", [])]
@@ -199,7 +180,8 @@ def _judged_by(entry: dict[str, Any], margins: dict[str, float]) -> dict[str, An
     judged = {option: entry[option] for option in ("metric", "kind") if option in entry}
     metric = entry.get("metric", "accuracy")
     margin = margins.get(metric, MEASURES[metric].margin)
-    return judged | {"estimator": _ESTIMATORS.get(entry.get("estimator")), "margin": margin}
+    estimator = globals()[entry["estimator"]] if "estimator" in entry else None
+    return judged | {"estimator": estimator, "margin": margin}
 
 
 def _suffix(setting: Setting) -> str:

@@ -48,11 +48,8 @@ def accuracies(setting: Setting, seed: int) -> dict[str, float]:
     require(1 < found < setting.train, f"{few}; the classifiers need two classes, and more examples than classes")
     inputs, labels, _, _, test_inputs, test_labels, _ = (part if part is None else part.numpy() for part in split)
     with warnings.catch_warnings():
-        for harmless in (
-            "self.within_class_std_dev_",
-            "Only one sample",
-        ):  # a pixel without ink, a class of one example
-            warnings.filterwarnings("ignore", harmless, UserWarning)
+        harmless = "self.within_class_std_dev_|Only one sample"  # a pixel without ink, a class of one example
+        warnings.filterwarnings("ignore", harmless, UserWarning)
         fitted = {name: make().fit(inputs, labels) for name, make in CLASSIFIERS.items()}
     return {name: classifier.score(test_inputs, test_labels) for name, classifier in fitted.items()}
 

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from lsr_core import statistics
 from lsr_core.losses import kl_divergence, optimum_gap, smoothed_labels
 from lsr_core.run import Run
-from lsr_core.statistics import CHECKED, CONTRADICTED, NEGLIGIBLE, PROVED, REFUTED, REPRODUCED, SUPPORTED, UNDECIDED
+from lsr_core.statistics import CONTRADICTED, NEGLIGIBLE, REPRODUCED, SUPPORTED, UNDECIDED
 from lsr_core.teachers import VirtualTeacher
 
 from .arms import RUNGS
@@ -26,26 +26,16 @@ from .results import MEASURES, Effect, Results, effect_of
 
 Colour = tuple[float, float, float]
 PALETTE: Sequence[Colour] = sns.color_palette("colorblind")
-VERDICT_COLOURS = {
-    REPRODUCED: PALETTE[2],
-    SUPPORTED: PALETTE[2],
-    PROVED: PALETTE[2],
-    CHECKED: PALETTE[2],
-    CONTRADICTED: PALETTE[3],
-    REFUTED: PALETTE[3],
-    NEGLIGIBLE: PALETTE[7],
-    UNDECIDED: PALETTE[0],
-    NOT_TESTED: PALETTE[4],
-}
 # Verdicts are told apart without their colours, too: hollow where nothing is decided.
-_HOLLOW = {"marker": "o", "mfc": "none", "mew": 1.5}
-VERDICT_MARKERS = {
-    REPRODUCED: {"marker": "^"},
-    SUPPORTED: {"marker": "^"},
-    CONTRADICTED: {"marker": "v"},
-    NEGLIGIBLE: {"marker": "s"},
-    UNDECIDED: _HOLLOW,
-    NOT_TESTED: _HOLLOW | {"marker": "X"},
+_AHEAD = {"color": PALETTE[2], "marker": "^"}
+_HOLLOW = {"mfc": "none", "mew": 1.5}
+VERDICT_STYLES = {
+    REPRODUCED: _AHEAD,
+    SUPPORTED: _AHEAD,
+    CONTRADICTED: {"color": PALETTE[3], "marker": "v"},
+    NEGLIGIBLE: {"color": PALETTE[7], "marker": "s"},
+    UNDECIDED: _HOLLOW | {"color": PALETTE[0], "marker": "o"},
+    NOT_TESTED: _HOLLOW | {"color": PALETTE[4], "marker": "X"},
 }
 STYLE = {
     **sns.axes_style("whitegrid"),
@@ -139,9 +129,7 @@ def curves_by_constant(
     return _with_legend(figure)
 
 
-def ladder(
-    results: Results, *kinds: Mapping[str, Mapping[str, Run]], labels: Sequence[str] = tuple(RUNGS)
-) -> Figure:
+def ladder(results: Results, *kinds: Mapping[str, Mapping[str, Run]], labels: Sequence[str] = tuple(RUNGS)) -> Figure:
     """The paired gain of each soft label, here the rungs, over cross-entropy: a panel a kind, a colour a group."""
     figure, panels = blank(1, len(kinds), height=2.2)
     colours = iter(PALETTE)
@@ -262,15 +250,11 @@ def heat(cells: pd.DataFrame, label: str) -> Figure:
 
 
 def forest(judgements: Sequence[Judgement]) -> Figure:
-    """The claims' effects in units of their margin, with 95 % intervals, a colour and a marker a verdict.
-
-    A panel a chapter, of one chapter a panel a preset.
-    """
+    """The claims' effects in units of their margin, with 95 % intervals: a panel a preset, a marker a verdict."""
     tested = [j for j in judgements if j.differences]
     groups: dict[str, list[Judgement]] = {}
-    several = len({j.claim.chapter for j in tested}) > 1
     for j in tested:
-        groups.setdefault(j.claim.chapter.replace("_", " ") if several else f"preset {j.preset}", []).append(j)
+        groups.setdefault(f"preset {j.preset}", []).append(j)
     heights = [sum(map(_row_height, own)) + 0.8 for own in groups.values()]
     figure, panels = blank(len(groups), 1, height=sum(heights) / len(groups))
     figure.axes[0].get_gridspec().set_height_ratios(heights)
@@ -292,15 +276,9 @@ def _draw_forest(panel: Axes, judgements: Sequence[Judgement]) -> None:
         d, word = j.differences, j.verdict.word
         panel.text(0.01, top, "\n".join(_rows(j)), va="top", transform=panel.get_yaxis_transform(), fontsize=8)
         top -= _row_height(j)
-        _draw_intervals(
-            panel,
-            [top + 0.16],
-            [np.array([d.mean, *d.interval95]) / j.claim.margin],
-            across=True,
-            color=VERDICT_COLOURS[word],
-            label=word,
-            **{"ms": 6, "capsize": 3} | VERDICT_MARKERS[word],
-        )
+        effect = np.array([d.mean, *d.interval95]) / j.claim.margin
+        style = {"label": word, "ms": 6, "capsize": 3} | VERDICT_STYLES[word]
+        _draw_intervals(panel, [top + 0.16], [effect], across=True, **style)
     panel.set(ylim=(top, 0.1), yticks=[])
 
 
@@ -352,8 +330,7 @@ def four_verdicts() -> Figure:
     figure, (panel,) = blank(1, 1, height=1.8)
     _draw_margin(panel, 1, across=True)
     for row, (word, mean, reach) in enumerate(drawn):
-        style = {"color": VERDICT_COLOURS[word], "ms": 8, "lw": 2, "capsize": 4} | VERDICT_MARKERS[word]
-        panel.errorbar(mean, row, xerr=reach, **style)
+        panel.errorbar(mean, row, xerr=reach, **{"ms": 8, "lw": 2, "capsize": 4} | VERDICT_STYLES[word])
     panel.set_yticks(range(len(drawn)), labels=[word for word, *_ in drawn])
     panel.set_xticks([-1, 0, 1], labels=["−δ", "0", "+δ"])
     panel.set(xlabel="effect, positive where the claim says so", xlim=(-3, 3), ylim=(-0.6, 3.6))

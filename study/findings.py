@@ -96,13 +96,10 @@ class Findings:
         name, _, wanted = condition.partition(" ")
         judgement = self._judged(name)
         if wanted in _SIGNS:
-            return None if self._is_on_side(judgement, wanted) else f"{name} is {judgement.effect}, not {wanted}"
+            holds = all(_SIGNS[wanted](end, 0) for end in judgement.differences.interval95)
+            return None if holds else f"{name} is {judgement.effect}, not {wanted}"
         word = judgement.verdict.word
         return None if word == wanted else f"{name} is {word}, not {wanted}"
-
-    @staticmethod
-    def _is_on_side(judgement: Judgement, sign: str) -> bool:
-        return all(_SIGNS[sign](end, 0) for end in judgement.differences.interval95)
 
     def _effect(self, name: str) -> str:
         """A claim's effect with its unit."""

@@ -20,6 +20,7 @@ from lsr_core.store import Store
 from . import published_records
 from .claims import CLAIMS, Claim, without_setting
 from .identities import IDENTITIES, Identity
+from .paper_values import quote
 from .results import MEASURES, Results, collect, effect_of, signed
 from .studies import QUICK, is_exploratory
 
@@ -153,7 +154,7 @@ def _judgements(
     """Verdicts on the claims of whole families, those of one chapter handed on."""
     evidence = [_Evidence.of(claim, results) for claim in claims]
     sound = [e.without_failed(results) for e in evidence]
-    plain, levels = _verdicts(evidence), _levels(evidence)
+    plain = _verdicts(evidence)
     ways = {
         "without failed runs": _verdicts(sound),
         "sign-flip": _verdicts(evidence, p=lambda e: e.differences.p if e.flip_p is None else e.flip_p),
@@ -166,13 +167,13 @@ def _judgements(
         alternatives = {way: _worded(e.claim, verdicts[name][0]).word for way, verdicts in ways.items()}
         if preset == QUICK.name:
             alternatives |= on_other_networks().get((e.claim.base, *e.claim.setting), {})
+        _, holm_p, level = plain[name]
         verdict = _final(e.claim, plain, ways["without failed runs"])
         if verdict.word == NOT_TESTED:
             alternatives = {}
         judgements.append(
             Judgement(
-                e.claim, preset, verdict, e.differences, plain[name][1], e.flip_p, levels[name], alternatives,
-                exploratory=exploratory,
+                e.claim, preset, verdict, e.differences, holm_p, e.flip_p, level, alternatives, exploratory=exploratory
             )
         )  # fmt: skip
     return judgements
@@ -189,7 +190,7 @@ def on_other_networks() -> dict[tuple[str, ...], dict[str, str]]:
     return dict(found)
 
 
-Verdicts = dict[str, tuple[Verdict, float]]  # and Holm's p, by claim
+Verdicts = dict[str, tuple[Verdict, float, float]]  # by claim, with Holm's p and the level of its test
 
 
 def _verdicts(
@@ -198,35 +199,22 @@ def _verdicts(
     p: Callable[[_Evidence], float] = lambda e: e.differences.p,
     margin: float = 1.0,
 ) -> Verdicts:
-    """The rule's verdicts, with Holm's p over each family."""
-    found: Verdicts = {}
-    for members in _by_family(evidence, family):
-        for e, holm_p in zip(members, statistics.holm([p(e) for e in members]), strict=True):
+    """The rule's verdicts, with Holm's procedure over each family."""
+    families, found = defaultdict(list), {}
+    for e in evidence:
+        families[family(e.claim)].append(e)
+    for members in families.values():
+        ps = [p(e) for e in members]
+        for e, holm_p, level in zip(members, statistics.holm(ps), statistics.holm_levels(ps), strict=True):
             claim = e.claim
             verdict = statistics.verdict(e.differences, holm_p, margin * claim.margin, claim.kind, e.failed)
-            found[claim.id] = (verdict, holm_p)
+            found[claim.id] = (verdict, holm_p, level)
     return found
-
-
-def _levels(evidence: Sequence[_Evidence]) -> dict[str, float]:
-    """The level at which each claim is tested in its family."""
-    found: dict[str, float] = {}
-    for members in _by_family(evidence, lambda claim: claim.paper):
-        levels = statistics.holm_levels([e.differences.p for e in members])
-        found |= zip((e.claim.id for e in members), levels, strict=True)
-    return found
-
-
-def _by_family(evidence: Sequence[_Evidence], family: Callable[[Claim], str]) -> list[list[_Evidence]]:
-    found = defaultdict(list)
-    for e in evidence:
-        found[family(e.claim)].append(e)
-    return list(found.values())
 
 
 def _final(claim: Claim, plain: Verdicts, without_failed: Verdicts) -> Verdict:
     """The verdict, which no failed run decides, and none where the claim's premise does not hold."""
-    verdict, _ = plain[claim.id]
+    verdict, *_ = plain[claim.id]
     if claim.premise and {_premise(claim, verdicts).word for verdicts in (plain, without_failed)} != {REPRODUCED}:
         return Verdict(NOT_TESTED, f"{claim.premise} does not hold")
     if verdict.word != without_failed[claim.id][0].word:
@@ -266,7 +254,7 @@ def board(judgements: Sequence[Judgement]) -> pd.DataFrame:
             "preset": j.preset + (" (exploratory)" if j.exploratory else ""),
             "paper": j.claim.paper,
             "flags": ", ".join(j.claim.flags) or "–",
-            "printed in the paper": getattr(j.claim, "printed", "–"),
+            "printed in the paper": quote(j.claim.id),
         }
         for j in judgements
     ]
@@ -316,12 +304,12 @@ def paper_vs_ours(judgements: Sequence[Judgement]) -> pd.DataFrame:
 
 def _mean(judgement: Judgement, sign: int) -> Markup:
     """The mean of the method (`sign` 1) or of its control (−1) with its 95 % interval, linked to the first run."""
-    claim, preset = judgement.claim, judgement.preset
-    if claim.side_weight(sign) != 1:  # a sum of arms is no mean; of stages, each is compared with the mean of all
+    claim, preset, measure = judgement.claim, judgement.preset, MEASURES[judgement.claim.metric]
+    terms = claim.side(sign)
+    if round(sum(weight for weight, _ in terms), 9) != 1:  # no mean; of stages, each is compared with the mean of all
         return Markup("–")
-    measure = MEASURES[claim.metric]
-    values = measure.scale * claim.side(published_records.results(preset, claim.arms), sign)
-    return published_records.link(preset, claim.side_arms(sign)[0], effect_of(values, measure.digits).unsigned)
+    values = measure.scale * claim.sum(published_records.results(preset, claim.arms), terms)
+    return published_records.link(preset, terms[0][1], effect_of(values, measure.digits).unsigned)
 
 
 def summary(judgement: Judgement) -> dict[str, str | int | float | list[str] | None]:

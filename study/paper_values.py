@@ -4,32 +4,21 @@ A quote belongs to a claim and is shown beside its verdict; a table is a paper's
 """
 
 import json
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from lsr_core.errors import require
 
 NOTHING = "–"
-_FILE = Path(__file__).with_suffix(".json")
-
-
-@cache
-def _content() -> dict[str, list[dict[str, Any]]]:
-    return json.loads(_FILE.read_text(encoding="utf-8"))
-
-
-@cache
-def quotes() -> dict[str, str]:
-    """Every quote by its claim: what the paper prints, and where in parentheses."""
-    return {q["id"]: f"{q['text']} ({q['place']})" if q["place"] else q["text"] for q in _content()["quotes"]}
+_CONTENT = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
+# By claim: what the paper prints, and where in parentheses.
+QUOTES = {q["id"]: f"{q['text']} ({q['place']})" if q["place"] else q["text"] for q in _CONTENT["quotes"]}
 
 
 def quote(claim: str) -> str:
     """What is printed beside a claim, by its identifier with or without the setting; a dash where no paper speaks."""
-    return quotes().get(claim.partition("-")[0], NOTHING)
+    return QUOTES.get(claim.partition("-")[0], NOTHING)
 
 
 def table(paper: str, place: str) -> pd.DataFrame:
@@ -37,7 +26,7 @@ def table(paper: str, place: str) -> pd.DataFrame:
 
     Raises `InputError` for a table that is not there.
     """
-    tables = {(t["paper"], t["place"]): t for t in _content()["tables"]}
+    tables = {(t["paper"], t["place"]): t for t in _CONTENT["tables"]}
     known = "; ".join(", ".join(source) for source in tables)
     require((paper, place) in tables, f"no printed table {place!r} of {paper!r}; there are {known}")
     found = tables[paper, place]

@@ -1,6 +1,7 @@
 """The search for constants: a method's trials, judged by validation accuracy at the last epoch."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,10 +25,10 @@ def tune(method: str, setting: Setting, store: Store | None = None, workers: int
     Every trial on all tuning seeds; where a plan has rounds, in these. Raises `InputError` for a method that has no
     trials.
     """
-    trials = Trials(method, setting, store, workers)
+    rows = partial(_rows, method, setting, store, workers)
     if not has_rounds(setting):
-        return trials.rows(cells(method, setting), protocol(setting).trial_seeds)
-    return _in_rounds(trials, plan(setting.study).content["tuning"])
+        return rows(cells(method, setting), protocol(setting).trial_seeds)
+    return _in_rounds(rows, cells(method, setting), plan(setting.study).content["tuning"])
 
 
 def has_rounds(setting: Setting) -> bool:
@@ -35,52 +36,49 @@ def has_rounds(setting: Setting) -> bool:
     return bool(setting.study) and "kept" in plan(setting.study).content.get("tuning", {})
 
 
-class Trials(NamedTuple):
-    """A method's trials in a setting, and where and how they are made."""
-
-    method: str
-    setting: Setting
-    store: Store | None = None
-    workers: int = 1
-
-    def rows(self, tried: Sequence[Cell], seeds: Sequence[int]) -> list[Row]:
-        """The trials of these knobs on these seeds, a row each."""
-        arms = [trial(self.method, self.setting, cell) for cell in tried]
-        results = collect(arms, seeds, store=self.store, workers=self.workers)
-        return [self._row(arm, results) for arm in arms]
-
-    def _row(self, arm: Run, results: Results) -> Row:
-        judged_by = ("validation_accuracy", "validation_nll", "train_accuracy")
-        values = {metric: results.values(arm, metric) for metric in judged_by}
-        study = {"study": self.setting.study} if self.setting.study else {}
-        return {
-            "data": self.setting.data,
-            "train": self.setting.train,
-            **study,
-            **describe(arm.objective),
-            "method": self.method,
-            "learning_rate": arm.schedule.learning_rate,
-            "weight_decay": arm.schedule.weight_decay,
-            "seeds": len(results.records(arm)),
-            **{metric: round(float(found.mean()), 6) for metric, found in values.items()},
-            **({"accuracies": values["validation_accuracy"].round(6).tolist()} if study else {}),
-            "failed": results.failed(arm),
-        }
+def _rows(
+    method: str, setting: Setting, store: Store | None, workers: int, tried: Sequence[Cell], seeds: Sequence[int]
+) -> list[Row]:
+    """A method's trials of these knobs on these seeds, a row each."""
+    arms = [trial(method, setting, cell) for cell in tried]
+    results = collect(arms, seeds, store=store, workers=workers)
+    return [_row(method, setting, arm, results) for arm in arms]
 
 
-def _in_rounds(trials: Trials, tuning: dict[str, Any]) -> list[Row]:
+def _row(method: str, setting: Setting, arm: Run, results: Results) -> Row:
+    judged_by = ("validation_accuracy", "validation_nll", "train_accuracy")
+    values = {metric: results.values(arm, metric) for metric in judged_by}
+    study = {"study": setting.study} if setting.study else {}
+    return {
+        "data": setting.data,
+        "train": setting.train,
+        **study,
+        **describe(arm.objective),
+        "method": method,
+        "learning_rate": arm.schedule.learning_rate,
+        "weight_decay": arm.schedule.weight_decay,
+        "seeds": len(results.records(arm)),
+        **{metric: round(float(found.mean()), 6) for metric, found in values.items()},
+        **({"accuracies": values["validation_accuracy"].round(6).tolist()} if study else {}),
+        "failed": results.failed(arm),
+    }
+
+
+def _in_rounds(
+    rows_of_trials: Callable[[Sequence[Cell], Sequence[int]], list[Row]], tried: list[Cell], tuning: dict[str, Any]
+) -> list[Row]:
     """All trials on the first seeds, the best again on all; then steps beyond an edge, and other weight decays."""
-    tried, seeds = cells(trials.method, trials.setting), tuning["seeds"]
-    rows = trials.rows(tried, seeds[: tuning.get("first", 1)])
+    seeds = tuning["seeds"]
+    rows = rows_of_trials(tried, seeds[: tuning.get("first", 1)])
     best = sorted(range(len(rows)), key=lambda i: _rank(rows[i]), reverse=True)[: tuning["kept"]]
-    for i, row in zip(best, trials.rows([tried[i] for i in best], seeds), strict=True):
+    for i, row in zip(best, rows_of_trials([tried[i] for i in best], seeds), strict=True):
         rows[i] = row
 
     def chosen() -> Cell:
         return tried[rows.index(best_trial(rows))]
 
     def add(more: Sequence[Cell]) -> None:
-        rows.extend(trials.rows(more, seeds))
+        rows.extend(rows_of_trials(more, seeds))
         tried.extend(more)
 
     for _ in range(tuning["steps"]):

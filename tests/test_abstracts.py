@@ -6,7 +6,7 @@ from conftest import ROOT
 
 from lsr_core.statistics import CONTRADICTED, Verdict
 from study import judging, plans
-from study.abstracts import ABSTRACTS, NOT_TESTED, base_of, sentences
+from study.abstracts import ABSTRACTS, NOT_TESTED, sentences
 from study.claims import CLAIMS, UNTESTED
 from study.identities import IDENTITIES
 
@@ -16,7 +16,7 @@ NAMED = {claim for abstract in ABSTRACTS for sentence in abstract["sentences"] f
 def claims_of_papers():
     """Every claim and its paper: of each preset, of plans that are not run yet, and those that nothing tests."""
     for claim in (*IDENTITIES, *(claim for claims in CLAIMS.values() for claim in claims)):
-        yield base_of(claim.id), claim.paper
+        yield claim.id.partition("-")[0], claim.paper
     for study in plans.planned():
         for paper, family in plans.plan(study).content["families"].items():
             yield from ((name, paper) for name in family)

@@ -27,12 +27,12 @@ def study_claims(study):
 def test_every_claim_of_a_paper_has_its_quote_and_every_quote_its_claim():
     every = [claim for claims in CLAIMS.values() for claim in claims]
     planned = {name for study in plans.planned() for name in study_claims(study)}
-    assert {claim.base for claim in every if claim.paper != OWN} | planned == paper_values.quotes().keys()
-    assert all(claim.printed == paper_values.NOTHING for claim in every if claim.paper == OWN)
+    assert {claim.base for claim in every if claim.paper != OWN} | planned == paper_values.QUOTES.keys()
+    assert all(paper_values.quote(claim.id) == paper_values.NOTHING for claim in every if claim.paper == OWN)
 
 
 def test_a_quote_with_a_number_says_where_it_stands():
-    for identifier, quote in paper_values.quotes().items():
+    for identifier, quote in paper_values.QUOTES.items():
         assert not numbers(quote) or re.search(r"\(.+\)$", quote), identifier
 
 
