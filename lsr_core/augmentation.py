@@ -30,6 +30,7 @@ class Augmentation:
         require_number("padding", self.padding, int, lambda n: n >= 0, pixels)
         require(isinstance(self.flip, bool), f"flip is {self.flip!r}; it must be True or False")
         require_number("rotation", self.rotation, float, lambda r: 0 <= r <= 180, "it must be 0 to 180 degrees")
+        object.__setattr__(self, "rotation", float(self.rotation))
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Augmented images uint8 `[B, C, H, W]` of such images.
@@ -40,8 +41,6 @@ class Augmentation:
         fits = images.dtype == torch.uint8 and images.ndim == 4
         require(fits, f"images are {images.dtype} {list(images.shape)}; they must be uint8 [B, C, H, W]")
         drawn = torch.rand((4, len(images)), generator=generator, device=generator.device).to(images.device)
-        if not (self.padding or self.flip or self.rotation):
-            return images
         border = max(self.padding, 1)  # so that there is a 0 to take outside pixels from: the first of the padded image
         source = self._source(drawn, *images.shape[-2:], border).flatten(1)
         padded = pad(images, (border,) * 4).flatten(2)

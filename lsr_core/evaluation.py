@@ -36,14 +36,6 @@ _SPREADS: dict[str, Metric] = {
 }
 
 
-class Outputs(NamedTuple):
-    """Logits `[S, N, K]` on the three parts of the data."""
-
-    train: Tensor
-    validation: Tensor
-    test: Tensor
-
-
 def evaluation_epochs(epochs: int) -> list[int]:
     """The epochs, at most 12 and always the last, after which validation and test are measured."""
     return sorted({round(epochs * (i + 1) / CURVE_POINTS) for i in range(CURVE_POINTS)} - {0})
@@ -63,13 +55,14 @@ def curve_point(validation: Tensor, test: Tensor, data: Split, before: Tensor | 
 
 
 @torch.no_grad()
-def final_metrics(outputs: Outputs, data: Split, superclasses: Tensor | None) -> dict[str, Tensor]:
-    """Every metric of the outputs, one value a run; the temperature is chosen on validation.
+def final_metrics(
+    train: Tensor, validation: Tensor, test: Tensor, data: Split, superclasses: Tensor | None
+) -> dict[str, Tensor]:
+    """Every metric of logits `[S, N, K]` on the parts of the data, one value a run; validation chooses the temperature.
 
     `superclasses` `[K]` are those of the classes, where there are some; the temperature nearest to the truth is
     that of the first test examples. A run without an image of some class has no spreads on training images.
     """
-    train, validation, test = outputs
     few, few_labels = test[:, :CURVE_EXAMPLES], data.test_labels[:CURVE_EXAMPLES].expand(len(test), -1)
     parts = [
         lambda: {"train_majority": _majority(data.train_labels, train.shape[-1])},

@@ -12,7 +12,7 @@ from .capture import Captured
 from .data import Split, dataset
 from .data.sentences import PAD, wanted_of, with_targets
 from .errors import require
-from .objectives import Batch, Fixed, Objective
+from .objectives import Batch, Fixed
 from .precision import training_precision
 from .run import Run, stream
 from .translations import BEAM, signatures, translated, translation_metrics
@@ -140,7 +140,7 @@ class SharedImages(Data):
         if teacher is not None:
             self.teacher = self._build(first.teacher.run, torch.Generator()).eval()
             self.teacher.load_state_dict(teacher)
-            if self.augmentation is None or any(_takes_constants(run.objective) for run in runs):
+            if self.augmentation is None or any(run.objective.takes_constants for run in runs):
                 self.teacher_logits = self.logits(self.teacher, self.split.train_inputs)
 
     def network(self, runs: Sequence[Run]) -> "Ensemble":
@@ -285,11 +285,6 @@ def _device(device: torch.device | str) -> torch.device:
     there = found.type != "cuda" or torch.cuda.is_available()
     require(there, f"device is {str(found)!r}, and torch {torch.__version__} finds no GPU here; give 'cpu'")
     return found
-
-
-def _takes_constants(objective: Objective) -> bool:
-    """Whether the objective takes constants from its teacher's logits on the whole training set."""
-    return isinstance(objective, Fixed) and type(objective).fitted is not Fixed.fitted
 
 
 def _stacked(splits: Sequence[Split], device: torch.device, dtype: torch.dtype) -> Split:

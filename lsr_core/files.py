@@ -59,12 +59,6 @@ def write_whole(path: Path, content: bytes, *, sync: bool = False) -> None:
         file.write(content)
 
 
-def remove_with_parts(path: Path) -> None:
-    """Remove a file and what crashed writers left beside it."""
-    for left in (path, *path.parent.glob(f"{path.name}.*.part")):
-        left.unlink(missing_ok=True)
-
-
 class Folder:
     """The files of a folder that every process which works on them sees.
 
@@ -96,7 +90,8 @@ class Folder:
 
     def remove(self, path: Path) -> None:
         """Remove a file, if it is there, and what crashed writers left beside it."""
-        remove_with_parts(path)
+        for left in (path, *path.parent.glob(f"{path.name}.*.part")):
+            left.unlink(missing_ok=True)
 
     def find(self, pattern: str) -> Iterable[Path]:
         """The files that match a pattern of names within one folder."""

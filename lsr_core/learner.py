@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from .capture import Captured, forward_of
 from .examples import Data, Examples, OwnExamples, on_device
 from .losses import gradient_from_targets, gradient_targets
-from .memory import Memory, PastCopies, Predictions
+from .memory import PastCopies, Predictions
 from .objectives import Batch, Fixed
 from .optimizers import StackedSGD, fused
 from .run import Run, stream
@@ -31,6 +31,7 @@ class Learner:
                 self._constants, self._soft = _closed_form(runs, data)
             else:
                 self.objective = data.fitted(self.objective)
+        self.memory = self.objective.memory
         if self.memory is not None:
             draws = (stream(run.seed, run.role, "draws") for run in runs)
             self.memory.generators = [on_device(generator, data.device) for generator in draws]
@@ -49,11 +50,6 @@ class Learner:
             memory.steps = torch.as_tensor(memory.steps, dtype=torch.float64, device=device)
 
     @property
-    def memory(self) -> Memory | None:
-        """What the objective remembers."""
-        return self.objective.memory
-
-    @property
     def is_compiled(self) -> bool:
         """Whether the network is compiled for training."""
         return self._forward is not self.network
@@ -70,7 +66,7 @@ class Learner:
         Targets of the gradient `[S, N, K]`, or the past copies' logits `[S, N, n, K]`, computed once a copy rather
         than once a step.
         """
-        memory = self.objective.memory
+        memory = self.memory
         remembers = self._is_stack and isinstance(memory, PastCopies)
         if remembers and (self._soft is None or memory.epochs % self.objective.every == 0):
             copies = self.objective.teacher_logits(self.network, self.data.split.train_inputs)

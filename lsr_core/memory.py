@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from copy import deepcopy
-from numbers import Integral
 from typing import Any, Literal
 
 import torch
@@ -19,7 +18,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from ._kernels import at_least_single
 from ._products import padded
-from .errors import require
+from .errors import require, require_number
 
 
 class Memory:
@@ -65,8 +64,7 @@ class Memory:
 
     def after_epoch(self, model: nn.Module, epoch: int) -> None:
         """Note that epoch number `epoch` has ended (counted from 0 or 1); raises `InputError` if it is out of turn."""
-        whole = isinstance(epoch, Integral) and not isinstance(epoch, bool) and epoch >= 0
-        require(whole, f"epoch is {epoch!r}; it must be a whole number, 0 or above")
+        require_number("epoch", epoch, int, lambda n: n >= 0, "it must be a whole number, 0 or above")
         expected = epoch if self._last_epoch is None else self._last_epoch + 1
         require(epoch == expected, f"epoch is {epoch}; {expected} comes after {self._last_epoch}")
         missing = "after_step(model) was not called since the last loss"
@@ -329,11 +327,10 @@ def _reinitialized(model: nn.Module, generators: Sequence[torch.Generator]) -> n
         torch.manual_seed(int(drawn))
         for name, module in other.named_modules():
             draws = hasattr(module, "reset_parameters")
-            require(
-                draws or hasattr(module, "_reset_parameters") or not module._parameters,
-                f"module {name or 'model'!r} ({type(module).__name__}) has no reset_parameters to start it at random; "
-                "give the average its start yourself: objective.memory.start(network), a new one like the model",
-            )
+            known = draws or hasattr(module, "_reset_parameters") or not module._parameters
+            fact = f"module {name or 'model'!r} ({type(module).__name__}) has no reset_parameters to start it at random"
+            right = "give the average its start yourself: objective.memory.start(network), a new one like the model"
+            require(known, f"{fact}; {right}")
             if draws:
                 module.reset_parameters()
         for module in reversed(list(other.modules())):  # torch's attention sets weights of its parts, which come first

@@ -26,9 +26,8 @@ class StackedSGD:
     @torch.no_grad()
     def step(self, factor: float) -> None:
         """One step with every learning rate multiplied by `factor`; gradients are cleared."""
-        for parameter, velocity, rate, decay in zip(
-            self.parameters, self.velocities, self.rates, self.decays, strict=True
-        ):
+        own = zip(self.parameters, self.velocities, self.rates, self.decays, strict=True)
+        for parameter, velocity, rate, decay in own:
             gradient, parameter.grad = parameter.grad.addcmul_(parameter, decay), None
             torch.add(gradient, velocity, alpha=self.momentum, out=velocity)
             direction = gradient.add_(velocity, alpha=self.momentum) if self.nesterov else velocity
@@ -56,24 +55,18 @@ class _Fused(torch.optim.Optimizer):
 class FusedSGD(_Fused, torch.optim.SGD):
     """Momentum SGD of one run."""
 
-    def __init__(self, network: nn.Module, run: Run) -> None:
-        s = run.schedule
-        options = {"momentum": s.momentum, "nesterov": s.nesterov}
-        super().__init__(_groups(network, run), lr=s.learning_rate, fused=True, **options)
-
 
 class FusedAdam(_Fused, torch.optim.Adam):
     """Adam of one run."""
 
-    def __init__(self, network: nn.Module, run: Run) -> None:
-        s, where = run.schedule, next(network.parameters()).device
-        options = {"betas": (s.momentum, BETA2), "capturable": where.type == "cuda"}
-        super().__init__(_groups(network, run), lr=s.learning_rate, fused=True, **options)
-
 
 def fused(network: nn.Module, run: Run) -> FusedSGD | FusedAdam:
     """The optimizer of a run's schedule."""
-    return (FusedAdam if run.schedule.optimizer == "adam" else FusedSGD)(network, run)
+    s, groups = run.schedule, _groups(network, run)
+    if s.optimizer == "sgd":
+        return FusedSGD(groups, s.learning_rate, s.momentum, nesterov=s.nesterov, fused=True)
+    is_cuda = next(network.parameters()).is_cuda
+    return FusedAdam(groups, s.learning_rate, (s.momentum, BETA2), capturable=is_cuda, fused=True)
 
 
 def _groups(network: nn.Module, run: Run) -> list[dict[str, Any]]:

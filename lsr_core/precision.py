@@ -4,7 +4,6 @@ import json
 import time
 
 import torch
-from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from .files import write_whole
@@ -47,7 +46,7 @@ def gain(network: ImageNetwork, shape: tuple[int, int, int], device: torch.devic
     def step(dtype: torch.dtype) -> float:
         start = time.perf_counter()
         with torch.autocast(device.type, torch.bfloat16, enabled=dtype is torch.bfloat16):
-            loss: Tensor = cross_entropy(built(images), labels)
+            loss = cross_entropy(built(images), labels)
         loss.backward()
         loss.item()  # waits for the device
         return time.perf_counter() - start

@@ -66,11 +66,8 @@ def _clean_commit() -> str | None:
 
 def _instruction_set() -> str:
     """The widest of a processor's instruction sets that matrix products are written for."""
-    offered = {
-        "AMX": torch.cpu._is_amx_tile_supported,
-        "AVX512": torch.cpu._is_avx512_supported,
-        "AVX2": torch.cpu._is_avx2_supported,
-    }
+    cpu = torch.cpu
+    offered = {"AMX": cpu._is_amx_tile_supported, "AVX512": cpu._is_avx512_supported, "AVX2": cpu._is_avx2_supported}
     return next((name for name, is_there in offered.items() if is_there()), "other")
 
 

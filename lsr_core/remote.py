@@ -100,9 +100,8 @@ class Remote(Folder):
         except expected:
             raise
         except ImportError as error:
-            raise InputError(
-                f"{self.name} cannot be used ({error}); pip install 'lsr-core[cluster]' brings S3"
-            ) from None
+            right = "pip install 'lsr-core[cluster]' brings S3"
+            raise InputError(f"{self.name} cannot be used ({error}); {right}") from None
         except Exception as error:
             fact = str(error).partition("\n")[0] or type(error).__name__
             raise InputError(f"results at {self.name} cannot be used ({fact}); finished runs are kept") from None

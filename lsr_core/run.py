@@ -138,7 +138,7 @@ class Run:
             self.targets.check(self.data, self.seed, self.role, "translator")
 
     def _check_sentences(self, source: Source) -> None:
-        has_constants = isinstance(self.objective, Fixed) and type(self.objective).fitted is Fixed.fitted
+        has_constants = isinstance(self.objective, Fixed) and not self.objective.takes_constants
         fact = f"method {self.objective.name!r} has soft labels that change, or that need the whole training set"
         require(has_constants, f"{fact}; on sentences, give one whose soft labels are hand-made or its teacher's")
         head = "head_decay is of a last layer with weights of its own; a Transformer has none: give None"

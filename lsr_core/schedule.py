@@ -4,16 +4,8 @@ from dataclasses import dataclass
 from math import cos, pi
 from typing import Any, Literal, get_args
 
-from .errors import (
-    counts,
-    hold_plain,
-    require,
-    require_count,
-    require_fraction,
-    require_not_negative,
-    require_number,
-    require_positive,
-)
+from . import errors
+from .errors import require
 
 Optimizer = Literal["sgd", "adam"]
 Curve = Literal["cosine", "step", "one-cycle", "inverse-root"]
@@ -48,26 +40,26 @@ class Schedule:
     optimizer: Optimizer = "sgd"
 
     def __post_init__(self) -> None:
-        hold_plain(self)
-        require_positive("learning_rate", self.learning_rate)
+        errors.hold_plain(self)
+        errors.require_positive("learning_rate", self.learning_rate)
         for name in ("weight_decay", "head_decay"):
             if getattr(self, name) is not None:
-                require_not_negative(name, getattr(self, name))
+                errors.require_not_negative(name, getattr(self, name))
         for name in ("epochs", "batch_size"):
-            require_count(name, getattr(self, name))
+            errors.require_count(name, getattr(self, name))
         for name in ("momentum", "drop"):
-            require_fraction(name, getattr(self, name))
+            errors.require_fraction(name, getattr(self, name))
         require(isinstance(self.nesterov, bool), f"nesterov is {self.nesterov!r}; it must be True or False")
         require(self.curve in get_args(Curve), f"unknown curve {self.curve!r}; there are {', '.join(get_args(Curve))}")
         names = get_args(Optimizer)
         require(self.optimizer in names, f"unknown optimizer {self.optimizer!r}; there are {', '.join(names)}")
         require(not (self.nesterov and self.optimizer == "adam"), "nesterov is True; adam has no such momentum")
-        object.__setattr__(self, "milestones", counts("milestones", self.milestones))
+        object.__setattr__(self, "milestones", errors.counts("milestones", self.milestones))
         right = f"it must be a whole number of epochs below {self.epochs}"
-        require_number("warmup", self.warmup, int, lambda n: 0 <= n < self.epochs, right)
+        errors.require_number("warmup", self.warmup, int, lambda n: 0 <= n < self.epochs, right)
         require(self.warmup or self.curve != "inverse-root", "warmup is 0; the curve 'inverse-root' falls from its end")
         if self.stop is not None:
-            require_count("stop", self.stop)
+            errors.require_count("stop", self.stop)
             require(self.stop <= self.epochs, f"stop is {self.stop}; the schedule has {self.epochs} epochs")
         for name in ("learning_rate", "weight_decay", "momentum", "drop", "head_decay"):
             if getattr(self, name) is not None:

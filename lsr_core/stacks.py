@@ -5,19 +5,19 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .checkpoints import Checkpoint, RunLocks, unfinished
 from .data import dataset
-from .examples import Tensors
+from .examples import EVALUATION_BATCH, STACK_THREADS, Tensors
 from .models.images import ImageNetwork, cost
 from .provenance import provenance
 from .run import Run, TrainedTeacher
 from .store import Record, Store
-from .trainer import Trainer, stack_logits
+from .trainer import Trainer, threads
 
 STUDENTS = 6  # of one teacher on images or sentences
 SMALL, ABREAST = 10**8, 8  # multiply-adds of a network of which a GPU trains so many students in turn, and how many
@@ -78,16 +78,6 @@ def _grouped(jobs: Iterable[Job]) -> Iterator[list[Job]]:
         yield from (group[start : start + size] for start in range(0, len(group), size))
 
 
-class Locks(Protocol):
-    """What keeps a run from being trained twice at once."""
-
-    def lock(self, key: str) -> bool:
-        """Lock a run; False where it is locked already."""
-
-    def release(self, key: str) -> None:
-        """Let others lock it."""
-
-
 class Claims(set[str]):
     """The locks of a process that alone says what is trained."""
 
@@ -97,9 +87,7 @@ class Claims(set[str]):
         self.add(key)
         return is_free
 
-    def release(self, key: str) -> None:
-        """Give up a claim."""
-        self.remove(key)
+    release = set.remove
 
 
 @dataclass(frozen=True)
@@ -133,12 +121,12 @@ class Training:
             turns.append(self._train(Checkpoint(self.store, [job.run for job in jobs]), jobs, claims, turns))
             _side_by_side(turns)
 
-    def _new(self, jobs: Sequence[Job], locks: Locks) -> Iterator[tuple[Checkpoint, list[Job]]]:
+    def _new(self, jobs: Sequence[Job], locks: RunLocks | Claims) -> Iterator[tuple[Checkpoint, list[Job]]]:
         """Stacks to begin, locked for this process."""
         while stack := self._lock(jobs, locks):
             yield Checkpoint(self.store, [job.run for job in stack]), stack
 
-    def _lock(self, jobs: Sequence[Job], locks: Locks) -> list[Job]:
+    def _lock(self, jobs: Sequence[Job], locks: RunLocks | Claims) -> list[Job]:
         """A stack of the first jobs of one `stack_key` that are not done, locked for this process."""
         stack: list[Job] = []
         for job in jobs:
@@ -153,7 +141,7 @@ class Training:
                 break
         return stack
 
-    def begun(self, jobs: Sequence[Job], locks: Locks) -> Iterator[tuple[Checkpoint, list[Job]]]:
+    def begun(self, jobs: Sequence[Job], locks: RunLocks | Claims) -> Iterator[tuple[Checkpoint, list[Job]]]:
         """The stacks that stopped processes left, if any of their runs is wanted and no process trains them; locked."""
         wanted = {job.run.key: job for job in jobs}
         for checkpoint in unfinished(self.store):
@@ -175,7 +163,7 @@ class Training:
                 locks.release(job.run.key)
 
     def _train(
-        self, checkpoint: Checkpoint, jobs: Sequence[Job], locks: Locks, beside: Sequence[Any]
+        self, checkpoint: Checkpoint, jobs: Sequence[Job], locks: RunLocks | Claims, beside: Sequence[Any]
     ) -> Iterator[None]:
         """Train a stack from its last state, keep its records and the weights that teach, and release its locks.
 
@@ -186,7 +174,8 @@ class Training:
         start, runs, store = time.perf_counter(), checkpoint.runs, self.store
         self.progress.set_description(f"{runs[0].data}, {runs[0].train} examples", refresh=False)
         initial, targets = [_weights(run.initial, store) for run in runs], _weights(runs[0].targets, store)
-        trainer = Trainer(runs, _teacher(runs, store), initial=initial, targets=targets)
+        teacher = _weights(runs[0].teacher, store) if runs[0].network.is_shared else teacher_logits(runs, store)
+        trainer = Trainer(runs, teacher, initial=initial, targets=targets)
         state = checkpoint.load(trainer.conditions())
         if state:
             trainer.load_state_dict(state)
@@ -231,11 +220,6 @@ def _side_by_side(stacks: Sequence[Iterator[None]]) -> None:
         raise late
 
 
-def _teacher(runs: Sequence[Run], store: Store) -> Tensor | Tensors | None:
-    """What `Trainer` takes as the teacher of runs."""
-    return _weights(runs[0].teacher, store) if runs[0].network.is_shared else teacher_logits(runs, store)
-
-
 def _weights(trained: TrainedTeacher | None, store: Store) -> Tensors | None:
     """The tensors of a trained network, if there is one."""
     return trained and store.weights(trained.run.key, trained.epoch)
@@ -261,10 +245,17 @@ def teacher_logits(runs: Sequence[Run], store: Store) -> Tensor | None:
             networks = [store.weights(teacher.run.key, teacher.epoch) for teacher, _ in students]
             stack = network.stack(source.input_dim, source.classes, [torch.Generator() for _ in networks])
             stack.load_state_dict({name: torch.stack([own[name] for own in networks]) for name in networks[0]})
-            logits = stack_logits(stack, inputs)
+            logits = _stack_logits(stack, inputs)
         for own, row in zip(students.values(), logits.float(), strict=True):
             table[own] = row
     return table if places else None
+
+
+@torch.no_grad()
+def _stack_logits(stack: nn.Module, inputs: Tensor) -> Tensor:
+    """Logits `[S, N, K]` of a stack, each network on its own inputs `[S, N, D]`."""
+    with threads(STACK_THREADS):
+        return torch.cat([stack.eval()(few) for few in inputs.split(EVALUATION_BATCH, 1)], 1)
 
 
 def stack_size(run: Run) -> int:

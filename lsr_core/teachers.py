@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import log_softmax
 
 from ._kernels import at_least_single, in_double
-from .errors import hold_plain, require, require_fraction, require_not_negative, require_positive
+from .errors import hold_plain, require, require_fraction, require_not_negative, require_number, require_positive
 from .losses import corrected_share
 
 
@@ -62,10 +62,8 @@ class CorrectedUniform(Share):
 
     def share(self, classes: int, temperature: float) -> float:
         lowest = 1 / classes
-        require(
-            self.constant >= lowest * (1 - 1e-12),
-            f"share is {self.constant!r}; with {classes} classes it must be at least 1/{classes} = {lowest:.4g}",
-        )
+        right = f"with {classes} classes it must be at least 1/{classes} = {lowest:.4g}"
+        require(self.constant >= lowest * (1 - 1e-12), f"share is {self.constant!r}; {right}")
         return self.constant
 
 
@@ -102,8 +100,7 @@ class VirtualTeacher:
     def __post_init__(self) -> None:
         require(self.reading in ("power", "logits"), f"unknown reading {self.reading!r}; there are power, logits")
         hold_plain(self)
-        between = isinstance(self.correct, float) and 0 < self.correct < 1
-        require(between, f"correct is {self.correct!r}; it must be a number between 0 and 1")
+        require_number("correct", self.correct, float, lambda a: 0 < a < 1, "it must be a number between 0 and 1")
 
     def share(self, classes: int, temperature: float) -> float:
         wrong = (1 - self.correct) / (classes - 1)

@@ -8,34 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from . import evaluation
 from .capture import beside_others, numbers
 from .errors import require
-from .evaluation import (
-    CURVE_EXAMPLES,
-    PROJECTION_CLASSES,
-    InformationProbe,
-    Outputs,
-    cluster_metrics,
-    curve_point,
-    evaluation_epochs,
-    final_metrics,
-    mean_of_known,
-    measured,
-    projected,
-    sharpness,
-)
-from .examples import (
-    EVALUATION_BATCH,
-    STACK_THREADS,
-    Device,
-    Ensemble,
-    OwnExamples,
-    SharedImages,
-    SharedSentences,
-    Tensors,
-)
+from .evaluation import CURVE_EXAMPLES, PROJECTION_CLASSES, measured
+from .examples import Device, Ensemble, OwnExamples, SharedImages, SharedSentences, Tensors
 from .learner import Learner
 from .metrics import soft_nll
 from .provenance import hardware
@@ -103,7 +82,7 @@ class Trainer:
         self.final: Tensors = {}
         self._before: Tensor | None = None  # validation logits at the last point of the curves
         side = self.data.source.side
-        self.probe = None if side is None else InformationProbe.of(self.data.split, side)
+        self.probe = None if side is None else evaluation.InformationProbe.of(self.data.split, side)
 
     @property
     def is_finished(self) -> bool:
@@ -127,7 +106,7 @@ class Trainer:
         return beside_others(self._training(on_epoch_end), self.data.recorded_on)
 
     def _training(self, on_epoch_end: Callable[["Trainer"], None] | None) -> Generator[None, None, list[Outcome]]:
-        evaluated = evaluation_epochs(self.schedule.last)
+        evaluated = evaluation.evaluation_epochs(self.schedule.last)
         with threads(self.data.threads):
             while not self.is_finished:
                 yield from self._epoch()
@@ -169,19 +148,19 @@ class Trainer:
         count = None if self.is_finished else CURVE_EXAMPLES
         validation, test = self.logits(data.validation_inputs, count), self.logits(data.test_inputs, count)
         now = validation[:, :CURVE_EXAMPLES]
-        point = curve_point(now, test[:, :CURVE_EXAMPLES], data, self._before)
+        point = evaluation.curve_point(now, test[:, :CURVE_EXAMPLES], data, self._before)
         if self.probe is not None:
             point["information"] = self.probe.information(self.logits(self.probe.inputs))
         self.curves.append({"epoch": torch.full((len(self.runs),), self.epoch), **point})
         self._before = now
         if self.is_finished:
-            outputs = Outputs(self.logits(data.train_inputs), validation, test)
-            self.final = final_metrics(outputs, data, self.data.source.superclasses)
-            self.final |= measured([self._sharpness, self._clusters, lambda: self._soft_nll(outputs.train)])
+            train = self.logits(data.train_inputs)
+            self.final = evaluation.final_metrics(train, validation, test, data, self.data.source.superclasses)
+            self.final |= measured([self._sharpness, self._clusters, lambda: self._soft_nll(train)])
             self.final |= measured([lambda: self.data.own_metrics(self.network)])
             if self.probe is not None:
                 self.final["information"] = point["information"]
-            self.final["output_drift"] = mean_of_known([point["output_drift"] for point in self.curves])
+            self.final["output_drift"] = evaluation.mean_of_known([point["output_drift"] for point in self.curves])
         self.evaluation_seconds += time.perf_counter() - start
 
     def logits(self, inputs: Tensor, count: int | None = None) -> Tensor:
@@ -232,7 +211,7 @@ class Trainer:
             return {}
         weights = dict(self.network.named_parameters())
         directions = [stream(run.seed, run.role, "directions") for run in self.runs]
-        return {"sharpness": sharpness(self.network, weights, self.data.split, directions)}
+        return {"sharpness": evaluation.sharpness(self.network, weights, self.data.split, directions)}
 
     def _clusters(self) -> Tensors:
         """How far apart the classes' features are, of the first test examples."""
@@ -240,7 +219,8 @@ class Trainer:
         if superclasses is None:
             return {}
         (few, *_) = self.data.split.test_inputs.split(CURVE_EXAMPLES, self.data.axis)
-        return cluster_metrics(self._penultimate(few), self.data.split.test_labels[:CURVE_EXAMPLES], superclasses)
+        labels = self.data.split.test_labels[:CURVE_EXAMPLES]
+        return evaluation.cluster_metrics(self._penultimate(few), labels, superclasses)
 
     def _soft_nll(self, logits: Tensor) -> Tensors:
         """Of the students among the runs, from their logits `[S, N, K]` on the training examples; nan of the others."""
@@ -278,19 +258,12 @@ class Trainer:
         templates = self.network.head[0][place].detach().cpu().mT[:PROJECTION_CLASSES]
         parts = {"train": (data.train_inputs, data.train_labels[place])}
         parts["test"] = (data.test_inputs[:, :CURVE_EXAMPLES], data.test_labels[:CURVE_EXAMPLES])
-        return {part: projected(self._penultimate(x)[place], y, templates) for part, (x, y) in parts.items()}
+        return {name: evaluation.projected(self._penultimate(x)[place], y, templates) for name, (x, y) in parts.items()}
 
 
 def train(runs: Sequence[Run], teacher: Tensor | Tensors | None = None, **options: Any) -> list[Outcome]:
     """Train runs of one `stack_key` to their last epoch, as `Trainer` takes them."""
     return Trainer(runs, teacher, **options).train()
-
-
-@torch.no_grad()
-def stack_logits(stack: nn.Module, inputs: Tensor) -> Tensor:
-    """Logits `[S, N, K]` of a stack, each network on its own inputs `[S, N, D]`."""
-    with threads(STACK_THREADS):
-        return torch.cat([stack.eval()(few) for few in inputs.split(EVALUATION_BATCH, 1)], 1)
 
 
 @contextmanager

@@ -1,4 +1,5 @@
 import math
+from collections import namedtuple
 
 import numpy as np
 import pytest
@@ -9,7 +10,6 @@ from lsr_core.data import Split, dataset
 from lsr_core.evaluation import (
     CONFIDENCE,
     InformationProbe,
-    Outputs,
     cluster_metrics,
     curve_point,
     direction,
@@ -24,6 +24,8 @@ from lsr_core.models import Convnet, ImageNetwork, Perceptron
 from lsr_core.run import Run, stream
 from lsr_core.schedule import Schedule
 from lsr_core.trainer import Trainer, train
+
+Outputs = namedtuple("Outputs", "train validation test")
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +98,7 @@ def test_a_metric_that_cannot_be_measured_costs_no_run(monkeypatch):
     run = Run("digits", 50, objective("lsr"), Schedule(0.1, epochs=1), 0)
     (whole,) = train([run])
     monkeypatch.setattr("lsr_core.evaluation.metrics.ece", fails)
-    monkeypatch.setattr("lsr_core.trainer.sharpness", fails)
+    monkeypatch.setattr("lsr_core.evaluation.sharpness", fails)
     with pytest.warns(UserWarning, match=r"left out \(no such thing\)"):
         (partial,) = train([run])
     assert whole.metrics.keys() - partial.metrics.keys() == {"ece", "sharpness"}
@@ -174,7 +176,7 @@ def test_a_scale_of_the_layers_that_changes_nothing_leaves_sharpness_alone():
 
 def test_final_metrics_are_the_outcomes(trained):
     stack, outcomes, outputs = trained
-    final = final_metrics(outputs, stack.data.split, None)
+    final = final_metrics(*outputs, stack.data.split, None)
     for name, values in final.items():
         assert [o.metrics[name] for o in outcomes] == pytest.approx(values.tolist(), rel=1e-5), name
 
@@ -238,7 +240,7 @@ def voted(votes, logits):
     """Every metric of these logits on test images with these votes; training and validation images are the same."""
     shares = votes.double() / votes.sum(-1, keepdim=True)
     split = Split(None, VOTED.expand(len(logits), -1), None, VOTED, None, VOTED, shares)
-    return final_metrics(Outputs(logits, logits, logits), split, None)
+    return final_metrics(logits, logits, logits, split, None)
 
 
 def test_nearness_to_votes_in_closed_form():
@@ -270,8 +272,8 @@ def test_images_without_a_vote_count_for_nothing():
     split = Split(None, VOTED.expand(3, -1), None, VOTED, None, VOTED, shares)
     last = split._replace(test_labels=VOTED[:4], test_posterior=shares[:4])
     none = split._replace(test_posterior=torch.cat([shares[:4], torch.zeros(1, 4)]))
-    few = final_metrics(Outputs(logits, logits, logits[:, :4]), last, None)
-    whole = final_metrics(Outputs(logits, logits, logits), none, None)
+    few = final_metrics(logits, logits, logits[:, :4], last, None)
+    whole = final_metrics(logits, logits, logits, none, None)
     names = [name for name in whole if name.startswith("kl_")]
     assert names == ["kl_posterior", "kl_posterior_scaled", "kl_dark", "kl_dark_scaled"]
     for name in names:

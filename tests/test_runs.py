@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from lsr_core import InputError, objective
+from lsr_core.augmentation import Augmentation
 from lsr_core.execute import execute
-from lsr_core.models import Convnet, Perceptron
+from lsr_core.models import Convnet, ImageNetwork, Perceptron
 from lsr_core.run import ExactPosterior, Run, TrainedTeacher, key_of, run_of, stream
 from lsr_core.schedule import Schedule
 
@@ -22,6 +23,9 @@ def test_equal_descriptions_have_one_key():
     again = Run("digits", 100, objective("lsr", epsilon=0.1), Schedule(0.1, 0.001), seed=3)
     assert again.key == RUN.key
     assert replace(RUN, schedule=Schedule(1, 0)).key == replace(RUN, schedule=Schedule(1.0, 0.0)).key
+    images = replace(RUN, data="cifar10", network=ImageNetwork("resnet8"))
+    whole, point = (replace(images, augmentation=Augmentation(rotation=degrees)) for degrees in (15, 15.0))
+    assert whole.key == point.key
 
 
 @pytest.mark.parametrize(

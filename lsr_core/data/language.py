@@ -1,7 +1,6 @@
 """A made language whose translations are a matter of chance and context, with a known posterior."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,7 +15,6 @@ _TEST, _TEST_SEED = 500, 20200911
 _SOURCE, _COMMON, _RARE = (END + 1 + WORDS * language for language in range(3))  # the first word of each kind
 
 
-@dataclass(frozen=True)
 class Language(Sentences):
     """Ten words, each with a common and a rare translation.
 
@@ -25,8 +23,7 @@ class Language(Sentences):
     but at the end.
     """
 
-    name: str = "language"
-
+    name = "language"
     classes = END + 1 + 3 * WORDS
     length = LONGEST + 1
     input_dim = 3 * length

@@ -23,8 +23,8 @@ _MEANS_SEED, _TEST_SEED = 20200911, 20210520
 class Mixture(Source):
     """K `classes` in `superclass_count` superclasses and `input_dim` dimensions, all means multiplied by `scale`.
 
-    The noise has standard deviation 1, so that `scale` is one over the noise beside the unscaled means; `published` is
-    the fingerprint of those, where they are the study's. Training and validation points are drawn afresh by seed; the
+    The noise has standard deviation 1, so that `scale` is one over the noise beside the unscaled means; `fingerprint`
+    is of those, and given where they are the study's. Training and validation points are drawn afresh by seed; the
     5,000 test points are the same for all.
     """
 
@@ -33,13 +33,14 @@ class Mixture(Source):
     superclass_count: int
     input_dim: int
     scale: float
-    published: str | None = None
+    fingerprint: str | None = None
 
     max_train = 100_000
 
     def __post_init__(self) -> None:
         self.counts = (self.max_train // self.classes,) * self.classes
         self.superclasses = torch.arange(self.classes) % self.superclass_count
+        self.fingerprint = self.fingerprint or fingerprint(self._unscaled.round(4) + 0.0)
 
     @cached_property
     def _unscaled(self) -> np.ndarray:
@@ -49,15 +50,9 @@ class Mixture(Source):
         return superclass[np.arange(self.classes) % self.superclass_count] + offsets
 
     @cached_property
-    def fingerprint(self) -> str:
-        """Of the means before scaling: the published one, or where there is none, what they have."""
-        return self.published or fingerprint(self._unscaled.round(4) + 0.0)
-
-    @cached_property
     def means(self) -> np.ndarray:
         """Class means float64 `[K, D]`; class k belongs to superclass k mod `superclass_count`."""
-        found = fingerprint(self._unscaled.round(4) + 0.0)
-        require_fingerprint(self.name, found, self.fingerprint)
+        require_fingerprint(self.name, fingerprint(self._unscaled.round(4) + 0.0), self.fingerprint)
         return self.scale * self._unscaled
 
     def log_posterior(self, inputs: np.ndarray) -> np.ndarray:

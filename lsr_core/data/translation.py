@@ -9,7 +9,7 @@ import hashlib
 import io
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache, cached_property, partial
+from functools import cache, cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -28,7 +28,7 @@ PARTS = ("train", "val", "test_2016_flickr", "test_2017_flickr")
 URL = "https://raw.githubusercontent.com/multi30k/dataset/master/data/task1/raw"
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Translation(Sentences):
     """Sentences of one language and their translations into another; the short ones have at most 8 words a side.
 
@@ -44,12 +44,9 @@ class Translation(Sentences):
 
     def __post_init__(self) -> None:
         _, source, target, *short = self.name.split("-")
-        hold = partial(object.__setattr__, self)
-        hold("languages", (source, target))
-        hold("words", SHORT if short else None)
-        hold("length", 32 if short else 80)
-        hold("counts", (self.sentences,))
-        hold("input_dim", 3 * self.length)
+        self.languages, self.counts = (source, target), (self.sentences,)
+        self.words, self.length = (SHORT, 32) if short else (None, 80)
+        self.input_dim = 3 * self.length
 
     @property
     def folder(self) -> Path:
@@ -91,11 +88,9 @@ class Translation(Sentences):
         found = self.encoded(self.pairs(PARTS[:2]))
         state = hashlib.sha256(found.numpy().tobytes() + self.test[0].numpy().tobytes()).hexdigest()[:16]
         right = f"remove {self.folder}, take the pinned sentencepiece, and start again"
-        require(
-            state == self.fingerprint and len(found) == self.sentences,
-            f"{self.name} has {len(found)} sentences with fingerprint {state}; the study was made with "
-            f"{self.sentences} and {self.fingerprint}: {right}",
-        )
+        same = state == self.fingerprint and len(found) == self.sentences
+        made = f"the study was made with {self.sentences} and {self.fingerprint}: {right}"
+        require(same, f"{self.name} has {len(found)} sentences with fingerprint {state}; {made}")
         return found
 
     @cached_property

@@ -34,7 +34,6 @@ class Convnet(Network):
         return max(1, min(32, 256 // self.channels[0]))
 
     def check(self, input_dim: int) -> None:
-        """Raise `InputError` unless this many inputs make a square image."""
         is_square = math.isqrt(input_dim) ** 2 == input_dim
         require(is_square, f"{input_dim} inputs make no square image; a convnet needs one")
 

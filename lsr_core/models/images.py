@@ -75,7 +75,6 @@ class ImageNetwork(Network):
         require(fits, f"depth is {self.depth}; {name} has 6n + 4 layers: 10, 16, 22, 28, ...")
 
     def check(self, input_dim: int) -> None:
-        """Raise `InputError` unless this many inputs make an image that it can take."""
         require(input_dim in _SHAPES, f"{input_dim} inputs make no image for {self.architecture}; it takes {_IMAGES}")
 
     @cache  # noqa: B019 (a handful of descriptions)

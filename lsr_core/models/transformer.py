@@ -85,11 +85,9 @@ class Translator(nn.Module):
         """What the last layer reads, `[M, H]`."""
         longest = int((examples != PAD).any(1).any(0).sum())
         source, given, wanted = examples[..., :longest].unbind(1)
-        if not self.training:
-            return self.decode(self.encode(source), source, given)[wanted != PAD]
-        seed = int(torch.randint(2**62, (), generator=self.generator))
-        with torch.random.fork_rng([examples.device] if examples.is_cuda else []):
-            torch.manual_seed(seed)
+        with torch.random.fork_rng([examples.device] if examples.is_cuda else [], enabled=self.training):
+            if self.training:
+                torch.manual_seed(int(torch.randint(2**62, (), generator=self.generator)))
             return self.decode(self.encode(source), source, given)[wanted != PAD]
 
     def encode(self, source: Tensor) -> Tensor:

@@ -48,6 +48,7 @@ class Objective:
     takes_teacher: ClassVar[bool] = False  # whether another network may be the teacher
     needs_teacher: ClassVar[bool] = False  # whether one has to be
     several_teachers: ClassVar[bool] = False  # whether `teacher_logits` may be those of n teachers, [n, ..., B, K]
+    takes_constants: ClassVar[bool] = False  # whether some come from the teacher's logits on the whole training set
     takes_mixtures: ClassVar[bool] = False  # whether labels may be distributions: the teacher does not depend on them
 
     def __post_init__(self) -> None:
@@ -227,8 +228,8 @@ class HandMade(Fixed):
 def _by_position(batch: Batch, axis: int) -> Batch:
     """The batch with the classes flattened from this axis of the logits to the last; each position is an example."""
     axes = batch.logits.ndim if isinstance(batch.logits, Tensor) else 0
-    whole = isinstance(axis, int) and not isinstance(axis, bool) and -axes <= axis < axes
-    require(whole, f"class_axis is {axis!r}; it must be an axis of the logits, {_kind(batch.logits)}")
+    right = f"it must be an axis of the logits, {_kind(batch.logits)}"
+    errors.require_number("class_axis", axis, int, lambda a: -axes <= a < axes, right)
     if axis % axes == axes - 1:
         return batch
 
@@ -254,9 +255,8 @@ def _check(batch: Batch, method: Objective, *, axis_is_known: bool) -> None:
         one = f"labels are distributions; method {method.name!r} needs one class an example: add {way}"
         require(method.takes_mixtures, one)
         sums = bool((labels >= 0).all()) and bool(((labels.float().sum(-1) - 1).abs() < 5e-3).all())
-        require(
-            sums, "labels hold a row that is no distribution; over the last axis it must be at least 0 and sum to 1"
-        )
+        right = "over the last axis it must be at least 0 and sum to 1"
+        require(sums, f"labels hold a row that is no distribution; {right}")
     else:
         labels_shape = list(getattr(labels, "shape", ()))
         dense = not axis_is_known and len(shape) > 2 and labels_shape == shape[:1] + shape[2:]

@@ -146,7 +146,7 @@ class LadderUniform(LsrKD):
     """
 
     name = "ladder-uniform"
-    takes_teacher = True
+    takes_teacher = takes_constants = True
     alpha: float = 0.9
     share: float = 0.5
     teacher = property(lambda self: Share(self.share))

@@ -191,7 +191,7 @@ class LadderClassMeans(PriorSmoothing):
     """
 
     name = "ladder-class-means"
-    takes_teacher = True
+    takes_teacher = takes_constants = True
     alpha: float = 0.9
     temperature: float = 4.0
 
