@@ -137,6 +137,7 @@ NOT_MEASURED = {
         r"\b0\.3 points(?: of accuracy)?, 0\.02 nats(?: of likelihood)?, 0\.01 of (?:ECE|calibration error)"
     ),
     "a Bayes accuracy, the name of a setting": r"\bBayes accurac(?:y|ies)(?: of)? [\d, ]+(?:and \d+ )?(?:%|per cent)",
+    "the two values of a sign": r"±1(?!\.?\d)",
     "a constant of a loss": rf"\b(?:[αετaTK] [=≥≤]|share of|generation|scale) {_NUMBER}",
     "an equation, a table, a section or a version": r"§\d+(?:\.\d+)?|Python \d\.\d+",
     "how long a page takes to read": r"\*Reading time: \d+ minutes",
@@ -219,6 +220,7 @@ RESULTS = (
     "Accuracy rises from 72.1 to 72.7 %.",
     "The difference is +0.4 ± 0.1.",
     "ECE falls to .024.",
+    "The difference is 0 ±1.5.",
     "A stack is 12 times as fast.",
     "The interval has 95 % coverage and the accuracy is 93 %.",
 )
@@ -229,6 +231,7 @@ NO_RESULTS = (
     "{cite:t}`yuan2020revisiting`, Eqs. 4 to 6, Tables 2 and 9, §3.1.",
     "*Reading time: 9 minutes. Running time: see the [status](status.md) page.*",
     "**{glue:text}`B1-100 verdict`**, {glue:text}`B1-100 effect` points.",
+    "A network whose weights are ±1.",
     "1. *(doing)* Rerun this page with `-p paper_temperature 1.5`.",
 )
 
