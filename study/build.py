@@ -29,7 +29,6 @@ import papermill
 from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
-from traitlets.config import Config
 
 from lsr_core._progress import bar
 from lsr_core.errors import InputError, require
@@ -196,19 +195,8 @@ def _execute_within(time_limit: float, notebook: Path, executed: Path, given: Ma
     timer = threading.Timer(time_limit, end_kernel)
     timer.daemon = True
     timer.start()
-    # The kernel speaks through files: a port that was free may be another's when it has started.
-    files = {"transport": "ipc", "connection_file": str(executed.with_name("kernel.json"))}
     try:
-        papermill.execute_notebook(
-            notebook,
-            executed,
-            dict(given),
-            progress_bar=False,
-            cwd=notebook.parent,
-            kernel_manager_class=_QuietKernel,
-            config=Config(KernelManager=files),
-            **_QUICK,
-        )
+        _execute_started(notebook, executed, given)
     except PapermillExecutionError as error:
         if error.ename == "InputError":
             return "refused", error.evalue
@@ -223,6 +211,19 @@ def _execute_within(time_limit: float, notebook: Path, executed: Path, given: Ma
     finally:
         timer.cancel()
     return "done", ""
+
+
+def _execute_started(notebook: Path, executed: Path, given: Mapping[str, Any], attempts: int = 2) -> None:
+    """Execute a notebook; where its kernel does not start, begin again: another process may have taken its port."""
+    options = {"progress_bar": False, "cwd": notebook.parent, "kernel_manager_class": _QuietKernel, **_QUICK}
+    try:
+        papermill.execute_notebook(notebook, executed, dict(given), **options)
+    except DeadKernelError:
+        raise  # it had started
+    except RuntimeError:
+        if attempts == 1:
+            raise
+        _execute_started(notebook, executed, given, attempts - 1)
 
 
 def _last_cell(executed: Path) -> str:
