@@ -148,7 +148,7 @@ def test_a_dead_kernel_is_reported_with_its_cell_and_the_notebook_is_kept(write,
     assert kept.cells[1].outputs[0].text == "kept\n"
 
 
-# One kernel of dozens died before its first cell: another process had taken the port that was free when it was chosen.
+# One kernel of dozens ended before its first cell; the port that is free when it is chosen may be taken by then.
 @pytest.mark.slow
 def test_a_kernel_that_does_not_start_is_started_once_more(write, tmp_path, monkeypatch):
     launcher = f"""
