@@ -26,7 +26,7 @@ from .arms import arm_of, tuned
 from .paper import grid
 from .plans import network, plan, planned
 from .settings import AUDIO, CIFAR, TUNING_SEEDS, Setting
-from .tuning import NotTuned, protocol, trials, write_tuned_rows
+from .tuning import NotTuned, in_two_steps, protocol, trials, write_tuned_rows
 
 Chapters = dict[str, dict[str, Run]]  # arms by name, under the first chapter that shows them
 
@@ -199,25 +199,28 @@ def _untuned(call: Mapping[str, Any], setting: Setting) -> str | None:
 
 
 def _baselines(study: str) -> Chapters:
-    """Cross-entropy as a study's entries say, and label smoothing where they have `smoothing`.
-
-    Runs learn from all training images where an entry does not say from how many.
-    """
+    """Cross-entropy as a study's entries say, and label smoothing where they have `smoothing`."""
     return {
         chapter: {
-            f"{name}, ε = {epsilon:g}" if epsilon else name: Run(
-                entry["data"],
-                entry.get("train", dataset(entry["data"]).max_train),
-                objective("lsr", epsilon=epsilon) if epsilon else objective("cross-entropy"),
-                Schedule(**entry["schedule"]),
-                network=network(entry["network"]),
-                augmentation=Augmentation(**entry["augmentation"]) if "augmentation" in entry else None,
-            )
+            f"{name}, ε = {epsilon:g}" if epsilon else name: _baseline(entry, epsilon)
             for name, entry in entries.items()
             for epsilon in entry.get("smoothing", [0.0])
         }
         for chapter, entries in _CONTENT[study].items()
     }
+
+
+def _baseline(entry: Mapping[str, Any], epsilon: float) -> Run:
+    """From all training images where it does not say how many; in two equal steps where it has a `first` network."""
+    run = Run(
+        entry["data"],
+        entry.get("train", dataset(entry["data"]).max_train),
+        objective("lsr", epsilon=epsilon) if epsilon else objective("cross-entropy"),
+        Schedule(**entry["schedule"]),
+        network=network(entry["network"]),
+        augmentation=Augmentation(**entry["augmentation"]) if "augmentation" in entry else None,
+    )
+    return in_two_steps(run, network(entry["first"]), run.schedule) if "first" in entry else run
 
 
 QUICK = Study("quick", range(60), live=True)

@@ -166,14 +166,13 @@ def _student(setting: Setting, method: str, constants: dict[str, Any], rate: flo
     run = Run(
         setting.data, setting.train, term, schedule, network=own.student, teacher=teacher, augmentation=own.augmentation
     )
-    return run if own.first is None else replace(run, initial=_first_step(setting))
+    return run if own.first is None else in_two_steps(run, own.first, own.schedule)
 
 
-def _first_step(setting: Setting) -> TrainedTeacher:
-    """What every student starts from where networks are trained in two steps."""
-    own = protocol(setting)
-    run = Run(setting.data, setting.train, objective(BASELINE), own.schedule, network=own.first, role="first step")
-    return TrainedTeacher(replace(run, augmentation=own.augmentation))
+def in_two_steps(run: Run, first: Network, schedule: Schedule) -> Run:
+    """A run from the weights of a `first` network, which cross-entropy trained by this schedule."""
+    step = replace(run, objective=objective(BASELINE), schedule=schedule, network=first, teacher=None)
+    return replace(run, initial=TrainedTeacher(replace(step, role="first step")))
 
 
 def _objective(method: str, constants: dict[str, Any]) -> Objective:
