@@ -85,9 +85,11 @@ class Translator(nn.Module):
         """What the last layer reads, `[M, H]`."""
         longest = int((examples != PAD).any(1).any(0).sum())
         source, given, wanted = examples[..., :longest].unbind(1)
-        with torch.random.fork_rng([examples.device] if examples.is_cuda else [], enabled=self.training):
+        where = examples.device
+        with torch.random.fork_rng([where] if examples.is_cuda else [], enabled=self.training):
             if self.training:
-                torch.manual_seed(int(torch.randint(2**62, (), generator=self.generator)))
+                own = torch.cuda.default_generators[where.index] if examples.is_cuda else torch.default_generator
+                own.manual_seed(int(torch.randint(2**62, (), generator=self.generator)))  # `torch.manual_seed` leaks
             return self.decode(self.encode(source), source, given)[wanted != PAD]
 
     def encode(self, source: Tensor) -> Tensor:

@@ -117,6 +117,14 @@ def test_what_is_dropped_comes_from_the_networks_own_stream():
     assert not torch.equal(first, second)
 
 
+def test_a_step_leaves_nothing_behind_for_devices_that_are_not_in_use(monkeypatch):
+    waiting = []
+    for device in (torch.cuda, torch.mtia, torch.xpu):  # each notes the call, with its trace
+        monkeypatch.setattr(device, "manual_seed_all", waiting.append)
+    network(sizes=replace(SMALL, dropout=0.5)).train()(some_examples())
+    assert waiting == []
+
+
 def test_networks_are_drawn_from_their_generators_alone():
     first, again = network(), network()
     assert all(map(torch.equal, first.state_dict().values(), again.state_dict().values()))
