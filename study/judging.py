@@ -306,7 +306,8 @@ def _mean(judgement: Judgement, sign: int) -> Markup:
     """The mean of the method (`sign` 1) or of its control (−1) with its 95 % interval, linked to the first run."""
     claim, preset, measure = judgement.claim, judgement.preset, MEASURES[judgement.claim.metric]
     terms = claim.side(sign)
-    if round(sum(weight for weight, _ in terms), 9) != 1:  # no mean; of stages, each is compared with the mean of all
+    is_mean = round(sum(weight for weight, _ in terms), 9) == 1  # of stages, each is compared with the mean of all
+    if judgement.differences.is_association or not is_mean:
         return Markup("–")
     values = measure.scale * claim.sum(published_records.results(preset, claim.arms), terms)
     return published_records.link(preset, terms[0][1], effect_of(values, measure.digits).unsigned)
