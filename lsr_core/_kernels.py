@@ -124,8 +124,9 @@ class Divergence(torch.autograd.Function):
         log_q = teacher - teacher.exp().sum(-1, keepdim=True).log()
         q = log_q.exp()
         student = (logits - logits.amax(-1, keepdim=True)) / tau
-        absent = scores == -math.inf
-        student = torch.where(absent, student.clamp_min(-1e15), student)  # no −∞ − (−∞) where neither has the class
+        # A class that the teacher lacks counts as nothing, however far below the student has it: no −∞ − (−∞) either.
+        absent = (scores == -math.inf) | ((teacher <= -_FLOOR) & (student > -math.inf))
+        student = torch.where(absent, student.clamp_min(-1e15), student)
         d = student - teacher
         d -= (q * d).sum(-1, keepdim=True)
         finite = d.clamp_max(_FLOOR)

@@ -175,7 +175,7 @@ def optimum_gap(
 
     if soft_weight == 0 or share == 1:
         return math.inf
-    reach = 700 * temperature
+    reach = 700 * max(temperature, 1.0)
 
     def slope(gap: float) -> float:
         wrong = 1 - corrected_share(gap, 1.0, classes)

@@ -226,7 +226,8 @@ class MovingAverage(Memory):
 class Predictions(Memory):
     """The model's last prediction of every training example (PS-KD, Kim 2021).
 
-    The predictions of a step enter the table when the step is made; of two predictions of one example, the first.
+    The predictions of a step enter the table when the step is made; of an example's predictions from several batches,
+    the first.
     """
 
     def __init__(self) -> None:

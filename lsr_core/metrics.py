@@ -37,8 +37,8 @@ def nll(logits: Tensor, labels: Tensor, temperature: Tensor | float = 1.0) -> Te
 
 def soft_nll(logits: Tensor, teacher_logits: Tensor, temperature: Tensor | float = 1.0) -> Tensor:
     """Cross-entropy $H(q_τ, p_τ)$ in nats of outputs against a teacher's, both `[..., N, K]` (Shen 2021 Eq. 3, 4)."""
-    q, p = (scores.double() / temperature for scores in (teacher_logits, logits))
-    return -(q.softmax(-1) * p.log_softmax(-1)).sum(-1).mean(-1)
+    q, p = (scores.double() / _one_a_run(temperature, scores.double()) for scores in (teacher_logits, logits))
+    return -_weighted(q.softmax(-1), p.log_softmax(-1)).sum(-1).mean(-1)
 
 
 def ece(logits: Tensor, labels: Tensor, bins: int = 15) -> Tensor:
@@ -230,7 +230,12 @@ def _weighted(weights: Tensor, values: Tensor) -> Tensor:
 def _by_class(logits: Tensor, temperature: Tensor | float = 1.0) -> Tensor:
     """Logits over a temperature, `[..., K, N]`: with few classes torch is several times faster in this layout."""
     logits = at_least_single(logits)
-    return (logits / torch.as_tensor(temperature, dtype=logits.dtype)[..., None, None]).mT.contiguous()
+    return (logits / _one_a_run(temperature, logits)).mT.contiguous()
+
+
+def _one_a_run(temperature: Tensor | float, like: Tensor) -> Tensor:
+    """Temperatures `[...]`, one a run or one for all, to divide logits `[..., N, K]` by."""
+    return torch.as_tensor(temperature, dtype=like.dtype, device=like.device)[..., None, None]
 
 
 def _below_largest(logits: Tensor) -> Tensor:

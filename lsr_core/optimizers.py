@@ -83,4 +83,4 @@ def _decays(run: Run) -> tuple[float, float]:
 
 
 def _one_a_run(values: Sequence[float], like: Tensor) -> Tensor:
-    return torch.tensor(values, dtype=like.dtype).view(-1, *[1] * (like.ndim - 1))
+    return torch.tensor(values, dtype=like.dtype, device=like.device).view(-1, *[1] * (like.ndim - 1))

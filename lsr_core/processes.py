@@ -11,8 +11,9 @@ from pathlib import Path
 
 import torch
 
+from .errors import require_count
 from .models.images import defining_modules
-from .stacks import Job, Training
+from .stacks import Job, OutOfTime, Training
 from .trainer import threads
 
 
@@ -22,9 +23,12 @@ class Processes:
 
     count: int
 
+    def __post_init__(self) -> None:
+        require_count("workers", self.count)
+
     def finish(self, levels: Sequence[Sequence[Job]], training: Training) -> None:
         """Train the jobs, level after level; the others end with this process, and also where it is killed."""
-        with self._helpers(pickle.dumps((levels, training.store))):
+        with self._helpers(pickle.dumps((levels, training.store, training.deadline))):
             for level in levels:
                 training.finish(level)
 
@@ -43,6 +47,10 @@ class Processes:
                     helper.stdin.flush()
             with threads(count):
                 yield
+        except OutOfTime:
+            for helper in helpers:
+                helper.wait()  # until it has kept its states, too
+            raise
         finally:
             for helper in helpers:
                 helper.terminate()

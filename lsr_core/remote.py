@@ -19,7 +19,7 @@ def files_of(place: Path | str | None = None) -> Folder:
     named = str(os.environ.get("LSR_STORE", "") if place is None else place)
     if "://" in named:
         return Remote(named)
-    return Folder(cache_folder("LSR_STORE", "records") if place is None else Path(place))
+    return Folder(cache_folder("LSR_STORE", "records") if place is None else Path(place).expanduser())
 
 
 class Remote(Folder):

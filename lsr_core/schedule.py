@@ -54,6 +54,8 @@ class Schedule:
         names = get_args(Optimizer)
         require(self.optimizer in names, f"unknown optimizer {self.optimizer!r}; there are {', '.join(names)}")
         require(not (self.nesterov and self.optimizer == "adam"), "nesterov is True; adam has no such momentum")
+        require(not self.nesterov or self.momentum > 0, "momentum is 0; nesterov needs one above 0")
+        require(self.momentum < 1 or self.optimizer == "sgd", f"momentum is {self.momentum}; adam needs one below 1")
         object.__setattr__(self, "milestones", errors.counts("milestones", self.milestones))
         right = f"it must be a whole number of epochs below {self.epochs}"
         errors.require_number("warmup", self.warmup, int, lambda n: 0 <= n < self.epochs, right)

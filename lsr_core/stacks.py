@@ -111,8 +111,14 @@ class Training:
             left = [job for job in jobs if not job.is_done(self.store)]
             self.progress.update(len(jobs) - len(left))
             if left and not stacks:
-                time.sleep(_POLL)
+                self._wait()
             jobs = left
+
+    def _wait(self) -> None:
+        """Wait a moment for another process that has the runs; raises `OutOfTime` when the time is over."""
+        if time.monotonic() >= self.deadline:
+            raise OutOfTime
+        time.sleep(_POLL)
 
     def finish_stack(self, jobs: Sequence[Job]) -> None:
         """Train one stack that is nobody else's, unless it is done."""

@@ -16,7 +16,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Literal, get_args
 
 import numpy as np
@@ -95,17 +95,20 @@ def association(first: ArrayLike, second: ArrayLike, given: Sequence[ArrayLike] 
 
     It correlates the residuals of the ranks after a linear regression on the others' ranks. Intervals and p are
     Fisher's, with the variance 1.06/(n − 3 − k) of rank correlations (Fieller et al. 1957); p is at least 2/n!, as for
-    all orders. With fewer than k + 5 values the interval is (−1, 1) and p is 1.
+    all orders. With fewer than k + 5 values, or where the others explain all of one, the interval is (−1, 1) and p 1.
     """
-    values = np.stack([_checked(column) for column in (first, second, *given)])
-    n, k = values.shape[1], len(given)
-    if n < k + 5:
+    columns = [_checked(column) for column in (first, second, *given)]
+    n, k = len(columns[0]), len(given)
+    sizes = ", ".join(str(len(column)) for column in columns)
+    require(len(set(map(len, columns))) == 1, f"the quantities have {sizes} values; give one of each a pair of runs")
+    ranks = [stats.rankdata(column) for column in columns]
+    design = np.column_stack([np.ones(n), *ranks[2:]])
+    residuals = [rank - design @ np.linalg.lstsq(design, rank, rcond=None)[0] for rank in ranks[:2]]
+    spreads = [np.linalg.norm(rest) for rest in residuals]
+    is_left = all(spread > _ROUNDING * np.linalg.norm(rank) for spread, rank in zip(spreads, ranks, strict=False))
+    if n < k + 5 or not is_left:
         return Paired(n, 0.0, (-1.0, 1.0), (-1.0, 1.0), p=1.0, error=np.inf, is_association=True)
-    a, b, *others = stats.rankdata(values, axis=1)
-    design = np.column_stack([np.ones(n), *others])
-    residuals = [rank - design @ np.linalg.lstsq(design, rank, rcond=None)[0] for rank in (a, b)]
-    spread = np.linalg.norm(residuals[0]) * np.linalg.norm(residuals[1])
-    rho = float(np.clip(residuals[0] @ residuals[1] / spread, -1, 1)) if spread > 1e-9 else 0.0
+    rho = float(np.clip(residuals[0] @ residuals[1] / (spreads[0] * spreads[1]), -1, 1))
     error, middle = np.sqrt(1.06 / (n - 3 - k)), np.arctanh(np.clip(rho, -_NEARLY_ONE, _NEARLY_ONE))
     reaches = [stats.norm.ppf((1 + level) / 2) * error for level in (0.95, 0.90)]
     ends = [tuple(np.tanh(middle + np.array([-1, 1]) * reach).tolist()) for reach in reaches]
@@ -116,13 +119,15 @@ def association(first: ArrayLike, second: ArrayLike, given: Sequence[ArrayLike] 
 def seeds_needed(differences: ArrayLike, effect: float) -> int:
     """How many pairs would show a mean difference of this size with 80 % power, at the spread of these `[n]`, n ≥ 2.
 
-    Raises `InputError` for an effect that is not above 0.
+    Raises `InputError` for an effect that is not above 0, or so small that it would need over a million.
     """
     require(effect > 0, f"effect is {effect!r}; it must be above 0")
     deviation = float(_checked(differences, least=2).std(ddof=1))
-    return bisect_left(
+    found = bisect_left(
         range(_MOST_SEEDS), True, lo=2, key=lambda n: deviation / np.sqrt(n) * _detectable(n, ALPHA) <= effect
     )
+    require(found < _MOST_SEEDS, f"effect is {effect!r}; that would need more than {_MOST_SEEDS:,} pairs")
+    return found
 
 
 def mean_interval(values: ArrayLike, level: float = 0.95) -> tuple[float, float, float]:
@@ -179,7 +184,7 @@ def verdict(
     require_positive("margin", margin)
     for name, share in (("Holm p", holm_p), *(("failed share", share) for share in failed)):
         require_fraction(name, share)
-    if max(failed) > MOST_FAILED:
+    if max(failed, default=0.0) > MOST_FAILED:
         return Verdict(UNDECIDED, FAILED_RUNS)
     if not _ROUNDING * margin < differences.detectable() < np.inf:
         return Verdict(UNDECIDED, "all differences equal")
@@ -203,7 +208,8 @@ def verdict(
 def _checked(values: ArrayLike, least: int = 0) -> np.ndarray:
     """Values `[n]` in float64; raises `InputError` for too few of them, or one that is not finite."""
     v = np.asarray(values, dtype=np.float64)
-    require(v.ndim == 1 and len(v) >= least, f"{v.size} difference(s); a spread needs at least {least}")
+    require(v.ndim == 1, f"differences have shape {list(v.shape)}; give [n], one a pair")
+    require(len(v) >= least, f"{len(v)} difference(s); a spread needs at least {least}")
     require(bool(np.isfinite(v).all()), "a value is not finite; count failed runs at chance level first")
     return v
 
@@ -213,7 +219,7 @@ def _interval(mean: float, error: float, n: int, level: float) -> tuple[float, f
     return float(mean - reach), float(mean + reach)
 
 
-@cache
+@lru_cache(maxsize=2)  # each is tens of megabytes
 def _signs(n: int, exact: bool) -> np.ndarray:
     """Rows of n signs: all 2ⁿ, or random ones."""
     if exact:

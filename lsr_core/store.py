@@ -162,8 +162,9 @@ class Store:
             self.files.keep(path, save(content, {"checksum": checksum}))
 
     def weights(self, key: str, epoch: int) -> dict[str, Tensor]:
-        """The tensors of a network; a damaged file is removed, and raises `InputError`."""
+        """The tensors of a network; raises `InputError` where there are none, or damaged ones, which are removed."""
         path = self.weights_path(key, epoch)
+        require(self.files.has(path), f"there are no weights of run {key} after epoch {epoch} in {self.place}")
         tensors = _tensors_of(self.files.kept(path, lambda content: _tensors_of(content) is not None))
         if tensors is None:
             self.files.remove(path)

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,10 +63,16 @@ class Trainer:
     ) -> None:
         kind = {"images": SharedImages, "sentences": SharedSentences}.get(runs[0].network.takes, OwnExamples)
         require(len({run.stack_key for run in runs}) == 1, f"runs in one {kind.shared}")
+        taught = next((run.teacher for run in runs if run.teacher), None)
+        for name, given, wanted in (
+            ("teacher", [teacher if taught else None], [taught]),
+            ("targets", [targets], [runs[0].targets]),
+            ("initial", initial or [None] * len(runs), [run.initial for run in runs]),
+        ):
+            fits = [one is None for one in given] == [one is None for one in wanted]
+            require(fits, f"{name} does not fit the runs; give tensors where a run has it, and None elsewhere")
         self._created = time.perf_counter()
         self.runs, self.schedule, self.data = runs, runs[0].schedule, kind(runs, teacher, device, dtype)
-        fits = (targets is None) == (runs[0].targets is None)
-        require(fits, "targets are the tensors of the runs' translator; give them if the runs have one, and only then")
         if targets is not None:
             self.data.replace_targets(runs[0].targets.run, targets)
         self.network = self.data.network(runs)
@@ -192,18 +199,20 @@ class Trainer:
             "streams": [generator.get_state() for generator in self.data.streams],
             "diverged_at": self.diverged_at,
             "curves": self.curves,
+            "final": self.final,
             "before": self._before,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state."""
+        """Go on from a state, which stays as it is."""
+        state = deepcopy(state)
         self.network.load_state_dict(state["network"])
         for learner, optimizer, memory in zip(self.learners, state["optimizers"], state["memories"], strict=True):
             learner.load_state_dict(optimizer, memory)
         for generator, own in zip(self.data.streams, state["streams"], strict=True):
             generator.set_state(own)
         self.epoch, self.diverged_at = state["epoch"], state["diverged_at"]
-        self.curves, self._before = state["curves"], state["before"]
+        self.curves, self.final, self._before = state["curves"], state["final"], state["before"]
 
     def _sharpness(self) -> Tensors:
         """How sharp the minima of a stack are."""
@@ -228,7 +237,7 @@ class Trainer:
         if teacher is None:
             return {}
         temperatures = torch.tensor([run.objective.student_temperature for run in self.runs])
-        values = soft_nll(logits, teacher.cpu(), temperatures[:, None, None])
+        values = soft_nll(logits, teacher.cpu(), temperatures)
         return {"train_soft_nll": values.where(torch.tensor([run.teacher is not None for run in self.runs]), torch.nan)}
 
     @torch.no_grad()

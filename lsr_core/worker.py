@@ -15,7 +15,7 @@ from typing import Any
 
 from ._progress import bar
 from .errors import require
-from .stacks import Job, Training
+from .stacks import Job, OutOfTime, Training
 from .store import Store
 
 
@@ -26,12 +26,12 @@ def help_with() -> None:
         os.read(0, 1)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    with suppress(KeyboardInterrupt):  # the process that started this one reports it
-        levels, store = pickle.load(sys.stdin.buffer)
+    with suppress(KeyboardInterrupt, OutOfTime):  # the process that started this one reports it
+        levels, store, deadline = pickle.load(sys.stdin.buffer)
         threading.Thread(target=end_with_parent, daemon=True).start()
         with bar() as progress:
             for level in levels:
-                Training(store, math.inf, progress).finish(level)
+                Training(store, deadline, progress).finish(level)
 
 
 def trained(modules: Sequence[str], store: Store, mark: bytes, jobs: Sequence[Job], *_teachers: Any) -> list[str]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lsr_core import InputError, objective, precision, stacks
-from lsr_core.checkpoints import unfinished
+from lsr_core.checkpoints import RunLocks, unfinished
 from lsr_core.data import dataset
 from lsr_core.execute import execute
 from lsr_core.models import Convnet, ImageNetwork, Perceptron, StackedPerceptron
@@ -413,3 +413,26 @@ def test_a_gpu_trains_small_networks_in_turn(monkeypatch):
     assert stacks.abreast(resnet20) == 1
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert [stacks.abreast(run) for run in (resnet20, resnet18, digits)] == [8, 1, 1]
+
+
+def test_the_deadline_holds_while_another_process_has_the_runs(own_store):
+    wanted = runs(1)
+    with RunLocks(own_store) as locks:
+        assert locks.lock(wanted[0].key)
+        with pytest.raises(stacks.OutOfTime):
+            execute(wanted, own_store, deadline=time.monotonic() + 0.5)
+
+
+@pytest.mark.slow
+def test_helpers_keep_their_states_when_the_time_is_over(own_store):
+    long = Schedule(0.1, epochs=10**6)
+    wanted = [Run("digits", 50, CE, long, 0, Perceptron((width,))) for width in (8, 9)]  # in two stacks
+    with pytest.raises(stacks.OutOfTime):
+        execute(wanted, own_store, workers=2, deadline=time.monotonic() + 15)
+    assert len(unfinished(own_store)) == 2
+
+
+@pytest.mark.parametrize("workers", [0, -1])
+def test_no_workers_are_refused(workers):
+    with pytest.raises(InputError, match=f"workers is {workers}; it must be a whole number above 0"):
+        execute(runs(1), workers=workers)

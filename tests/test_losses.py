@@ -5,7 +5,7 @@ import torch
 from torch.autograd import gradcheck
 from torch.nn.functional import cross_entropy as torch_cross_entropy
 
-from lsr_core import InputError, losses
+from lsr_core import InputError, losses, objective
 
 K = 10
 TEMPERATURES = (1.0, 2.0, 4.0, 20.0, 1000.0)
@@ -94,6 +94,19 @@ def test_divergence_from_a_teacher_with_zeros_is_exact(batch):
         torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-14)
         gradients = [torch.autograd.grad(value.sum(), logits)[0] for value in (ours, expected)]
         torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.parametrize("mask", [-1e9, -1e30, torch.finfo(torch.float32).min, torch.finfo(torch.bfloat16).min])
+def test_a_large_negative_logit_masks_a_class_as_infinity_does(mask):
+    labels = torch.tensor([0, 1])
+
+    def value(masked):
+        teacher = torch.tensor([[2.0, 0.0, masked, masked], [0.5, 1.0, masked, masked]])
+        student = torch.tensor([[1.0, 0.0, masked, masked], [0.0, 3.0, masked, masked]], requires_grad=True)
+        total = objective("kd", alpha=0.5, temperature=4)(student, labels, teacher).total
+        return total.detach(), torch.autograd.grad(total, student)[0]
+
+    torch.testing.assert_close(value(mask), value(-math.inf))
 
 
 def test_divergence_between_sure_networks_that_disagree(batch):
@@ -247,6 +260,13 @@ def test_optimum_gap_is_where_the_gradient_vanishes(temperature):
 def test_nothing_holds_the_gap_of_cross_entropy():
     assert losses.optimum_gap(hard_weight=1.0, soft_weight=0.0, share=0.1, classes=K) == math.inf
     assert losses.optimum_gap(hard_weight=0.5, soft_weight=0.5, share=1.0, classes=K) == math.inf
+
+
+def test_optimum_gap_below_temperature_one():
+    constants = {"hard_weight": 0.9, "soft_weight": 0.1 * 0.01**2, "temperature": 0.01, "share": 0.1, "classes": K}
+    gap = losses.optimum_gap(**constants)
+    wrong = (K - 1) / (math.exp(gap) + K - 1)
+    assert 0.9 * wrong == pytest.approx(0.1 * 0.01 * (1 - 0.1), rel=1e-6)  # the softened student is sure
 
 
 def test_a_teacher_that_denies_the_label_wants_no_finite_gap():

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -284,3 +286,24 @@ def test_the_class_plane_keeps_distances_in_it(generator):
     assert corners[2, 1] > 0
     with pytest.raises(InputError, match="templates are 2"):
         metrics.class_plane(inside, templates[:2])
+
+
+def test_temperatures_of_a_soft_likelihood_are_one_a_run():
+    logits, teacher = torch.randn(2, 4, 6, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    temperatures = torch.tensor([0.5, 1.0, 2.0, 4.0])
+    alone = [metrics.soft_nll(z, v, tau.item()) for z, v, tau in zip(logits, teacher, temperatures, strict=True)]
+    torch.testing.assert_close(metrics.soft_nll(logits, teacher, temperatures), torch.stack(alone))
+
+
+def test_a_class_that_both_lack_counts_as_nothing():
+    logits, teacher = torch.randn(2, 6, 4, generator=torch.Generator().manual_seed(0))
+    expected = metrics.soft_nll(logits[:, :3], teacher[:, :3])
+    logits[:, 3] = teacher[:, 3] = -math.inf
+    assert metrics.soft_nll(logits, teacher) == pytest.approx(expected)
+
+
+def test_metrics_stay_on_their_device():
+    """On torch's device without numbers, which refuses tensors of others."""
+    logits, labels = torch.empty(6, 4, device="meta"), torch.zeros(6, dtype=torch.long, device="meta")
+    found = metrics.nll(logits, labels), metrics.kl_to_posterior(logits, logits), metrics.soft_nll(logits, logits)
+    assert {value.device.type for value in found} == {"meta"}

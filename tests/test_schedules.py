@@ -75,6 +75,8 @@ def test_whole_numbers_and_decimals_are_one_schedule():
         ({"nesterov": 1}, "nesterov is 1; it must be True or False"),
         ({"optimizer": "adamw"}, "unknown optimizer 'adamw'; there are sgd, adam"),
         ({"optimizer": "adam", "nesterov": True}, "nesterov is True; adam has no such momentum"),
+        ({"momentum": 0, "nesterov": True}, "momentum is 0; nesterov needs one above 0"),
+        ({"momentum": 1, "optimizer": "adam"}, "momentum is 1; adam needs one below 1"),
         ({"curve": "linear"}, "unknown curve 'linear'; there are cosine, step, one-cycle"),
         ({"milestones": (0.5,)}, "milestones is 0.5; it must be a whole number above 0"),
         ({"warmup": 60}, "warmup is 60; it must be a whole number of epochs below 60"),

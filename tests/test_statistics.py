@@ -202,5 +202,31 @@ def test_association_of_extremes():
     assert (few.n, few.mean, few.interval95, few.p) == (5, 0, (-1, 1), 1)
 
 
+@pytest.mark.parametrize("n", [10, 50, 1000])
+def test_an_association_of_what_others_explain_decides_nothing(n):
+    x, y = np.random.default_rng(0).normal(size=(2, n))
+    for quantities in (([1.0] * n, y), (x, y, [x]), (x, y, [y])):
+        summed = statistics.association(*quantities)
+        assert (summed.mean, summed.interval95) == (0, (-1, 1))
+        assert statistics.verdict(summed, summed.p, 0.3).word == statistics.UNDECIDED
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: statistics.association(range(9), range(9), [range(8)]), "the quantities have 9, 9, 8 values"),
+        (lambda: statistics.seeds_needed([0.0, 1.0], 1e-9), "that would need more than 1,048,576 pairs"),
+        (lambda: statistics.paired([[0.1, 0.2], [0.3, 0.4]]), r"differences have shape \[2, 2\]; give \[n\]"),
+    ],
+)
+def test_what_cannot_be_summed_up_is_refused(call, message):
+    with pytest.raises(InputError, match=message):
+        call()
+
+
+def test_a_claim_without_shares_of_failed_runs_is_judged():
+    assert statistics.verdict(statistics.paired([0.9, 1.0, 1.1]), 0.01, 0.3, failed=()).word == statistics.REPRODUCED
+
+
 def test_holms_levels_are_those_at_which_its_adjusted_values_reach_five_percent():
     assert statistics.holm_levels([0.01, 0.04, 0.03]) == pytest.approx([0.05 / 3, 0.05, 0.025])

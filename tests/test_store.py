@@ -192,3 +192,13 @@ def test_an_error_releases_locks(own_store):
         fail()
     with RunLocks(own_store) as locks:
         assert locks.lock("a" * 20)
+
+
+def test_weights_that_are_not_there_are_one_sentence(tmp_path):
+    with pytest.raises(InputError, match=f"there are no weights of run {'0' * 20} after epoch 3 in"):
+        Store(tmp_path).weights("0" * 20, 3)
+
+
+def test_a_folder_may_be_named_from_home(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert Store("~/results").folder == tmp_path / "results"

@@ -11,7 +11,7 @@ from lsr_core import InputError, examples, objective
 from lsr_core.data import dataset
 from lsr_core.evaluation import evaluation_epochs
 from lsr_core.examples import Examples
-from lsr_core.models import Convnet, Perceptron
+from lsr_core.models import Convnet, ImageNetwork, Perceptron
 from lsr_core.objectives import METHODS as OBJECTIVES
 from lsr_core.objectives import Batch, Fixed
 from lsr_core.optimizers import FusedSGD
@@ -439,3 +439,32 @@ def test_the_callers_threads_are_given_back():
     finally:
         torch.set_num_threads(before)
     assert examples.STACK_THREADS == 1
+
+
+def test_a_state_is_shared_with_no_other_trainer():
+    run = Run("digits", 50, objective("lsr"), Schedule(0.1, epochs=4), 0, Perceptron((16,)))
+    one, other, undisturbed = Trainer([run]), Trainer([run]), Trainer([run])
+    for trainer in (one, undisturbed):
+        trainer.train_epoch()
+        trainer.evaluate()
+    other.load_state_dict(one.state_dict())
+    ends = [trainer.train()[0] for trainer in (one, other, undisturbed)]
+    assert ends[0].metrics == ends[1].metrics == ends[2].metrics
+    assert ends[0].curves == ends[1].curves == ends[2].curves
+    finished = Trainer([run])
+    finished.load_state_dict(one.state_dict())
+    assert finished.train() == [ends[0]]
+
+
+def test_a_stack_is_trained_on_any_device():
+    """On torch's device without numbers, which refuses tensors of others."""
+    Trainer([Run("digits", 50, objective("lsr"), Schedule(0.1, epochs=1), 0)], device="meta").network.train()
+
+
+@pytest.mark.parametrize("missing", ["teacher", "initial"])
+def test_a_run_does_not_begin_without_what_it_needs(missing, image_file):
+    first = Run(str(image_file), 60, objective("cross-entropy"), Schedule(0.1, epochs=1), 0, ImageNetwork("resnet8", 4))
+    other = TrainedTeacher(replace(first, role="other"))
+    method = "kd" if missing == "teacher" else "cross-entropy"
+    with pytest.raises(InputError, match=f"{missing} does not fit the runs; give tensors where a run has it"):
+        Trainer([replace(first, objective=objective(method), **{missing: other})])

@@ -43,11 +43,15 @@ class Subset(Source):
         fits = (n for n in range(too_many, 0, -1) if bool((self._limits(n) <= available).all()))
         return next(fits, 0)
 
+    def size(self, train: int) -> int:
+        train = super().size(train)
+        require(self._limits(train).min() > 0, f"train is {train}; {self.name} needs one example of each class")
+        return train
+
     def split(self, train: int, seed: int) -> Split:
         """`train` training examples in these proportions, the same number of each class for validation."""
         train, last = self.size(train), self.validation // self.classes
         limits = self._limits(train)
-        require(limits.min() > 0, f"train is {train}; {self.name} needs one example of each class")
         inputs, labels = self.source.drawn(seed, self.source.enough(int(limits.max()) + last))
         of_class = [(labels == k).nonzero()[:, 0] for k in range(self.classes)]
         # The last ones of each class are for validation, so that training has what is drawn first.

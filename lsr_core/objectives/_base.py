@@ -148,14 +148,17 @@ class Objective:
 
     def state_dict(self) -> dict[str, Any]:
         """What the method remembers, for a checkpoint; empty for a method without memory."""
-        return {} if self.memory is None else self.memory.state_dict()
+        return {} if self.memory is None else {"method": self.name, **self.memory.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Resume from what `state_dict` returned; raises `InputError` for another method's."""
+        own = dict(state)
+        before = own.pop("method", self.name)
+        require(before == self.name, f"state is of method {before!r}, and this is {self.name!r}")
         if self.memory is not None:
-            self.memory.load_state_dict(state)
+            self.memory.load_state_dict(own)
         else:
-            require(not state, f"state is not empty, but method {self.name!r} remembers nothing")
+            require(not own, f"state is not empty, but method {self.name!r} remembers nothing")
 
     def required_teacher(self, batch: Batch) -> Tensor:
         """The teacher's logits of a batch; raises `InputError` if it has none."""

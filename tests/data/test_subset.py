@@ -95,7 +95,7 @@ def test_more_examples_than_there_are_is_refused():
     with pytest.raises(InputError, match="train is 600; digits/tail-50 has 1 to 197 training examples"):
         Run("digits/tail-50", 600, objective("lsr"), Schedule(0.1), seed=0)
     with pytest.raises(InputError, match="train is 20; digits/tail-50 needs one example of each class"):
-        dataset("digits/tail-50").split(20, 0)
+        Run("digits/tail-50", 20, objective("lsr"), Schedule(0.1), seed=0)
 
 
 @pytest.mark.slow

@@ -221,7 +221,7 @@ def test_keys_of_other_runs_have_no_targets():
          "the teacher was trained on multi30k-en-de-short, which has other inputs or classes"),
         (lambda: run(targets=ExactPosterior()), r"targets is ExactPosterior\(\); give the TrainedTeacher"),
         (lambda: replace(run(), schedule=replace(SCHEDULE, head_decay=0.1)), "head_decay is of a last layer with"),
-        (lambda: Trainer([run(targets=TrainedTeacher(run(role="t")))]), "targets are the tensors of the runs'"),
+        (lambda: Trainer([run(targets=TrainedTeacher(run(role="t")))]), "targets does not fit the runs"),
         (lambda: network().translate(some_examples()[:, 0], 0), "beam is 0"),
         (lambda: Run("digits", 100, objective("lsr"), Schedule(0.1), targets=TrainedTeacher(run(role="t"))),
          "targets are translations; digits holds vectors"),
