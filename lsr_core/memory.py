@@ -149,15 +149,16 @@ class LearnedEnsemble(PastCopies):
     @torch.inference_mode(False)  # later the layer is changed in place, outside of inference mode
     @torch.no_grad()
     def join(self, logits: Tensor) -> Tensor:
-        """The ensemble's logits `[..., B, K]` from the copies' `[n, ..., B, K]`."""
+        """The ensemble's logits `[..., B, K]` from the copies' `[n, ..., B, K]`, −∞ where all of them are."""
         copies, classes = logits.shape[0], logits.shape[-1]
-        inputs = at_least_single(torch.cat(tuple(logits), -1))  # one row an example, [..., B, nK]
+        inputs = _rows(logits)
         if self.layer is None:
             mean = torch.eye(classes, dtype=inputs.dtype, device=inputs.device).repeat(copies, 1) / copies
             self.layer = mean.repeat(*inputs.shape[:-2], 1, 1)
         self.layer = self.layer.to(inputs)
         with torch.autocast(inputs.device.type, enabled=False):
-            return (inputs @ padded(self.layer))[..., :classes]
+            joined = (inputs @ padded(self.layer))[..., :classes]
+        return joined.masked_fill((logits == -torch.inf).all(0), -torch.inf)
 
     @torch.no_grad()
     def learn(self, rate: float) -> None:
@@ -166,12 +167,17 @@ class LearnedEnsemble(PastCopies):
             return
         logits, labels = zip(*self.batches, strict=True)
         logits, labels = torch.cat(logits, -2), torch.cat(labels, -1)
-        inputs, classes = at_least_single(torch.cat(tuple(logits), -1)), self.layer.shape[-1]
+        inputs, classes = _rows(logits), self.layer.shape[-1]
         error = self.join(logits).softmax(-1) - _one_hot(labels, classes, inputs.dtype)
         with torch.autocast(inputs.device.type, enabled=False):
             size = inputs.square().sum((-1, -2), keepdim=True).clamp_min(1e-12)
             self.layer -= rate * (inputs.mT @ padded(error))[..., :classes] / size
         self.batches = []
+
+
+def _rows(logits: Tensor) -> Tensor:
+    """The copies' logits `[n, ..., B, K]` as one row an example, `[..., B, nK]`; 0 for a class that a copy lacks."""
+    return at_least_single(torch.cat(tuple(logits.masked_fill(logits == -torch.inf, 0)), -1))
 
 
 class MovingAverage(Memory):

@@ -371,3 +371,29 @@ def test_a_method_without_memory_lives_in_the_same_loop(method):
     loop.objective.after_step(loop.model)
     loop.objective.after_epoch(loop.model, 0)
     loop.objective.load_state_dict({})
+
+
+@pytest.mark.parametrize("method", ["mrkd", "mrkd-fcn"])
+def test_a_class_that_the_network_masks_is_as_if_it_were_not_there(method):
+    masked, without = (Loop(method, every=1) for _ in range(2))
+    masked.labels = without.labels = masked.labels.clamp_max(K - 2)
+    head, fewer = masked.model[-1], nn.Linear(8, K - 1)
+    fewer.load_state_dict({name: tensor[:-1] for name, tensor in head.state_dict().items()})
+    masked.model.append(Plus(torch.tensor([0.0] * (K - 1) + [-torch.inf])))
+    without.model[-1] = fewer
+    for loop in (masked, without):
+        loop.optimizer = torch.optim.SGD(loop.model.parameters(), lr=0.1, momentum=0.9)
+        loop.epochs(0, 3)
+    totals = [[loss.total.item() for loss in loop.losses] for loop in (masked, without)]
+    assert totals[0] == pytest.approx(totals[1], rel=1e-5)
+
+
+class Plus(nn.Module):
+    """Adds a constant."""
+
+    def __init__(self, constant):
+        super().__init__()
+        self.constant = constant
+
+    def forward(self, logits):
+        return logits + self.constant
