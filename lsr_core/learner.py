@@ -26,11 +26,12 @@ class Learner:
         self.network, self.data, self._size = network, data, runs[0].schedule.batch_size
         self.objective = replace(runs[0].objective)  # with a memory of its own
         self._is_stack, self._constants, self._soft = isinstance(data, OwnExamples), None, None
-        if isinstance(self.objective, Fixed):
-            if self._is_stack:
-                self._constants, self._soft = _closed_form(runs, data)
-            else:
-                self.objective = data.fitted(self.objective)
+        if self._is_stack and self.objective.has_closed_form:
+            self._constants, self._soft = _closed_form(runs, data)
+        elif self._is_stack:
+            self._soft = data.training_teacher_logits() if self.objective.takes_teacher else None
+        elif isinstance(self.objective, Fixed):
+            self.objective = data.fitted(self.objective)
         self.memory = self.objective.memory
         if self.memory is not None:
             draws = (stream(run.seed, run.role, "draws") for run in runs)
@@ -104,7 +105,7 @@ class Learner:
             logits = forward(batch.inputs)
             if soft is None:
                 soft = self.objective.teacher_logits(self.network, batch.inputs)
-            elif self._is_stack:
+            elif soft.ndim > logits.ndim:  # several copies'
                 soft = soft.movedim(-2, 0)
         total = self.objective.unchecked(Batch(logits, batch.labels, soft, batch.index)).total
         total.sum().backward()

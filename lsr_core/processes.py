@@ -28,7 +28,8 @@ class Processes:
 
     def finish(self, levels: Sequence[Sequence[Job]], training: Training) -> None:
         """Train the jobs, level after level; the others end with this process, and also where it is killed."""
-        with self._helpers(pickle.dumps((levels, training.store, training.deadline))):
+        work = (levels, training.store, training.deadline)
+        with self._helpers(pickle.dumps(work) if self.count > 1 else b""):
             for level in levels:
                 training.finish(level)
 

@@ -14,7 +14,7 @@ from .data import Mixture, Source, dataset
 from .errors import hold_plain, require, require_count, require_seed
 from .files import is_key
 from .models import BinaryPerceptron, Convnet, ImageNetwork, Perceptron, Transformer
-from .objectives import Fixed, Objective, describe, objective
+from .objectives import Fixed, Objective, check_own, describe, objective
 from .schedule import Schedule
 
 NUMERICS = 6  # raised when a change of the code changes results
@@ -105,6 +105,7 @@ class Run:
     def __post_init__(self) -> None:
         hold_plain(self)
         source, method = dataset(self.data), self.objective
+        check_own(type(method))
         source.size(self.train)
         if self.seed is not None:
             require_seed(self.seed)
@@ -205,7 +206,7 @@ class Run:
             common = replace(common, momentum=0, nesterov=False)
             shared = (self.seed, self.role, self.augmentation, self.teacher, self.targets)
         else:
-            shared = (None if isinstance(self.objective, Fixed) else self.objective,)
+            shared = (None if self.objective.has_closed_form else self.objective,)
         return (self.data, self.train, self.network, common, *shared)
 
 

@@ -29,8 +29,15 @@ _LONGEST_MARGIN = 30.0
 
 
 def write_grid(runs: Sequence[Run], path: Path) -> None:
-    """Write runs to a grid file, in the order in which they are to be trained."""
-    write_whole(path, "".join(json.dumps(run.canonical()) + "\n" for run in runs).encode())
+    """Write runs to a grid file, in the order in which they are to be trained.
+
+    Raises `InputError` for a method of one's own, whose code a grid does not hold.
+    """
+    described = [run.canonical() for run in runs]
+    for method in (run["objective"] for run in described):
+        where = "a grid holds no code; train it by `execute`"
+        require("code" not in method, f"method {method['method']!r} is a class of your own, and {where}")
+    write_whole(path, "".join(json.dumps(run) + "\n" for run in described).encode())
 
 
 def read_grid(path: Path) -> list[Run]:

@@ -97,12 +97,19 @@ def test_the_printed_images_are_a_data_set(tmp_path, monkeypatch):
 
 def test_the_printed_image_runs_are_made(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    _, data, runs = examples("book/records.md")
+    _, data, runs, _ = examples("book/records.md")
     names = {}
     exec(data, names)
     exec(runs.replace("epochs=2", "epochs=1").replace('"resnet8"', '"resnet8", width=4'), names)
     assert len({record.key for record in names["records"]}) == 4
     assert (tmp_path / "grid.jsonl").read_text().count("\n") == 4
+
+
+def test_the_printed_loss_is_compared():
+    names = {}
+    exec(examples("book/records.md")[3].replace("Schedule(0.1)", "Schedule(0.1, epochs=2)"), names)
+    assert names["apart"].n == 4
+    assert names["verdict"].word
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from lsr_core.objectives import ALIASES, as_label_smoothing, describe, ladder
 K = 10
 MASKABLE = {
     *("cross-entropy", "kd", "kd-unscaled", "kd-weighted", "soft-only", "self-distillation"),
-    *("self-distillation-released", "ladder-teacher", "mrkd", "ps-kd"),
+    *("self-distillation-released", "ladder-teacher", "mrkd", "mrkd-fcn", "mrkd-fcn-ka", "ps-kd"),
 }  # whose loss with masked classes is that of the others alone
 RANDOM = {"beta-smoothing", "beta-smoothing-released", "beta-smoothing-shuffled"}  # have draws
 ORDERED = {*RANDOM, "ladder-permuted"}  # and an order of their own: no formula of one line

@@ -5,8 +5,11 @@ method: `objective.teacher_logits(model, inputs)` returns the logits of a teache
 `after_step(model)` and `after_epoch(model, epoch)` let it remember.
 """
 
+import hashlib
 from dataclasses import fields
 from difflib import get_close_matches
+from functools import cache
+from types import CodeType, NoneType
 from typing import Any
 
 from torch import Tensor
@@ -62,11 +65,47 @@ def constants_of(method: type[Objective]) -> list[str]:
 
 
 def describe(objective: Objective) -> dict[str, Any]:
-    """The canonical form: the method's name and every constant."""
+    """The canonical form: the method's name and every constant, and of a class of one's own a hash of its code."""
     whole = {field.name for field in fields(objective) if field.type is int}
     values = {name: getattr(objective, name) for name in constants_of(type(objective))}
     real = {name: float(v) for name, v in values.items() if isinstance(v, int) and name not in whole}
-    return {"method": objective.name, **values, **real}
+    return {"method": objective.name, **values, **real, **_code_of(type(objective))}
+
+
+def check_own(method: type[Objective]) -> None:
+    """Raise `InputError` for an objective of one's own that a record could not be told by."""
+    name = getattr(method, "name", None)
+    if METHODS.get(name) is method:
+        return
+    require(isinstance(name, str), f"{method.__name__} has no name; give it one, name: ClassVar[str]")
+    require(name not in METHODS, f"{method.__name__} is called {name!r}, as a method of the library is; rename it")
+    is_plain = "__dataclass_fields__" in vars(method)
+    right = "decorate it by @dataclass(frozen=True, kw_only=True), so that its constants are known"
+    require(is_plain, f"{method.__name__} is no dataclass; {right}")
+
+
+@cache
+def _code_of(method: type[Objective]) -> dict[str, str]:
+    """A hash of the code of a class outside the library, and of those that it derives from."""
+    package, called = __name__.partition(".")[0], ("__call__", "__post_init__")
+    own = [kind for kind in method.__mro__[:-1] if kind.__module__.partition(".")[0] != package]
+    parts = [
+        f"{name}: {_text_of(value)}"
+        for kind in own
+        for name, value in sorted(vars(kind).items())
+        if not name.startswith("__") or name in called
+    ]
+    return {"code": hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]} if own else {}
+
+
+def _text_of(value: Any) -> str:
+    """A function, a property or a constant in words that do not depend on where it stands."""
+    function = getattr(value, "fget", getattr(value, "__func__", value))
+    code = getattr(function, "__code__", function)
+    if isinstance(code, CodeType):
+        return repr((code.co_code, code.co_names, [_text_of(constant) for constant in code.co_consts]))
+    is_plain = isinstance(value, (str, bytes, int, float, tuple, frozenset, NoneType))
+    return repr(value) if is_plain else type(value).__name__
 
 
 def ladder(teacher_logits: Tensor, labels: Tensor, *, alpha: float, temperature: float) -> list[Objective]:

@@ -50,6 +50,7 @@ class Objective:
     several_teachers: ClassVar[bool] = False  # whether `teacher_logits` may be those of n teachers, [n, ..., B, K]
     takes_constants: ClassVar[bool] = False  # whether some come from the teacher's logits on the whole training set
     takes_mixtures: ClassVar[bool] = False  # whether labels may be distributions: the teacher does not depend on them
+    has_closed_form: ClassVar[bool] = False  # whether a stack may train it by the gradient from fixed targets
 
     def __post_init__(self) -> None:
         errors.hold_plain(self)
@@ -125,6 +126,10 @@ class Objective:
         classes, soft = batch.logits.shape[-1], self.soft(batch)
         if soft is None:
             return smoothing_loss(batch.logits, batch.labels, hard_weight=1.0, soft_weight=0.0, share=1 / classes)
+        shape, right = list(soft.shape), list(batch.logits.shape[:-1])
+        require(
+            shape == right, f"soft of method {self.name!r} has shape {shape}; it must be one of each example, {right}"
+        )
         return weighted(batch.logits, batch.labels, soft, *self.weights(classes))
 
     def teacher_logits(self, model: nn.Module, inputs: Tensor) -> Tensor | None:
@@ -176,6 +181,11 @@ class Objective:
 class Fixed(Objective):
     """An objective whose soft label of an example does not change during training."""
 
+    @property
+    def has_closed_form(self) -> bool:
+        """Whether its divergence is that of its scores alone."""
+        return type(self).soft is Fixed.soft
+
     def check(self, classes: int) -> None:
         """Raise `InputError` unless the constants fit K `classes`."""
 
@@ -220,7 +230,7 @@ class HandMade(Fixed):
         return share_scores(torch.full_like(logits[..., 0], self.teacher_share(classes)), batch.labels, classes)
 
     def _loss(self, batch: Batch) -> Loss:
-        if batch.labels.is_floating_point():
+        if batch.labels.is_floating_point() or not self.has_closed_form:
             return super()._loss(batch)
         classes = batch.logits.shape[-1]
         weights = dict(zip(("hard_weight", "soft_weight"), self.weights(classes), strict=True))

@@ -176,7 +176,7 @@ def test_a_teacher_that_is_not_finite_is_refused(method, value, generator):
 # Masked classes: the loss of a legal label is NaN as soon as some other class has a logit of −∞.
 MASKABLE = {
     *("cross-entropy", "confidence-penalty", "kd", "kd-unscaled", "kd-released", "kd-weighted", "soft-only"),
-    *("self-distillation", "self-distillation-released", "ladder-teacher", "mrkd", "ps-kd"),
+    *("self-distillation", "self-distillation-released", "ladder-teacher", "mrkd", "mrkd-fcn", "mrkd-fcn-ka", "ps-kd"),
 }
 
 
