@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ import numpy as np
 from markupsafe import Markup
 
 from lsr_core import statistics
-from lsr_core.errors import InputError
+from lsr_core.errors import InputError, require
 from lsr_core.run import Run
 from lsr_core.statistics import Kind, Paired
 
@@ -149,9 +150,11 @@ def moved_apart_more(results: Results, compared: Sequence[Run]) -> np.ndarray:
 
 
 def best_over_last(results: Results, compared: Sequence[Run]) -> np.ndarray:
-    """How much the best of the stated epochs flatters the last one, beyond the margin of 0.1 points."""
-    curves = [np.array(record.curves["test_accuracy"]) for record in results.records(*compared)]
-    return np.array([100 * (curve.max() - curve[-1]) - 0.1 for curve in curves])
+    """How much the best of the stated epochs flatters the last one, beyond the margin of 0.1 points; nan if failed."""
+    records = results.records(*compared)
+    curves = [np.array(record.curves["test_accuracy"], dtype=float) for record in records]
+    flattered = [100 * (curve.max() - curve[-1]) - 0.1 for curve in curves]
+    return np.where([record.failure is None for record in records], flattered, np.nan)
 
 
 def _claims(group: dict[str, Any]) -> list[Claim]:
@@ -235,12 +238,16 @@ def planned_claims(study: str) -> list[Claim]:
                 arms = [found[setting] for setting in settings]
                 if all(arm in own_arms for own_arms in arms for arm in arms_of(entry)):
                     claims.append(_of_plan(own, paper, name, entry, dict(zip(settings, arms, strict=True))))
+    twice = [name for name, count in Counter(claim.id for claim in claims).items() if count > 1]
+    require(not twice, f"plan of {study}: two claims are called {', '.join(twice)}")
     return claims
 
 
 def _of_plan(own: Plan, paper: str, name: str, entry: dict[str, Any], arms: dict[Setting, dict[str, Run]]) -> Claim:
     """A claim of a plan on the mean over settings; its text and chapter are those of `claims.toml` if it has none."""
     known, first = _TEXTS.get(name, {}) | entry, next(iter(arms))
+    is_said = {"text", "chapter"} <= known.keys()
+    require(is_said, f"plan of {own.study}: claim {name} needs a text and a chapter, as claims.toml has none")
     terms = entry.get("terms") or [[1, entry["method"]], [-1, entry["control"]]]
     where, suffix = (str(first), _suffix(first)) if len(arms) == 1 else (f"{own.study}, the mean", f"-{own.study}")
     return Claim(

@@ -158,6 +158,10 @@ def write_grid(preset: str, file: Path) -> None:
     from . import studies
 
     grid = studies.published_study(preset).runs()
+    require(
+        bool(grid),
+        f"{preset} has no runs before it is tuned; `lsr results make {preset}` or a sweep of it tunes it first",
+    )
     sweep.write_grid(grid, file)
     click.echo(f"{file}: {len(grid)} runs, which `python -m lsr_core.sweep {file} --budget-seconds N` makes")
 
@@ -221,8 +225,9 @@ def verify_results(presets: tuple[str, ...]) -> None:
     names = presets or published_records.presets()
     require(bool(names), f"there are no records in {published_records.FOLDER}; the project's own come with a clone")
     for preset in names:
-        count = published_records.verify(preset)
-        click.echo(f"{preset}: {count} runs are what they say; {_verdicts(preset)} verdicts follow")
+        count, planned = published_records.verify(preset), len(published_records.planned_keys(preset))
+        waiting = f", {planned - count} are not made" * (count < planned)
+        click.echo(f"{preset}: {count} runs are what they say{waiting}; {_verdicts(preset)} verdicts follow")
 
 
 @results.command("recompute")

@@ -2,7 +2,7 @@
 
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import islice, product
+from itertools import cycle, islice, product
 from typing import IO, Any
 
 import matplotlib as mpl
@@ -97,7 +97,7 @@ def conventions(weights: Mapping[float, pd.Series], correct: float, classes: Seq
     """Weight of the soft gradient by convention and τ; K times the virtual teacher's share of the right class by τ."""
     figure, (left, right) = blank(1, 2, height=3.4)
     names = list(reversed(next(iter(weights.values())).index))
-    for colour, marker, (tau, weight) in zip(PALETTE, "os^D", weights.items(), strict=False):
+    for colour, marker, (tau, weight) in zip(cycle(PALETTE), cycle("os^D"), weights.items(), strict=False):
         left.plot(weight[names], range(len(names)), marker, color=colour, label=f"τ = {tau:g}")
     left.axvline(1, color="0.4", lw=0.8)
     left.set_yticks(range(len(names)), labels=names)
@@ -182,7 +182,7 @@ def gains_by_teacher(
     figure, (panel,) = blank(1, 1)
     measure = MEASURES["accuracy"]
     _draw_margin(panel, measure.margin)
-    for colour, marker, (name, line) in zip(PALETTE, "os^D", lines.items(), strict=False):
+    for colour, marker, (name, line) in zip(cycle(PALETTE), cycle("os^D"), lines.items(), strict=False):
         gains = [results.effect(arm, control, "accuracy") for arm in line.values()]
         at = [100 * teacher[stage].mean() for stage in line]
         _draw_intervals(panel, at, gains, color=colour, marker=marker, ms=4, label=name)
@@ -212,6 +212,8 @@ def along_training(results: Results, arms: Mapping[str, Run], metric: str, label
     figure, (panel,) = blank(1, 1)
     for colour, (name, arm) in zip(PALETTE, arms.items(), strict=False):
         records = [record for record in results.records(arm) if record.diverged_at is None]
+        if len(records) < 2:  # no mean
+            continue
         values = np.array([record.curves[metric] for record in records], dtype=float)
         points = np.isfinite(values).sum(0) >= 2  # the first has nothing before it
         summed = [statistics.mean_interval(column[np.isfinite(column)]) for column in values.T[points]]

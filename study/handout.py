@@ -20,6 +20,7 @@ import nbformat
 from playwright.sync_api import sync_playwright
 
 from lsr_core.errors import require
+from lsr_core.files import whole_file
 
 from . import published_records
 
@@ -175,7 +176,7 @@ def pack(book: Path, file: Path) -> None:
     require(printed.exists(), f"there is no {printed}; `make pdf` prints it")
     file.parent.mkdir(exist_ok=True)
     drawn = list(figures(book))
-    with ZipFile(file, "w", ZIP_DEFLATED) as packed:
+    with whole_file(file) as place, ZipFile(place, "w", ZIP_DEFLATED) as packed:
         packed.writestr("README.txt", _README)
         packed.write(printed, "book.pdf")
         packed.writestr("figures/contents.txt", "\n".join(f"{shown.name}: {shown.text}" for shown in drawn))

@@ -74,8 +74,9 @@ class Judgement:
         blind = self.verdict.word == UNDECIDED and np.isfinite(d.error)
         power = f"; this many seeds would have shown {self.power:.{measure.digits}f} with 80 % power" if blind else ""
         flags = "".join(f", {flag}" for flag in self.flags)
+        effect = f"{self.effect} {measure.unit}".strip()
         return (
-            f"{self.claim.text}: {self.verdict}, {self.effect} {measure.unit}, Holm p {format_p(self.holm_p)}, "
+            f"{self.claim.text}: {self.verdict}, {effect}, Holm p {format_p(self.holm_p)}, "
             f"{d.n} paired seeds, preset {self.preset}{flags}{power}."
         )
 
@@ -307,7 +308,7 @@ def _mean(judgement: Judgement, sign: int) -> Markup:
     claim, preset, measure = judgement.claim, judgement.preset, MEASURES[judgement.claim.metric]
     terms = claim.side(sign)
     is_mean = round(sum(weight for weight, _ in terms), 9) == 1  # of stages, each is compared with the mean of all
-    if judgement.differences.is_association or not is_mean:
+    if claim.estimator is not None or not is_mean:
         return Markup("–")
     values = measure.scale * claim.sum(published_records.results(preset, claim.arms), terms)
     return published_records.link(preset, terms[0][1], effect_of(values, measure.digits).unsigned)

@@ -228,9 +228,9 @@ def show_published_claims(live: Sequence[Judgement], published: Sequence[Judgeme
 
 
 def not_yet_run(chapter: str) -> list[HtmlOutput]:
-    """The planned studies of whose arms in a chapter there are no records."""
-    waiting = [name for name in planned() if plan(name).arms.get(chapter) and not published_records.lines(name)]
-    text = f"Planned for this chapter and not yet run: {', '.join(waiting)}."
+    """The planned studies whose arms in a chapter lack records."""
+    waiting = [name for name in planned() if plan(name).arms.get(chapter) and published_records.lacks(name, chapter)]
+    text = f"Planned for this chapter and not yet run, or not wholly: {', '.join(waiting)}."
     return [HtmlOutput(Markup("<p>{}</p>").format(text), text)] if waiting else []
 
 

@@ -8,10 +8,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lsr_core.errors import require
+from lsr_core.errors import InputError, require
 from lsr_core.models import Convnet, ImageNetwork, Perceptron, Transformer
 
-from .settings import Setting
+from .settings import TUNING_SEEDS, Setting
 
 FOLDER = Path(__file__).parents[1] / "results"
 
@@ -22,6 +22,11 @@ _PARTS = [
     "seeds", "stages", "device", "setting", "settings", "tiers", "only", "margins", "protocol", "tuning", "arms",
     "families",
 ]  # fmt: skip
+
+
+_ENTRIES = (
+    "text", "chapter", "method", "control", "terms", "metric", "kind", "estimator", "settings", "mean",
+)  # fmt: skip
 
 
 def network(described: Mapping[str, Any]) -> Network:
@@ -113,6 +118,11 @@ class Plan:
                 self._require(name in self.names or name in self.trials, f"{place} names the arm {name!r}")
         for name in (name for tier in self.tiers for name in tier):
             self._require(name in self.names, f"a tier names the arm {name!r}")
+        for name in self.names:
+            self._require(any(name in tier for tier in self.tiers), f"the arm {name!r} needs a tier")
+        tuning, last = self.content.get("tuning", {}).get("seeds", []), TUNING_SEEDS.start
+        apart = max(self.seeds) < last <= min(tuning, default=last)
+        require(apart, f"plan of {self.study}: seeds for verdicts are below {last}, those for tuning from {last} on")
         whole = [seed for stage in self.stages for seed in stage] == list(self.seeds)
         require(whole, f"plan of {self.study}: stages are {self.content.get('stages')}; they must rise to all seeds")
         for family, claims in self.content.get("families", {}).items():
@@ -126,6 +136,10 @@ class Plan:
         for claim, entry in claims.items():
             fault = f"{start}claim {claim} "
             require(_compares(entry), f"{fault}compares no arms; it needs `terms`, or a `method` and a `control`")
+            for key in (key for key in entry if key not in _ENTRIES):
+                self._require(False, f"claim {claim} has an unknown entry {key!r}")
+            metric = entry.get("metric", "accuracy")
+            self._require(metric in self.content["margins"], f"claim {claim} needs a margin of {metric!r}")
             for arm in arms_of(entry):
                 self._require(arm in self.names, f"claim {claim} names the arm {arm!r}")
             for setting in map(self._setting, entry.get("settings", [])):
@@ -166,6 +180,10 @@ def read(study: str, folder: Path) -> Plan:
     path = folder / study / "plan.toml"
     require(path.exists(), f"{study!r} has no plan; it must stand in {path.relative_to(folder.parent)}")
     text = path.read_bytes()
-    found = Plan(study, tomllib.loads(text.decode()), hashlib.sha256(text).hexdigest()[:12])
+    try:
+        content = tomllib.loads(text.decode())
+    except ValueError as error:
+        raise InputError(f"plan of {study} is no TOML: {error}") from None
+    found = Plan(study, content, hashlib.sha256(text).hexdigest()[:12])
     found.check()
     return found

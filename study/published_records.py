@@ -84,9 +84,10 @@ def exact_hash(record: Record) -> str:
 def publish(preset: str, store: Store) -> dict[str, int]:
     """Write the lines of every run of a study that has a record or a line; returns how many each file has.
 
-    Raises `InputError` where there is neither, or the project's results cannot be written.
+    Raises `InputError` where there is neither, where a line belongs to no arm any more, or where the project's results
+    cannot be written.
     """
-    published, plan = lines(preset), _plan_hash(preset)
+    published, plan = _own_lines(preset), _plan_hash(preset)
     found = published or any(key in store for arms in _keys(preset).values() for arm in arms for key in arm)
     require(bool(found), f"{preset} has no published records, and {store.place} has none of its runs")
     _check_writable(FOLDER / preset)
@@ -100,6 +101,20 @@ def publish(preset: str, store: Store) -> dict[str, int]:
             counts[name] = len(written)
     read.cache_clear()
     return counts
+
+
+def _own_lines(preset: str) -> dict[str, Line]:
+    """The lines of a study, each of an arm that it has; raises `InputError` for others, which would be lost."""
+    published, own = lines(preset), set(planned_keys(preset))
+    stray = [key for key in published if key not in own]
+    fact = f"{len(stray)} published runs of {preset} belong to none of its arms any more, such as {stray[:1]}"
+    require(not stray, f"{fact}; has its tuning changed? `git checkout results/tuning` brings it back")
+    return published
+
+
+def planned_keys(preset: str) -> list[str]:
+    """The keys of all runs of a study's arms, as far as these are tuned."""
+    return [key for arms in _keys(preset).values() for arm in arms for key in arm]
 
 
 def take_over(folder: Path, store: Store) -> dict[str, int]:
@@ -210,6 +225,14 @@ def results(preset: str, arms: Iterable[Run]) -> Results:
     return Results({arm: [line.record for line in found] for arm, found in own.items() if all(found)})
 
 
+def lacks(preset: str, chapter: str) -> bool:
+    """Whether records are missing, of all seeds or some, of an arm that a study's plan shows first in this chapter."""
+    own, there = plans.plan(preset), published_study(preset).arms().get(chapter, {})
+    planned = sum(own.has(setting, arm) for setting in own.settings for arm in own.arms.get(chapter, {}))
+    found = results(preset, there.values()).arms
+    return sum(arm in found for arm in there.values()) < planned
+
+
 @cache
 def _keys_of(arm: Run, seeds: tuple[int, ...]) -> list[str]:
     """The keys of an arm's runs, which every table of a page asks for again."""
@@ -274,7 +297,7 @@ def recompute(preset: str, sample: int, generator: np.random.Generator) -> Itera
 
     They are drawn from those whose data are here or can be downloaded.
     """
-    published = lines(preset)
+    published = _own_lines(preset)
     possible = makeable(preset)
     message = f"sample is {sample}; {preset} has {len(published)} published runs"
     lacking = f", of which {len(possible)} can be made here" if len(possible) < len(published) else ""

@@ -110,7 +110,7 @@ class Results:
         A failed run counts at chance level: accuracy 1/K, likelihood of the uniform guess. A metric that has no
         chance level, or that a run does not have, is nan.
         """
-        found, chance = self._records[arm], _chance(arm.data)
+        found, chance = self._records[arm], chance_levels(arm.data)
         records = [found[seed] for seed in (found if seeds is None else seeds)]
         measured = [None if r.failure else r.metrics.get(metric, np.nan) for r in records]
         return np.array([chance[metric] if value is None else value for value in measured])
@@ -163,7 +163,7 @@ def flat(*lines: Mapping[str, Run | Line]) -> list[Run]:
     return [arm for line in found for arm in (line.values() if isinstance(line, Mapping) else [line])]
 
 
-def _chance(data: str) -> dict[str, float]:
+def chance_levels(data: str) -> dict[str, float]:
     """What a network at chance level scores; its calibration error is that of a sure guess, and its BLEU 0."""
     classes = dataset(data).classes
     accuracies = dict.fromkeys(("accuracy", "validation_accuracy", "train_accuracy"), 1 / classes)

@@ -140,9 +140,11 @@ def places(method: str, setting: Setting) -> list[Place]:
 def error_of_choice(rows: Sequence[Row]) -> float:
     """The standard error, in points, of the difference between the best trial and the next, over the tuning seeds.
 
-    NaN where there was one.
+    NaN where there was one seed or one such trial.
     """
     finalists = [row for row in rows if row["seeds"] == max(row["seeds"] for row in rows)]
+    if len(finalists) < 2:
+        return np.nan
     best, second = sorted(finalists, key=_rank, reverse=True)[:2]
     differences = 100 * (np.array(best["accuracies"]) - np.array(second["accuracies"]))
     return float(differences.std(ddof=1) / np.sqrt(len(differences))) if len(differences) > 1 else np.nan

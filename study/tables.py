@@ -9,7 +9,7 @@ from lsr_core.run import Run
 
 from . import search
 from .plans import plan
-from .results import MEASURES, Results, effect_of
+from .results import MEASURES, Results, chance_levels, effect_of
 from .settings import Setting
 from .tuning import best_trial, methods_of, rows_of
 
@@ -101,7 +101,7 @@ def choices_table(study: str) -> pd.DataFrame:
                     "trials": len(trials),
                 }
             )
-    return pd.DataFrame(rows).set_index("method")
+    return pd.DataFrame(rows, columns=None if rows else ["method"]).set_index("method")
 
 
 def records_table(results: Results) -> pd.DataFrame:
@@ -115,9 +115,10 @@ def records_table(results: Results) -> pd.DataFrame:
         described = pd.json_normalize([record.run for record in records]).filter(regex=_DESCRIBED)
         described.insert(0, "key", [record.key for record in records])
         names = dict.fromkeys(name for record in records for name in record.metrics)
-        counted = {
-            f"metric.{name}": results.values(arm, name) if name in MEASURES else [r.metrics.get(name) for r in records]
+        counted = chance_levels(arm.data)
+        measured = {
+            f"metric.{name}": results.values(arm, name) if name in counted else [r.metrics.get(name) for r in records]
             for name in names
         }
-        tables.append(described.assign(failure=[record.failure for record in records], **counted))
+        tables.append(described.assign(failure=[record.failure for record in records], **measured))
     return pd.concat(tables, ignore_index=True)

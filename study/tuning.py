@@ -9,8 +9,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from lsr_core.augmentation import Augmentation
 from lsr_core.errors import InputError, require
+from lsr_core.files import write_whole
 from lsr_core.models import ImageNetwork, Perceptron
 from lsr_core.objectives import Objective, constants_of, objective
 from lsr_core.run import ExactPosterior, Run, TrainedTeacher
@@ -259,13 +262,15 @@ def _place(row: Row) -> tuple[str, int, str, str]:
 
 
 def write_tuned_rows(rows: Sequence[Row], preset: str = "quick") -> Path:
-    """Replace the published rows of the methods and settings that `rows` speak of."""
-    renewed = set(map(_place, rows))
-    kept = [row for row in tuned_rows(preset) if _place(row) not in renewed]
+    """Replace the published rows of the methods and settings that `rows` speak of; other processes write theirs."""
+    renewed, path = set(map(_place, rows)), FOLDER / f"{preset}.jsonl"
     order = [(*setting, method) for setting in TUNED[preset] for method in methods_of(setting)]
-    lines = [json.dumps(row) for row in sorted([*kept, *rows], key=lambda row: order.index(_place(row)))]
-    path = FOLDER / f"{preset}.jsonl"
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with FileLock(path.with_suffix(".lock")):
+        published_rows.cache_clear()
+        kept = [row for row in tuned_rows(preset) if _place(row) not in renewed and _place(row) in order]
+        ordered = sorted([*kept, *rows], key=lambda row: order.index(_place(row)))
+        write_whole(path, "".join(f"{json.dumps(row)}\n" for row in ordered).encode())
+    path.with_suffix(".lock").unlink(missing_ok=True)
     for read in (published_rows, tuned):
         read.cache_clear()
     return path

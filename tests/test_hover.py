@@ -11,6 +11,12 @@ from study.claims import meanings
 sys.path.append(str(ROOT / "book" / "_ext"))
 
 
+@pytest.fixture(autouse=True)
+def own_claims():
+    """Of the study, whatever claims other tests made for themselves."""
+    meanings.cache_clear()
+
+
 def explained(body):
     import hover
 

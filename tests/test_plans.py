@@ -10,7 +10,7 @@ from published import sealed
 
 from lsr_core import InputError
 from lsr_core.store import Store
-from study import plans, published_records, search, studies, tuning
+from study import claims, plans, published_records, search, studies, tuning
 from study.arms import with_objective
 from study.cli import main
 from study.settings import DIGITS, Setting
@@ -306,3 +306,39 @@ def test_a_preset_is_made_where_it_can_be(monkeypatch):
     assert (refused.exit_code, "made on a GPU" in refused.stderr) == (2, True)
     with pytest.raises(InputError, match="preset 'cifar100-5k' is tuned in rounds; `lsr results make cifar100-5k`"):
         next(studies.groups("cifar100-5k", Store()))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('H2 = { method = "kd",', 'H2 = { kid = "better", method = "kd",', "claim H2 has an unknown entry 'kid'"),
+        ('H2 = { method = "kd",', 'H2 = { metric = "eec", method = "kd",', "claim H2 needs a margin of 'eec'"),
+        ('"generation 1"]]', "]]", "the arm 'generation 1' needs a tier"),
+        (
+            "seeds = [1000, 1001, 1002]",
+            "seeds = [10]",
+            "seeds for verdicts are below 1000, those for tuning from 1000 on",
+        ),
+        ("seeds = [10, 12]", "seeds = [999, 1001]", "seeds for verdicts are below 1000"),
+        ("accuracy = 0.3", "accuracy =", "plan of tiny is no TOML"),
+    ],
+)
+def test_a_plan_is_refused_whose_verdicts_would_be_others(written, old, new, message):
+    assert old in PLAN
+    with pytest.raises(InputError, match=message):
+        written(PLAN.replace(old, new))
+
+
+def test_two_claims_of_one_name_are_refused(written, monkeypatch):
+    without_text, text = (
+        PLAN.replace('["digits", 50]', '["mixture-10-80", 60]'),
+        'text = "LSR wins", chapter = "ladder", ',
+    )
+    own = written(without_text.replace("B2 = { ", f"B2 = {{ {text}"))
+    run = with_objective(tuned(DIGITS[0], "cross-entropy"), "lsr")
+    monkeypatch.setattr(claims, "arms_by_setting", lambda _: {s: dict.fromkeys(own.names, run) for s in own.settings})
+    with pytest.raises(InputError, match="plan of tiny: two claims are called B1-80-tiny"):
+        claims.planned_claims("tiny")
+    monkeypatch.setattr(claims, "_TEXTS", {})
+    with pytest.raises(InputError, match="plan of tiny: claim B1 needs a text and a chapter"):
+        claims.planned_claims("tiny")

@@ -85,6 +85,25 @@ def test_a_chapter_of_many_runs_goes_on_in_another_file(monkeypatch):
     ]
 
 
+@pytest.mark.usefixtures("tiny")
+def test_lines_of_an_arm_that_is_no_more_are_not_lost(monkeypatch):
+    published_records.publish("tiny", Store())
+    others = Study("tiny", SEEDS, lambda: {"first": {"ce": CE}})
+    monkeypatch.setattr(studies, "STUDIES", {"tiny": others})
+    for command in (["publish", "tiny"], ["recompute", "tiny"]):
+        said = CliRunner().invoke(main, ["results", *command])
+        assert (said.exit_code, "6 published runs of tiny belong to none of its arms any more" in said.stderr) == (
+            2,
+            True,
+        )
+    assert len(published_records.lines("tiny")) == 9
+
+
+@pytest.mark.parametrize("preset", ["desktop", "gtzan", "one-layer", "batchnorm", "translation-short"])
+def test_a_finished_study_lacks_no_run(preset):
+    assert sorted(published_records.lines(preset)) == sorted(published_records.planned_keys(preset))
+
+
 def test_publishing_again_changes_no_byte_and_needs_no_record(tiny, tmp_path):
     published_records.publish("tiny", Store())
     before = {path.name: path.read_bytes() for path in tiny.iterdir()}

@@ -139,6 +139,7 @@ def compared(claim, sheet):
         case "best_over_last":
             curves = [record["curves"]["test_accuracy"] for record in sheet.of(arms[0])]
             values = np.array([100 * (max(curve) - curve[-1]) - 0.1 for curve in curves])
+            values[[has_failed(record) for record in sheet.of(arms[0])]] = np.nan
         case None:
             values = HIGHER.get(claim.metric, -1) * sum(w * row(arm, claim.metric) for w, arm in claim.terms)
         case other:

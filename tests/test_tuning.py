@@ -1,3 +1,5 @@
+import json
+import math
 from unittest.mock import Mock
 
 import pytest
@@ -6,7 +8,7 @@ from scipy import stats
 from lsr_core import InputError, objective
 from lsr_core.objectives import describe
 from lsr_core.run import ExactPosterior
-from study import search
+from study import search, tuning
 from study.search import tune
 from study.settings import DIGITS, MIXTURES, Setting
 from study.tuning import TUNED, best_trial, methods_of, protocol, rows_of, teacher_of, trials, tuned, tuned_rows
@@ -121,3 +123,25 @@ def test_the_error_of_a_choice_is_that_of_the_difference_to_the_next_best():
         for a in ([0.50, 0.52, 0.54], [0.51, 0.50, 0.49], [0.3, 0.3, 0.3])
     ]
     assert search.error_of_choice(rows) == pytest.approx(stats.sem([-1, 2, 5]))
+
+
+def test_rows_that_another_process_wrote_meanwhile_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(tuning, "FOLDER", tmp_path)
+    kept = {method: rows_of(DIGITS[0], method) for method in ("cross-entropy", "lsr")}
+    caches = tuning.published_rows, tuning.tuned
+    for cached in caches:
+        cached.cache_clear()
+    assert tuned_rows() == []  # read before
+    (tmp_path / "quick.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in kept["lsr"]))
+    try:
+        tuning.write_tuned_rows(kept["cross-entropy"])
+        assert tuned_rows() == [*kept["cross-entropy"], *kept["lsr"]]
+        assert [path.name for path in tmp_path.iterdir()] == ["quick.jsonl"]
+    finally:
+        for cached in caches:
+            cached.cache_clear()
+
+
+def test_a_choice_without_another_finalist_has_no_error():
+    (row, *_) = rows_of(DIGITS[0], "lsr")
+    assert math.isnan(search.error_of_choice([row]))
