@@ -30,7 +30,7 @@ def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
 
 def nll(logits: Tensor, labels: Tensor, temperature: Tensor | float = 1.0) -> Tensor:
     """Negative log-likelihood of the labels in nats, averaged over examples, after division by `temperature`."""
-    by_class = _by_class(logits, temperature)
+    by_class, labels = _by_class(logits, temperature), _fitting(logits, labels)
     of_label = by_class.gather(-2, labels.expand(*by_class.shape[:-2], by_class.shape[-1])[..., None, :])[..., 0, :]
     return (by_class.logsumexp(-2) - of_label).mean(-1, dtype=torch.float64)
 
@@ -56,10 +56,12 @@ def ece(logits: Tensor, labels: Tensor, bins: int = 15) -> Tensor:
 
 
 def best_temperature(logits: Tensor, targets: Tensor) -> Tensor:
-    """The temperature in [1/100, 100] that minimises the cross-entropy with probabilities `[N, K]` (Guo 2017).
+    """The temperature in [1/100, 100] that minimises the cross-entropy with labels `[..., N]` (Guo 2017).
 
-    nan where the cross-entropy is infinite at every temperature.
+    Or with distributions `[..., N, K]`, whose rows sum to 1. nan where it is infinite at every temperature.
     """
+    if not targets.is_floating_point() and targets.shape[-2:] != logits.shape[-2:]:
+        targets = one_hot(_fitting(logits, targets), logits.shape[-1])
     below = _below_largest(logits)
     wanted = _weighted(targets.mT, below).sum((-1, -2), dtype=torch.float64)
     below = below.clamp_min(torch.finfo(below.dtype).min)  # −∞ has zero odds: 0 · ∞ is to be 0
@@ -143,12 +145,14 @@ def erased_information(logits: Tensor, labels: Tensor, reading: Literal["vector_
 
     What label smoothing erases is the difference between a smoothed and a plain network. `"vector_variance"` is Eq. 2
     as printed, the variance of the distribution; `"std_true_class"`, the standard deviation of the label's probability,
-    is the only reading whose size fits Table 1. What is erased beyond shrinkage shows where both networks' logits are
+    is the only reading whose size fits Table 1. Variances are divided by n, and all classes count alike; nan if one has
+    no example. What is erased beyond shrinkage shows where both networks' logits are
     first divided by their `temperature_of_confidence`.
     """
     known = ("vector_variance", "std_true_class")
     require(reading in known, f"unknown reading {reading!r}; there are {known[0]!r} and {known[1]!r}")
     if reading == "vector_variance":
+        labels = _fitting(logits, labels)
         return variance_within_classes(logits.double().softmax(-1), labels, logits.shape[-1]).mean(-1)
     return variance_within_classes(_of_label(logits, labels)[..., None], labels, logits.shape[-1]).sqrt().mean(-1)
 
@@ -205,12 +209,22 @@ def class_plane(features: Tensor, templates: Tensor) -> Tensor:
 
 def _right(logits: Tensor, labels: Tensor) -> Tensor:
     """Whether the first of the largest logits is the label's `[..., N]`."""
-    classes = logits.shape[-1]
+    classes, labels = logits.shape[-1], _fitting(logits, labels)
     bad = labels[(labels < 0) | (labels >= classes)].tolist()
     if bad:
         raise InputError(f"a label is {bad[0]}; with {classes} classes it must be from 0 to {classes - 1}")
     largest, predicted = logits.max(-1)
     return (predicted == labels) & ~largest.isnan()
+
+
+def _fitting(logits: Tensor, labels: Tensor) -> Tensor:
+    """The labels of logits `[..., N, K]`, int64; raises `InputError` for another shape or type."""
+    is_whole = isinstance(labels, Tensor) and not (labels.is_floating_point() or labels.dtype == torch.bool)
+    require(is_whole, f"labels are {getattr(labels, 'dtype', type(labels).__name__)}; give a tensor of whole numbers")
+    rows, shape = list(logits.shape[:-1]), list(labels.shape)
+    fits = bool(shape) and shape[-1] == rows[-1] and shape == rows[len(rows) - len(shape) :]
+    require(fits, f"labels have shape {shape}; with logits {list(logits.shape)} they must be {rows}, or {rows[-1:]}")
+    return labels.long()
 
 
 def _mean_kl(truth: Tensor, by_class: Tensor, log_total: Tensor) -> Tensor:
@@ -261,4 +275,5 @@ def _bisect(by_class: Tensor, target: Tensor, too_sharp: Callable[[Tensor], Tens
 
 def _of_label(logits: Tensor, labels: Tensor) -> Tensor:
     """The probability of the label `[..., N]`, in float64."""
+    labels = _fitting(logits, labels)
     return logits.double().softmax(-1).gather(-1, labels.expand(logits.shape[:-1])[..., None])[..., 0]

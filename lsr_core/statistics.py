@@ -173,9 +173,12 @@ def holm_levels(p_values: Sequence[float]) -> list[float]:
 def verdict(
     differences: Paired, holm_p: float, margin: float, kind: Kind = "better", failed: Sequence[float] = (0.0,)
 ) -> Verdict:
-    """The verdict on a claim from its oriented differences, adjusted p, margin δ and each arm's share of failed runs.
+    """The verdict on a claim from its differences, adjusted p, margin δ and each arm's share of failed runs.
 
-    Raises `InputError` for an unknown kind, a margin that is not above 0, a p or a share that is none.
+    The differences are positive where the claim says so; the margin has their unit: 0.3 for accuracies in points, 0.003
+    for shares. A claim that stands alone is judged by its own p, `differences.p`. The words are *negligible*,
+    *reproduced*, *contradicted here* and *undecided*, of which the first fits whose condition holds. Raises
+    `InputError` for an unknown kind, a margin that is not above 0, a p or a share that is none.
     """
     kinds = get_args(Kind)
     require(kind in kinds, f"kind is {kind!r}; there are {', '.join(map(repr, kinds))}")

@@ -26,6 +26,7 @@ from sklearn.datasets import load_digits
 
 from lsr_core import InputError, precision
 from lsr_core.data import DATASETS, Translation, dataset, translation
+from lsr_core.data.registry import source_of
 from lsr_core.store import Store
 from study import build, handout
 
@@ -66,10 +67,10 @@ def sentences(own_store, monkeypatch):  # noqa: ARG001
     found = hashlib.sha256(examples.numpy().tobytes() + unknown.test[0].numpy().tobytes()).hexdigest()[:16]
     monkeypatch.setattr(Translation, "validation", 30)
     monkeypatch.setitem(DATASETS, made_language.NAME, Translation(made_language.NAME, len(examples), found, 60))
-    dataset.cache_clear()
+    source_of.cache_clear()
     translation.lines.cache_clear()
     yield dataset(made_language.NAME)
-    dataset.cache_clear()
+    source_of.cache_clear()
     translation.lines.cache_clear()
 
 

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from lsr_core import objective
-from lsr_core.data import dataset
+from lsr_core.data.registry import source_of
 from lsr_core.execute import execute
 from lsr_core.models import ARCHITECTURES, Cost, ImageNetwork, cost
 from lsr_core.run import Run
@@ -142,7 +142,7 @@ def test_a_users_images_are_checked(image_arrays, tmp_path):
     assert checked.exit_code == 0, checked.output
     assert "has fingerprint" in checked.stdout
     path.write_bytes(path.read_bytes()[:-100])
-    dataset.cache_clear()
+    source_of.cache_clear()
     damaged = call("data", "check", str(path))
     assert damaged.exit_code == 2
     assert "is damaged or no .npz file" in damaged.stderr

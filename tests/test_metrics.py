@@ -307,3 +307,31 @@ def test_metrics_stay_on_their_device():
     logits, labels = torch.empty(6, 4, device="meta"), torch.zeros(6, dtype=torch.long, device="meta")
     found = metrics.nll(logits, labels), metrics.kl_to_posterior(logits, logits), metrics.soft_nll(logits, logits)
     assert {value.device.type for value in found} == {"meta"}
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "nll", "ece", "best_temperature", "confidence_diversity"])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda labels: labels[:, None], r"labels have shape \[20, 1\]; with logits \[20, 4\] they must be \[20\]"),
+        (lambda labels: labels[:-1], r"labels have shape \[19\]"),
+        (lambda labels: labels.bool(), "labels are torch.bool; give a tensor of whole numbers"),
+        (lambda labels: labels.numpy(), "labels are int64; give a tensor of whole numbers"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused(metric, change, message):
+    logits, labels = torch.randn(20, 4), torch.arange(20) % 4
+    if metric == "best_temperature" and "numpy" in str(change.__code__.co_names):
+        pytest.skip("of arrays, torch says so itself")
+    with pytest.raises(InputError, match=message):
+        getattr(metrics, metric)(logits, change(labels))
+
+
+def test_labels_of_any_whole_type_are_measured_alike():
+    logits, labels = torch.randn(40, 4), torch.arange(40) % 4
+    for metric in (metrics.nll, metrics.ece, metrics.confidence_variance, metrics.best_temperature):
+        assert metric(logits, labels.int()) == metric(logits, labels)
+    found = (metrics.erased_information(logits, own, "vector_variance") for own in (labels, labels.int()))
+    assert len(set(map(float, found))) == 1
+    one_hot = torch.nn.functional.one_hot(labels, 4)
+    assert metrics.best_temperature(logits, labels) == metrics.best_temperature(logits, one_hot)

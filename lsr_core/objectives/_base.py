@@ -277,7 +277,9 @@ def _check(batch: Batch, method: Objective, *, axis_is_known: bool) -> None:
         require(not dense or rows != labels_shape or len(shape) == 3, either)  # three: runs, examples, classes
         _require_whole("labels", labels, [rows], shape, "; with the classes on axis 1, say class_axis=1" * dense)
         low, high = (int(bound) for bound in labels.aminmax())
-        require(low >= 0 and high < classes, f"labels hold {low if low < 0 else high}; they must be 0 to {classes - 1}")
+        hint = "; leave padding out: objective(logits[kept], labels[kept]), kept = labels != -100" * (low == -100)
+        bad = low if low < 0 else high
+        require(low >= 0 and high < classes, f"labels hold {bad}; they must be 0 to {classes - 1}{hint}")
     if index is not None:
         _require_whole("index", index, [rows, rows[-1:]], shape)
         require(int(index.min()) >= 0, f"index holds {int(index.min())}; the examples' numbers start at 0")

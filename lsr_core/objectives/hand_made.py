@@ -23,7 +23,7 @@ class CrossEntropy(HandMade):
 class LSR(HandMade):
     """Label smoothing, $(1-\\varepsilon) H(y,p) + \\varepsilon D_{KL}(u\\|p)$ (Szegedy 2016; Yuan 2020 Eq. 3).
 
-    Every class gets the mass ε/K.
+    Every class gets the mass ε/K. It is torch's `cross_entropy(..., label_smoothing=ε)` less the constant ε ln K.
     """
 
     name = "lsr"

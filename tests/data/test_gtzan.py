@@ -7,6 +7,7 @@ from lsr_core import InputError, objective
 from lsr_core.data import DATASETS, Gtzan, dataset
 from lsr_core.data._split import fingerprint
 from lsr_core.data.gtzan import FOLDS
+from lsr_core.data.registry import source_of
 from lsr_core.run import Run
 from lsr_core.schedule import Schedule
 from lsr_core.trainer import train
@@ -27,9 +28,9 @@ def table(monkeypatch):
     monkeypatch.setattr(Gtzan, "fingerprint", fingerprint(features, labels))
     save(features, labels)
     monkeypatch.setitem(DATASETS, "gtzan", Gtzan("gtzan"))  # the named one keeps what it read
-    dataset.cache_clear()
+    source_of.cache_clear()
     yield features, labels
-    dataset.cache_clear()
+    source_of.cache_clear()
 
 
 def save(features, labels, **others):

@@ -162,3 +162,12 @@ def test_the_real_sets_are_what_the_study_was_made_with(unpacked, monkeypatch, n
     np.testing.assert_allclose(found, source.mean, atol=1e-4)
     assert (source.superclasses is not None) == (name == "cifar100")
     assert (split.test_posterior is not None) == (name == "cifar10")
+
+
+def test_a_file_that_was_changed_is_another_data_set(image_arrays, tmp_path):
+    path = tmp_path / "own.npz"
+    np.savez(path, **image_arrays)
+    before = dataset(str(path)).fingerprint
+    assert dataset(str(path)) is dataset(str(path))
+    np.savez(path, **{**image_arrays, "train_images": image_arrays["train_images"] // 2})
+    assert dataset(str(path)).fingerprint != before

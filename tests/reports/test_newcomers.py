@@ -16,7 +16,8 @@ from click.testing import CliRunner
 
 from lsr_core import InputError, objective, sweep
 from lsr_core.checkpoints import Checkpoint, unfinished
-from lsr_core.data import dataset, download
+from lsr_core.data import download
+from lsr_core.data.registry import source_of
 from lsr_core.execute import execute
 from lsr_core.files import cache_folder
 from lsr_core.models import ImageNetwork
@@ -73,7 +74,7 @@ def test_a_state_whose_images_are_gone_is_named_and_left_aside(image_file, tmp_p
     checkpoint = Checkpoint(own_store, [own])
     checkpoint.save(trainer.state_dict(), trainer.conditions())
     path.unlink()
-    dataset.cache_clear()  # as in another process
+    source_of.cache_clear()  # as in another process
     with pytest.warns(UserWarning, match=rf"{checkpoint.path} is left aside: there is no file {path}"):
         (record,) = execute([RUN])
     assert record.key == RUN.key
