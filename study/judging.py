@@ -165,7 +165,7 @@ def _judgements(
     judgements = []
     for e in (e for e in evidence if chapter in (None, e.claim.chapter)):
         name = e.claim.id
-        alternatives = {way: _worded(e.claim, verdicts[name][0]).word for way, verdicts in ways.items()}
+        alternatives = {way: _word(e.claim, verdicts) for way, verdicts in ways.items()}
         if preset == QUICK.name:
             alternatives |= on_other_networks().get((e.claim.base, *e.claim.setting), {})
         _, holm_p, level = plain[name]
@@ -216,15 +216,22 @@ def _verdicts(
 def _final(claim: Claim, plain: Verdicts, without_failed: Verdicts) -> Verdict:
     """The verdict, which no failed run decides, and none where the claim's premise does not hold."""
     verdict, *_ = plain[claim.id]
-    if claim.premise and {_premise(claim, verdicts).word for verdicts in (plain, without_failed)} != {REPRODUCED}:
+    if not all(_is_testable(claim, verdicts) for verdicts in (plain, without_failed)):
         return Verdict(NOT_TESTED, f"{claim.premise} does not hold")
     if verdict.word != without_failed[claim.id][0].word:
         return Verdict(UNDECIDED, statistics.FAILED_RUNS)
     return _worded(claim, verdict)
 
 
-def _premise(claim: Claim, verdicts: Verdicts) -> Verdict:
-    return verdicts[claim.id.replace(claim.base, claim.premise, 1)][0]
+def _word(claim: Claim, verdicts: Verdicts) -> str:
+    """The word by another way to judge, of the premise too."""
+    return _worded(claim, verdicts[claim.id][0]).word if _is_testable(claim, verdicts) else NOT_TESTED
+
+
+def _is_testable(claim: Claim, verdicts: Verdicts) -> bool:
+    """Whether the claim's premise holds, if it has one."""
+    premise = verdicts.get(claim.id.replace(claim.base, claim.premise or "", 1))
+    return claim.premise is None or (premise is not None and premise[0].word == REPRODUCED)
 
 
 def _worded(claim: Claim, verdict: Verdict) -> Verdict:
