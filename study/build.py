@@ -198,7 +198,7 @@ def _execute_within(time_limit: float, notebook: Path, executed: Path, given: Ma
     try:
         _execute_started(notebook, executed, given)
     except PapermillExecutionError as error:
-        if error.ename == "InputError":
+        if error.ename in ("InputError", "NotTuned"):
             return "refused", error.evalue
         return "failed", "\n".join([f"cell {error.cell_index}:", error.source, "", *error.traceback])
     except DeadKernelError:

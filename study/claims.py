@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -273,6 +274,14 @@ CLAIMS: dict[str, tuple[Claim, ...]] = {
     "desktop": tuple(_desktop()),
     **{study: tuple(planned_claims(study)) for study in planned()},
 }
+
+
+def live_claim(identifier: str) -> Claim:
+    """The claim of the live study that has this identifier."""
+    known = {claim.id: claim for claim in CLAIMS["quick"]}
+    near = ", ".join(get_close_matches(identifier, known, 5)) or "B1-100 and others on the board"
+    require(identifier in known, f"unknown claim {identifier!r}; there are {near}")
+    return known[identifier]
 
 
 def without_setting(text: str) -> str:

@@ -61,7 +61,7 @@ def penalties() -> Figure:
     logits = torch.nn.functional.pad(gap[:, None], (0, 9))
     uniform = torch.full_like(logits, 0.1)
     figure, (left, right) = blank(1, 2)
-    for colour, tau in zip(PALETTE, (1.0, 2.0, 4.0, 20.0), strict=False):
+    for colour, tau in zip(cycle(PALETTE), (1.0, 2.0, 4.0, 20.0), strict=False):
         left.plot(gap, tau**2 * kl_divergence(uniform, logits, tau), color=colour, label=f"τ = {tau:g}")
     left.plot(gap, logits.var(-1, correction=0) / 2, "k--", label="half the logit variance")
     left.set(xlabel="logit of one class above the others", ylabel="τ² KL(u‖p_τ), nats")
@@ -72,7 +72,7 @@ def penalties() -> Figure:
 
 def _optimum_gaps(axes: Axes) -> None:
     taus = np.geomspace(1, 20, 40)
-    for colour, epsilon in zip(PALETTE, (0.05, 0.1, 0.3), strict=False):
+    for colour, epsilon in zip(cycle(PALETTE), (0.05, 0.1, 0.3), strict=False):
         for style, scaled in (("-", True), ("--", False)):
             soft = [epsilon * tau**2 if scaled else epsilon for tau in taus]
             fixed = {"hard_weight": 1 - epsilon, "share": 0.1, "classes": 10}
@@ -86,7 +86,7 @@ def _optimum_gaps(axes: Axes) -> None:
 def gradients_by_gap(gaps: Sequence[float], gradients: Mapping[str, Sequence[float]]) -> Figure:
     """Gradients on the right class's logit against the student's logit gap: a line a method."""
     figure, (panel,) = blank(1, 1)
-    for colour, (name, line) in zip(PALETTE, gradients.items(), strict=False):
+    for colour, (name, line) in zip(cycle(PALETTE), gradients.items(), strict=False):
         panel.plot(gaps, line, color=colour, label=name)
     panel.axhline(0, color="0.4", lw=0.8)
     panel.set(xlabel="the student's logit gap", ylabel="gradient on the right class's logit")
@@ -104,7 +104,7 @@ def conventions(weights: Mapping[float, pd.Series], correct: float, classes: Seq
     left.set(xscale="log", xlabel="pull of the soft part, Hinton = 1")
     left.legend(frameon=False)
     taus = np.geomspace(1, 100, 60)
-    for colour, k in zip(PALETTE, classes, strict=False):
+    for colour, k in zip(cycle(PALETTE), classes, strict=False):
         for reading, style in (("power", "-"), ("logits", "--")):
             shares = [k * VirtualTeacher(correct, reading).share(k, tau) for tau in taus]
             right.plot(taus, shares, style, color=colour, label=f"K = {k}" if style == "-" else None)
@@ -132,7 +132,7 @@ def curves_by_constant(
 def ladder(results: Results, *kinds: Mapping[str, Mapping[str, Run]], labels: Sequence[str] = tuple(RUNGS)) -> Figure:
     """The paired gain of each soft label, here the rungs, over cross-entropy: a panel a kind, a colour a group."""
     figure, panels = blank(1, len(kinds), height=2.2)
-    colours = iter(PALETTE)
+    colours = cycle(PALETTE)
     for panel, ladders in zip(panels, kinds, strict=True):
         lines = {name: {label: arms[label] for label in labels} for name, arms in ladders.items()}
         baselines = {name: arms["cross-entropy"] for name, arms in ladders.items()}
@@ -198,7 +198,7 @@ def gains_by_network(results: Results, networks: Mapping[str, Mapping[str, Run]]
     figure, (panel,) = blank(1, 1)
     measure = MEASURES["accuracy"]
     _draw_margin(panel, measure.margin)
-    for colour, marker, (name, arms) in zip(PALETTE, "os^DvP<>X*", networks.items(), strict=False):
+    for colour, marker, (name, arms) in zip(cycle(PALETTE), cycle("os^DvP<>X*"), networks.items(), strict=False):
         control = arms["cross-entropy"]
         at, low, high, *_ = effect_of(measure.scale * results.values(control, "accuracy"))
         style = {"color": colour, "marker": marker, "ls": "", "label": name, "xerr": [[at - low], [high - at]]}
@@ -210,7 +210,7 @@ def gains_by_network(results: Results, networks: Mapping[str, Mapping[str, Run]]
 def along_training(results: Results, arms: Mapping[str, Run], metric: str, label: str) -> Figure:
     """A curve of the records against the epoch, a line an arm: means with 95 % intervals over seeds."""
     figure, (panel,) = blank(1, 1)
-    for colour, (name, arm) in zip(PALETTE, arms.items(), strict=False):
+    for colour, (name, arm) in zip(cycle(PALETTE), arms.items(), strict=False):
         records = [record for record in results.records(arm) if record.diverged_at is None]
         if len(records) < 2:  # no mean
             continue
@@ -231,7 +231,7 @@ def projection(results: Results, arms: Mapping[str, Run]) -> Figure:
     for panel, (part, (name, arm)) in zip(panels, product(("train", "test"), arms.items()), strict=True):
         (record,) = results.records(arm)
         x, y, labels = np.array(record.projection[part]).T
-        for colour, marker, label in zip(PALETTE, "os^", np.unique(labels), strict=False):
+        for colour, marker, label in zip(cycle(PALETTE), "os^", np.unique(labels), strict=False):
             own = labels == label
             panel.plot(x[own], y[own], marker, ms=4, alpha=0.7, mew=0, color=colour, label=f"class {label:g}")
         panel.set_aspect("equal", "datalim")
@@ -373,7 +373,7 @@ def _draw_lines(
     **style: Any,
 ) -> None:
     """Lines of means with their intervals, a place a constant, side by side where they would lie on each other."""
-    for shift, (colour, (name, line)) in enumerate(zip(colours, lines.items(), strict=False)):
+    for shift, (colour, (name, line)) in enumerate(zip(cycle(colours), lines.items(), strict=False)):
         at = np.arange(len(line)) + step * (shift - (len(lines) - 1) / 2)
         _draw_intervals(panel, at, line.values(), color=colour, marker="o", label=name, **style)
     panel.set_xticks(range(len(line)), labels=[c if isinstance(c, str) else f"{c:g}" for c in line])

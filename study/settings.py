@@ -45,6 +45,7 @@ def paired_seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
     """The seeds 0 … n−1 of a number, or the seeds of a list; at least two, distinct, below the tuning seeds."""
     seeds = seeds.tolist() if hasattr(seeds, "tolist") else seeds  # of NumPy or torch
     if isinstance(seeds, int) and not isinstance(seeds, bool):
+        require(seeds >= 2, f"seeds is {seeds}; paired differences need at least 2")
         seeds = range(min(seeds, TUNING_SEEDS.start + 1))
     require(
         isinstance(seeds, Sequence) and not isinstance(seeds, (str, bytes)),

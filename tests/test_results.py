@@ -21,9 +21,9 @@ DOOMED = Run("digits", 50, objective("cross-entropy"), Schedule(1e30, epochs=2))
 @pytest.mark.parametrize(
     ("seeds", "message"),
     [
-        (0, r"seeds names 0 seed\(s\); paired differences need at least 2"),
-        (1, r"seeds names 1 seed\(s\)"),
-        (-3, r"seeds names 0 seed\(s\)"),
+        (0, "seeds is 0; paired differences need at least 2"),
+        (1, "seeds is 1; paired differences need at least 2"),
+        (-3, "seeds is -3; paired differences need at least 2"),
         (10**12, "seed 1000 is not a whole number from 0 to 999"),
         ([[0], [1]], r"seed \[0\] is not a whole number"),
         ([True, False], "seed True is not"),
