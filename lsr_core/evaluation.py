@@ -108,7 +108,7 @@ def _counts(labels: Tensor, classes: int) -> Tensor:
 
 
 def _scaled(validation: Tensor, test: Tensor, data: Split) -> dict[str, Tensor]:
-    temperature = metrics.best_temperature(validation, one_hot(data.validation_labels, test.shape[-1]))
+    temperature = metrics.best_temperature(validation, data.validation_labels)
     return {"nll_scaled": metrics.nll(test, data.test_labels, temperature), "temperature": temperature}
 
 

@@ -60,7 +60,8 @@ def best_temperature(logits: Tensor, targets: Tensor) -> Tensor:
 
     Or with distributions `[..., N, K]`, whose rows sum to 1. nan where it is infinite at every temperature.
     """
-    if not targets.is_floating_point() and targets.shape[-2:] != logits.shape[-2:]:
+    has_axis = targets.shape[-2:] == logits.shape[-2:] and targets.shape != logits.shape[:-1]
+    if not (has_axis or (isinstance(targets, Tensor) and targets.is_floating_point())):
         targets = one_hot(_fitting(logits, targets), logits.shape[-1])
     below = _below_largest(logits)
     wanted = _weighted(targets.mT, below).sum((-1, -2), dtype=torch.float64)

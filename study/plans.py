@@ -136,8 +136,8 @@ class Plan:
         for claim, entry in claims.items():
             fault = f"{start}claim {claim} "
             require(_compares(entry), f"{fault}compares no arms; it needs `terms`, or a `method` and a `control`")
-            for key in (key for key in entry if key not in _ENTRIES):
-                self._require(False, f"claim {claim} has an unknown entry {key!r}")
+            for key in entry:
+                require(key in _ENTRIES, f"{fault}has an unknown entry {key!r}; there are {', '.join(_ENTRIES)}")
             metric = entry.get("metric", "accuracy")
             self._require(metric in self.content["margins"], f"claim {claim} needs a margin of {metric!r}")
             for arm in arms_of(entry):

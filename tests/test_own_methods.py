@@ -37,26 +37,29 @@ class OwnKD(Objective):
         return divergence(self.required_teacher(batch) / self.temperature, batch.logits, self.temperature)
 
 
+class Shrinking:
+    """A term that shrinks the logits, beside another method's divergence."""
+
+    size: float
+
+    def soft(self, batch: Batch) -> torch.Tensor:
+        return super().soft(batch) + self.size * batch.logits.square().mean(-1)
+
+
 @dataclass(frozen=True, kw_only=True)
-class MoreKD(KD):
-    """KD with a term of its own."""
+class MoreKD(Shrinking, KD):
+    """KD with that term."""
 
     name: ClassVar[str] = "more-kd"
     size: float = 0.0
 
-    def soft(self, batch: Batch) -> torch.Tensor:
-        return super().soft(batch) + self.size * batch.logits.square().mean(-1)
-
 
 @dataclass(frozen=True, kw_only=True)
-class MoreLSR(LSR):
-    """Label smoothing with a term of its own."""
+class MoreLSR(Shrinking, LSR):
+    """Label smoothing with that term."""
 
     name: ClassVar[str] = "more-lsr"
     size: float = 0.0
-
-    def soft(self, batch: Batch) -> torch.Tensor:
-        return super().soft(batch) + self.size * batch.logits.square().mean(-1)
 
 
 def trained(method, teacher=None):
