@@ -61,7 +61,7 @@ def penalties() -> Figure:
     logits = torch.nn.functional.pad(gap[:, None], (0, 9))
     uniform = torch.full_like(logits, 0.1)
     figure, (left, right) = blank(1, 2)
-    for colour, tau in zip(cycle(PALETTE), (1.0, 2.0, 4.0, 20.0), strict=False):
+    for colour, tau in zip(PALETTE, (1.0, 2.0, 4.0, 20.0), strict=False):
         left.plot(gap, tau**2 * kl_divergence(uniform, logits, tau), color=colour, label=f"τ = {tau:g}")
     left.plot(gap, logits.var(-1, correction=0) / 2, "k--", label="half the logit variance")
     left.set(xlabel="logit of one class above the others", ylabel="τ² KL(u‖p_τ), nats")
@@ -72,7 +72,7 @@ def penalties() -> Figure:
 
 def _optimum_gaps(axes: Axes) -> None:
     taus = np.geomspace(1, 20, 40)
-    for colour, epsilon in zip(cycle(PALETTE), (0.05, 0.1, 0.3), strict=False):
+    for colour, epsilon in zip(PALETTE, (0.05, 0.1, 0.3), strict=False):
         for style, scaled in (("-", True), ("--", False)):
             soft = [epsilon * tau**2 if scaled else epsilon for tau in taus]
             fixed = {"hard_weight": 1 - epsilon, "share": 0.1, "classes": 10}
@@ -231,7 +231,7 @@ def projection(results: Results, arms: Mapping[str, Run]) -> Figure:
     for panel, (part, (name, arm)) in zip(panels, product(("train", "test"), arms.items()), strict=True):
         (record,) = results.records(arm)
         x, y, labels = np.array(record.projection[part]).T
-        for colour, marker, label in zip(cycle(PALETTE), "os^", np.unique(labels), strict=False):
+        for colour, marker, label in zip(PALETTE, "os^", np.unique(labels), strict=False):
             own = labels == label
             panel.plot(x[own], y[own], marker, ms=4, alpha=0.7, mew=0, color=colour, label=f"class {label:g}")
         panel.set_aspect("equal", "datalim")

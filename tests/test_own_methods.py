@@ -101,6 +101,9 @@ class Own(Objective):
     keys = [Run("digits", 50, of_code(own), SCHEDULE, 0).key for own in texts]
     assert keys[0] == keys[1]
     assert len(set(keys)) == 3
+    sets = [text.replace("alpha", f"kept = frozenset({values})\n    alpha") for values in ([0, 8], [8, 0], [0, 9])]
+    keys = [Run("digits", 50, of_code(own), SCHEDULE, 0).key for own in sets]
+    assert keys[0] == keys[1] != keys[2]
 
 
 def of_code(text):

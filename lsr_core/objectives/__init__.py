@@ -104,7 +104,10 @@ def _text_of(value: Any) -> str:
     code = getattr(function, "__code__", function)
     if isinstance(code, CodeType):
         return repr((code.co_code, code.co_names, [_text_of(constant) for constant in code.co_consts]))
-    is_plain = isinstance(value, (str, bytes, int, float, tuple, frozenset, NoneType))
+    if isinstance(value, (tuple, frozenset)):
+        parts = [_text_of(part) for part in value]
+        return repr(parts if isinstance(value, tuple) else sorted(parts))  # a set's order is the process's
+    is_plain = isinstance(value, (str, bytes, int, float, NoneType))
     return repr(value) if is_plain else type(value).__name__
 
 
